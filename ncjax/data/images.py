@@ -1,0 +1,107 @@
+"""Pixels on the host: decoding, resizing, channels. Every set takes this one route, always through Pillow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ncjax.types import UserError
+
+
+def conform(image: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+    """One uint8 image [H, W, C] -> the wanted side and channels.
+
+    Grey to RGB repeats the channel; RGB to grey is the ITU-R 601 luma. A resize scales the short side to `size`
+    (bilinear, antialiased), then crops the centre.
+    """
+    if channels not in (None, image.shape[-1]):
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        image = np.asarray(picture.convert("RGB" if channels == 3 else "L")).reshape(*image.shape[:2], channels)
+    height, width = image.shape[:2]
+    if size is None or (height, width) == (size, size):
+        return image
+    scale = size / min(height, width)
+    height, width = max(size, round(height * scale)), max(size, round(width * scale))
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    image = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def read_file(path: str) -> np.ndarray:
+    """Decodes one image file to uint8 [H, W, C], C = 1 for grey files and 3 otherwise."""
+    try:
+        with Image.open(path) as picture:
+            grey = picture.mode in ("1", "L", "I", "I;16", "F", "LA")
+            image = np.asarray(picture.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise UserError(f"{path} does not decode as an image ({e}); remove it, or set skip_bad=True") from None
+    return image.reshape(*image.shape[:2], -1)
+
+
+class Lazy(NamedTuple):
+    """Images read when asked for: `read(item) -> uint8 [H, W, C]`, then `conform`ed."""
+
+    items: np.ndarray  # [N] paths or record numbers
+    read: Callable[[Any], np.ndarray]
+    size: int | None
+    channels: int | None
+
+
+def read_one(images: Lazy, item: Any) -> np.ndarray:
+    """Reads and conforms a single item."""
+    return conform(images.read(item), images.size, images.channels)
+
+
+def take(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray:
+    """uint8 [len(rows), H, W, C]; lazy images are decoded by a pool of threads (Pillow lets go of the GIL)."""
+    if isinstance(images, np.ndarray):
+        return images[rows]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = list(pool.map(lambda item: read_one(images, item), images.items[rows]))
+    shapes = {x.shape for x in read}
+    if len(shapes) > 1:
+        odd = next(i for i, x in enumerate(read) if x.shape != read[0].shape)
+        raise UserError(f"images differ in shape: {images.items[rows][0]} is {read[0].shape}, "
+                        f"{images.items[rows][odd]} is {read[odd].shape}; set image_size (and channels=1 or 3)")
+    return np.stack(read)
+
+
+def decodable(images: Lazy) -> np.ndarray:
+    """[N] booleans: which items decode. Reads everything once."""
+
+    def check(item: Any) -> bool:
+        try:
+            images.read(item)
+        except UserError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.array(list(pool.map(check, images.items)), bool)
+
+
+def subset(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray | Lazy:
+    """The chosen rows, still lazy if the images were."""
+    return images[rows] if isinstance(images, np.ndarray) else images._replace(items=images.items[rows])
+
+
+def length(images: np.ndarray | Lazy) -> int:
+    """Number of images."""
+    return len(images) if isinstance(images, np.ndarray) else len(images.items)
+
+
+def channel_moments(images: np.ndarray | Lazy, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [C] of pixels / 255 over the given rows, in float64, a few hundred at a time."""
+    total = squares = count = 0
+    for part in np.array_split(np.asarray(rows), max(1, len(rows) // 512)):
+        x = take(images, part)
+        x = x.reshape(-1, x.shape[-1]) / 255.0
+        total, squares, count = total + x.sum(0), squares + np.square(x).sum(0), count + len(x)
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-8))

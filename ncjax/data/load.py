@@ -1,0 +1,198 @@
+"""From a name to a `Dataset`: class subsets, splits, nested few-shot subsets, sizes, channels, normalisation, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ncjax.data import images as im
+from ncjax.data.sources import Raw, read
+from ncjax.types import UserError
+
+RESIDENT_BYTES = 2 << 30  # sets up to this size are decoded once and live on the device
+MOMENT_IMAGES = 20_000  # images from which a lazily read set's normalisation is taken
+
+
+class Split(NamedTuple):
+    """Images and labels of one split."""
+
+    images: np.ndarray | im.Lazy  # uint8 [N, H, W, C]
+    labels: np.ndarray  # [N] int32
+
+
+class Dataset(NamedTuple):
+    """A classification data set, ready for `pipeline.source`."""
+
+    name: str
+    splits: dict[str, Split]  # "train", "test", and "val" unless val_fraction is 0 and the set has none
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]  # [C] of pixels / 255, over the training split
+    std: tuple[float, ...]
+    skipped: int  # images that did not decode (skip_bad)
+    resident_bytes: int  # sets up to this size live on the device
+
+    def describe(self) -> dict[str, dict[str, int | str]]:
+        """Size and content hash of every split."""
+        return {name: {"size": len(s.labels), "hash": content_hash(s)} for name, s in self.splits.items()}
+
+
+def content_hash(split: Split) -> str:
+    """First 12 hex digits of a SHA-256 over pixels (or file bytes, for sets read lazily) and labels."""
+    digest = hashlib.sha256(np.ascontiguousarray(split.labels, np.int32).tobytes())
+    if isinstance(split.images, np.ndarray):
+        digest.update(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+    else:
+        for item in split.images.items:
+            digest.update(Path(item).read_bytes() if isinstance(item, str) else split.images.read(item).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def parse_classes(text: str, count: int) -> list[int]:
+    """`"0-4,7"` -> [0, 1, 2, 3, 4, 7].
+
+    Raises:
+      UserError: not of that form, or outside [0, count), or fewer than two classes.
+    """
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise UserError(f"classes={text!r}: expected numbers and ranges, such as 0-4,7")
+        chosen.update(range(int(first), int(last or first) + 1))
+    if max(chosen, default=0) >= count or len(chosen) < 2:
+        raise UserError(f"classes={text!r} chooses {len(chosen)} classes of a set with classes 0-{count - 1}; "
+                        "at least two are needed")
+    return sorted(chosen)
+
+
+def _by_class(labels: np.ndarray, split_seed: int, salt: int) -> list[np.ndarray]:
+    """Row numbers of each class in a seeded order that does not depend on what other classes hold."""
+    return [np.random.default_rng([split_seed, salt, k]).permutation(np.flatnonzero(labels == k))
+            for k in range(int(labels.max()) + 1)]
+
+
+def hold_out(split: Split, fraction: float, split_seed: int, salt: int) -> tuple[Split, Split]:
+    """(kept, held out): a seeded `fraction` of every class, at least one and at most all but one of its images."""
+    held = [rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)] if len(rows) else rows
+            for rows in _by_class(split.labels, split_seed, salt)]
+    out = np.zeros(len(split.labels), bool)
+    out[np.concatenate(held)] = True
+    return select(split, np.flatnonzero(~out)), select(split, np.flatnonzero(out))
+
+
+def nested_subset(split: Split, n_per_class: int, split_seed: int) -> Split:
+    """The first `n_per_class` images of each class in a seeded order: the 10-shot set contains the 5-shot set."""
+    chosen = [rows[:n_per_class] for rows in _by_class(split.labels, split_seed, salt=2)]
+    return select(split, np.sort(np.concatenate(chosen)))
+
+
+def select(split: Split, rows: np.ndarray) -> Split:
+    """The given rows of a split."""
+    return Split(im.subset(split.images, rows), split.labels[rows])
+
+
+def _checked(raw: Raw, name: str) -> dict[str, Split]:
+    splits = {}
+    for split, (images, labels) in raw.splits.items():
+        if not len(labels):
+            raise UserError(f"{name}: the {split} split is empty")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"{name}: {split} labels are {labels.dtype}, expected integers")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(raw.class_names):
+            raise UserError(f"{name}: {split} labels run from {low} to {high}, outside [0, {len(raw.class_names)})")
+        splits[split] = Split(images, labels.astype(np.int32))
+    if "train" not in splits:
+        raise UserError(f"{name}: no train split")
+    if len(np.unique(splits["train"].labels)) < 2:
+        raise UserError(f"{name}: training images of one class only; collapse and classification need two")
+    return splits
+
+
+def _keep_classes(split: Split, chosen: list[int]) -> Split:
+    kept = select(split, np.flatnonzero(np.isin(split.labels, chosen)))
+    return kept._replace(labels=np.searchsorted(chosen, kept.labels).astype(np.int32))
+
+
+def _conformed(split: Split, size: int | None, channels: int | None, resident: int) -> Split:
+    images = split.images
+    if isinstance(images, np.ndarray):
+        if (size, size) == images.shape[1:3] or size is None:
+            if channels in (None, images.shape[-1]):
+                return split
+        images = np.stack([im.conform(x, size, channels) for x in images])
+    else:
+        images = images._replace(size=size, channels=channels)
+        one = im.read_one(images, images.items[0])
+        if one.nbytes * im.length(images) <= resident:
+            images = im.take(images, np.arange(im.length(images)))
+    return Split(images, split.labels)
+
+
+def load(
+    name: str,
+    *,
+    classes: str | None = None,
+    n_per_class: int | None = None,
+    val_fraction: float = 0.1,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    split_seed: int = 0,
+    resident_bytes: int = RESIDENT_BYTES,
+) -> Dataset:
+    """Loads a data set.
+
+    Splits are made in this order: classes are chosen, a test split is held out if the set has none (a fifth), then a
+    validation split (`val_fraction`), and only then the few-shot subset is taken from what is left.
+
+    Args:
+      name: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`.
+      classes: class subset such as "0-4,7"; labels are renumbered from 0.
+      n_per_class: training images a class, nested: a larger subset contains every smaller one.
+      val_fraction: share of each class's training images held out where the set has no validation split; 0 for none.
+      image_size: side in pixels; None keeps the set's own.
+      channels: 1 or 3; None keeps the set's own.
+      skip_bad: leave out (and count) images that do not decode instead of stopping.
+      split_seed: seed of every split and subset, apart from the training seed so that runs share their data.
+      resident_bytes: sets up to this many decoded bytes are kept in memory and on the device; larger ones stream.
+
+    Raises:
+      UserError: unknown name, unreadable file, labels out of range, fewer than two classes, an empty split.
+    """
+    raw = read(name)
+    splits = _checked(raw, name)
+    names, skipped = raw.class_names, 0
+    if skip_bad:
+        for key, split in splits.items():
+            if isinstance(split.images, im.Lazy):
+                good = im.decodable(split.images)
+                skipped += int((~good).sum())
+                splits[key] = select(split, np.flatnonzero(good))
+    if classes is not None:
+        chosen = parse_classes(str(classes), len(names))
+        splits = {key: _keep_classes(split, chosen) for key, split in splits.items()}
+        names = tuple(names[k] for k in chosen)
+    if "test" not in splits:
+        splits["train"], splits["test"] = hold_out(splits["train"], 0.2, split_seed, salt=0)
+    if "val" not in splits and val_fraction > 0:
+        splits["train"], splits["val"] = hold_out(splits["train"], val_fraction, split_seed, salt=1)
+    if n_per_class is not None:
+        if n_per_class < 1:
+            raise UserError(f"n_per_class={n_per_class}: at least 1")
+        splits["train"] = nested_subset(splits["train"], n_per_class, split_seed)
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels={channels}: 1 (grey) or 3 (RGB)")
+    splits = {key: _conformed(split, image_size, channels, resident_bytes) for key, split in splits.items()}
+    order = ("train", "val", "test")
+    splits = {key: splits[key] for key in order if key in splits}
+    train = splits["train"]
+    rows = np.random.default_rng([split_seed, 3]).permutation(len(train.labels))
+    mean, std = im.channel_moments(train.images, rows if isinstance(train.images, np.ndarray) else rows[:MOMENT_IMAGES])
+    shape = im.take(train.images, np.arange(1)).shape[1:]
+    return Dataset(name, splits, names, shape, tuple(mean.tolist()), tuple(std.tolist()), skipped, resident_bytes)

@@ -1,0 +1,42 @@
+"""Multilayer perceptrons on flattened images. Blocks: "layer0", "layer1", ...; a feature is the activation itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ncjax.models.sequential import Block, assemble, batch_norm, identity
+from ncjax.types import Array, Model
+
+
+class Layer(nn.Module):
+    """Dense, optional BatchNorm, ReLU, optional dropout."""
+
+    width: int
+    norm: bool
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        x = nn.Dense(self.width, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1))
+        x = nn.relu(batch_norm(x, train, mask, self.dtype, "norm") if self.norm else x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+
+
+def mlp(num_classes: int, head: int = 0, depth: int = 3, width: int = 256, norm: bool = True, dropout: float = 0.0,
+        dtype: str = "float32") -> Model:
+    """A perceptron with `depth` hidden layers of equal width.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers before the classifier.
+      depth, width: hidden layers and their width.
+      norm: BatchNorm before each ReLU.
+      dropout: rate after each layer, in training mode only.
+      dtype: compute type.
+    """
+    layers = [Block(f"layer{i}", Layer(width, norm, dropout, jnp.dtype(dtype)), identity) for i in range(depth)]
+    return assemble(layers, num_classes=num_classes, head=head)

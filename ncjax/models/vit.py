@@ -1,0 +1,91 @@
+"""Vision transformers (Dosovitskiy et al., 2021) with a class token.
+
+Blocks: "embed", "blocks.0", "blocks.1", ..., "norm"; a block's feature is its class token.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ncjax.models.sequential import Block, assemble, first_token
+from ncjax.types import Array, Model, UserError
+
+_normal = nn.initializers.truncated_normal(0.02)
+
+
+class Embed(nn.Module):
+    """Patches, class token, learned positions."""
+
+    width: int
+    patch: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        if x.shape[1] % self.patch or x.shape[2] % self.patch:
+            raise UserError(f"images of {x.shape[1]}x{x.shape[2]} pixels do not divide into patches of {self.patch}")
+        x = nn.Conv(self.width, (self.patch,) * 2, (self.patch,) * 2, "VALID", dtype=self.dtype, name="patches")(x)
+        x = x.reshape(x.shape[0], -1, self.width)
+        token = self.param("class_token", _normal, (1, 1, self.width)).astype(x.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
+        return x + self.param("positions", _normal, (1, x.shape[1], self.width)).astype(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Pre-norm self-attention and a four times wider GELU perceptron."""
+
+    heads: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda y: y
+        y = norm(name="norm1")(x)
+        x = x + drop(nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y, y))
+        y = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
+        return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(nn.gelu(y, approximate=False)))
+
+
+class FinalNorm(nn.Module):
+    """LayerNorm of the tokens; the classifier reads its class token."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+
+
+def _size(name: str, width: int, heads: int, default_patch: int) -> Callable[..., Model]:
+    def build(num_classes: int, head: int = 0, patch: int = default_patch, depth: int = 12, dropout: float = 0.0,
+              dtype: str = "float32") -> Model:
+        compute = jnp.dtype(dtype)
+        blocks = [Block("embed", Embed(width, patch, compute), first_token)]
+        blocks += [Block(f"blocks.{i}", Encoder(heads, dropout, compute), first_token) for i in range(depth)]
+        blocks.append(Block("norm", FinalNorm(compute), first_token))
+        return assemble(blocks, num_classes=num_classes, head=head)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""{name}: width {width}, {heads} heads.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers before the classifier.
+      patch: patch side in pixels; image sides must be multiples of it.
+      depth: encoder blocks (12 is the published network).
+      dropout: rate on both residual branches, in training mode only.
+      dtype: compute type; parameters and pooled features stay float32.
+    """
+    return build
+
+
+vit_ti = _size("vit_ti", 192, 3, 16)
+vit_s = _size("vit_s", 384, 6, 16)
+vit_b = _size("vit_b", 768, 12, 16)
