@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ncjax.types import Array
 
 
-def crop_flip(key: Array, images: Array, *, strength: float, flip: bool = True) -> Array:
+def crop_flip(key: Array, images: Array, *, strength: float = 1.0, flip: bool = True) -> Array:
     """Random crop after padding with black by round(strength * H / 8) pixels, then a horizontal flip with probability 1/2.
 
     Every row draws from its own key, so the result does not depend on how many filler rows a batch carries.

@@ -61,3 +61,9 @@ def resolve(text: str) -> Callable[..., Any]:
         if key not in accepted:
             raise UserError(f"{path} has no argument {key!r}; {nearest(key, accepted)}")
     return functools.partial(function, **kwargs) if kwargs else function
+
+
+def pick(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The entries of `options` that are keyword-only arguments of `function`."""
+    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {name: options[name] for name in names if name in options}

@@ -38,8 +38,19 @@ class Model(NamedTuple):
     init: Callable[..., PyTree]
     apply: Callable[..., tuple[dict[str, Array], PyTree]]
     blocks: tuple[str, ...]  # execution order, from the input to "head"
+    penultimate: str  # the last backbone block: its feature is also features["penultimate"]
     readout: str  # the feature the classifier reads
     num_classes: int
+
+    @property
+    def backbone(self) -> tuple[str, ...]:
+        """Blocks that a transfer keeps: all but the projection and the classifier."""
+        return self.blocks[: self.blocks.index(self.penultimate) + 1]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The features whose collapse is measured: every backbone block, then what the classifier reads if it is more."""
+        return self.backbone + ((self.readout,) if self.readout not in self.backbone else ())
 
 
 class Loss(NamedTuple):

@@ -160,4 +160,4 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int) -> Model
             features["carry"] = x
         return features, {**variables, "batch_stats": stats}
 
-    return Model(init, apply, names, "projection" if head else "penultimate", num_classes)
+    return Model(init, apply, names, last, "projection" if head else last, num_classes)

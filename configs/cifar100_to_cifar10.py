@@ -1,0 +1,35 @@
+"""CIFAR-100 to CIFAR-10 with a ResNet-20, at a size that two CPU cores train in under an hour.
+
+Needs data/cifar100.npz and data/cifar10.npz (x_train, y_train, x_test, y_test; uint8) in the current folder:
+
+    python -m ncjax.main --config=configs/cifar100_to_cifar10.py
+
+8 epochs of CIFAR-100 are far from convergence: this shows that the chain holds at full data size, not a benchmark.
+Fine-tuning uses 100 images a class at the same budget for every method. Results: docs/results/.
+"""
+
+from ncjax import config
+
+METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
+SOURCE, TARGET = "npz:data/cifar100.npz", "npz:data/cifar10.npz"
+
+
+def chain(source, target, pretrain, finetune):
+    return {
+        "pretrain": dict(study="pretrain", data=source, model="models.resnet.resnet20", batch_size=128, lr=0.1,
+                         weight_decay=5e-4, warmup_epochs=1.0, augment="augment.crop_flip(strength=1.0)", **pretrain),
+        "source": dict(study="transfer", init="@pretrain", data=source, n_per_class=100),
+        "target": dict(study="transfer", init="@pretrain", data=target, n_per_class=500),
+        **{m: dict(study="finetune", init="@pretrain", data=target, method=f"tuning.{m}", n_per_class=100,
+                   batch_size=128, lr=0.02, warmup_epochs=1.0, **finetune) for m in METHODS},
+    }
+
+
+def get_config(arg=""):
+    steps = chain(SOURCE, TARGET, dict(epochs=8, measure_every=2), dict(epochs=20))
+    small = chain("embedded.fashion_mnist_mini", "embedded.digits", dict(epochs=1, n_per_class=8), dict(epochs=1))
+    for name, step in small.items():
+        step["n_per_class"] = 8
+        if name == "pretrain":
+            step["model"] = "models.resnet.resnet8(width=4, stem_stride=2)"
+    return config.make("chain", arg, title="CIFAR-100 to CIFAR-10", steps=steps, smoke=dict(steps=small))

@@ -1,0 +1,92 @@
+"""Checkpoints through orbax: a `last` and a `best` state per run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ncjax import trees
+from ncjax.types import PyTree, UserError
+
+# orbax narrates every save and warns of what is already handled here.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _manager(directory: Path, create: bool) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=create, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(directory.resolve(), options=options)
+
+
+class Store:
+    """The checkpoints of one run, below `directory`. Saves are atomic: a kill leaves the previous one."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+
+    def _get(self, which: str) -> ocp.CheckpointManager:
+        if which not in self._managers:
+            self._managers[which] = _manager(self.directory / which, create=True)
+        return self._managers[which]
+
+    def save(self, which: str, step: int, tree: PyTree) -> None:
+        """Saves `tree` as "last" or "best", replacing the previous one."""
+        manager = self._get(which)
+        if manager.latest_step() == step:  # a resumed run may reach a step that is already on disk
+            manager.delete(step)
+        manager.save(step, args=ocp.args.StandardSave(trees.paths(tree)))
+        manager.wait_until_finished()
+
+    def latest(self, which: str) -> int | None:
+        """Step of the stored state, or None."""
+        return self._get(which).latest_step() if (self.directory / which).is_dir() else None
+
+    def restore(self, which: str, like: PyTree) -> PyTree:
+        """The stored state in the structure, dtypes and shardings of `like`.
+
+        Raises:
+          UserError: nothing stored, not readable, or another tree than `like`.
+        """
+        flat = read(self.directory, which, shardings={p: x.sharding for p, x in trees.paths(like).items()})
+        difference = trees.differences(flat, trees.paths(like))
+        if difference:
+            raise UserError(f"checkpoint {self.directory / which} is of another run: {difference}")
+        return jax.tree.unflatten(jax.tree.structure(like), [flat[p] for p in trees.paths(like)])
+
+    def close(self) -> None:
+        """Releases orbax's managers."""
+        for manager in self._managers.values():
+            manager.close()
+        self._managers.clear()
+
+
+def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -> dict[str, jax.Array]:
+    """A stored state as {slash-joined path: array}.
+
+    Raises:
+      UserError: there is none, or it does not read (truncated, deleted in part).
+    """
+    folder = directory / which
+    if not folder.is_dir():
+        raise UserError(f"no {which!r} checkpoint in {directory}")
+    manager = _manager(folder, create=False)
+    try:
+        step = manager.latest_step()
+        if step is None:
+            raise UserError(f"no {which!r} checkpoint in {directory}")
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        metadata = ocp.StandardCheckpointer().metadata(folder.resolve() / str(step) / "default").item_metadata.tree
+        target = {path: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(path, default))
+                  for path, m in metadata.items()}
+        return manager.restore(step, args=ocp.args.StandardRestore(target))
+    except UserError:
+        raise
+    except Exception as e:  # orbax and tensorstore raise many kinds for a damaged directory
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0][:160]
+        raise UserError(f"checkpoint {folder} is damaged and cannot be read ({reason})") from None
+    finally:
+        manager.close()

@@ -1,0 +1,93 @@
+"""Every layer of a network on a data set: its collapse, and what a linear probe reads from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ncjax import card as cards
+from ncjax import features, nc, probe
+from ncjax.data import Dataset, load, source
+from ncjax.losses import cross_entropy
+from ncjax.mesh import make
+from ncjax.models.sequential import classifier_arrays
+from ncjax.rundir import Run
+from ncjax.types import Model, PyTree
+
+CONFUSION_CLASSES = 100  # larger confusion matrices are not written
+
+
+def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *,
+            batch_size: int) -> dict[str, features.Evaluation]:
+    """One pass over every split, keeping all layers' features on the host (N * sum of widths float32)."""
+    dims = features.widths(model, variables, dataset.image_shape)
+    # The classifier's own width is that of its labels; a target with other classes is measured without it.
+    sized = model._replace(num_classes=len(dataset.class_names))
+    run_pass = features.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=model.layers)
+    return {name: run_pass(variables, source(split, dataset, mesh, batch_size=batch_size))
+            for name, split in dataset.splits.items()}
+
+
+def class_means(train: features.Evaluation, test: features.Evaluation, layer: str) -> dict[str, Any]:
+    """Confusion of the nearest class mean on test, [true, decided], and cosines of the centred class means."""
+    stats = train.stats[layer]
+    count = stats.count.shape[0]
+    decided = np.asarray(nc.nearest_class_mean(stats, jnp.asarray(test.features[layer])))
+    confusion = np.zeros((count, count), int)
+    np.add.at(confusion, (test.labels, decided), 1)
+    means = np.asarray(stats.mean, np.float64)
+    means = means - means.mean(axis=0)
+    norms = np.maximum(np.linalg.norm(means, axis=1), 1e-12)
+    return {"confusion": confusion.tolist(), "cosines": np.round(means @ means.T / np.outer(norms, norms), 4).tolist()}
+
+
+def describe(run: Run, *, init: str, which: str, model: str | None, data: str, options: dict[str, Any],
+             batch_size: int, probes: bool) -> dict[str, Any]:
+    """Measures train and test at every layer, writes rows of epoch 0, prints a table.
+
+    The classifier takes part (NC3, NC4, accuracy) only if the data set's classes are the ones it was trained on.
+
+    Args:
+      run: where it happens.
+      init, which, model: the checkpoint, see `card.load`.
+      data, options: the data set and options of `data.load`.
+      batch_size: images a step.
+      probes: fit a linear probe at every layer.
+    """
+    card, network, variables = cards.load(init, which=which, model=model)
+    dataset = load(data, **cards.like(card, options))
+    run.announce(dataset)
+    seen = extract(network, variables, dataset, make(), batch_size=batch_size)
+    own = card.class_names == dataset.class_names
+    classifier = classifier_arrays(variables["params"]) if own else None
+    run.forget_rows()
+    found: dict[str, Any] = {}
+    for layer in network.layers:
+        entry = found[layer] = {"dim": seen["train"].features[layer].shape[1]}
+        for split in ("train", "test"):
+            one = seen[split]._replace(stats={layer: seen[split].stats[layer]})
+            report = features.collapse(one, seen["train"], readout=network.readout, classifier=classifier)[layer]
+            entry[split] = report.to_dict()
+            run.rows(0, split, layer, features.finite(report))
+        if probes:
+            pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
+            fitted = probe.fit(pairs["train"], pairs.get("val"), len(dataset.class_names))
+            accuracy = {"train": fitted.train_accuracy,
+                        "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"])}
+            entry["probe"] = {**accuracy, "val": fitted.val_accuracy if "val" in pairs else None, "l2": fitted.l2}
+            for split, value in accuracy.items():
+                run.rows(0, split, layer, {"probe_accuracy": value})
+    run.table(f"layers on {dataset.name}", ["layer", "D", "NC1 train", "NC1 test", "CDNV train", "probe test"], [
+        [layer, str(e["dim"]), *(f"{e[s][m]:.4g}" if e[s][m] is not None else "-" for s, m in (
+            ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))),
+         f"{100 * e['probe']['test']:.2f} %" if probes else "-"] for layer, e in found.items()])
+    out = {"data": dataset.describe(), "penultimate": network.penultimate, "readout": network.readout, "layers": found}
+    if own:
+        out["accuracy"] = {split: x.accuracy for split, x in seen.items()}
+    if len(dataset.class_names) <= CONFUSION_CLASSES:
+        out["class_means"] = class_means(seen["train"], seen["test"], network.penultimate)
+        out["class_names"] = dataset.class_names
+    return out

@@ -1,0 +1,130 @@
+"""What pre-training and fine-tuning share: a model, a mask and a data set in; a trained state and its costs out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ncjax import checkpoint, features, optim, train, trees
+from ncjax.card import Card
+from ncjax.data import Dataset, source
+from ncjax.lookup import resolve
+from ncjax.models.sequential import classifier_arrays
+from ncjax.rundir import Run
+from ncjax.types import Loss, Model, PyTree
+
+
+Summary = dict[str, dict[str, dict[str, float]]]  # {split: {layer: {metric: value}}}
+
+
+class Trained(NamedTuple):
+    """What training leaves behind."""
+
+    state: train.State
+    optimizer_bytes: int
+    flops_per_step: float | None  # by XLA's cost analysis of the compiled step; None where it does not say
+
+
+class Tracker:
+    """Evaluates every split, writes rows, prints a line an epoch, and gives the value that chooses the best epoch."""
+
+    def __init__(self, run: Run, model: Model, loss: Loss, dataset: Dataset, mesh: Mesh, *, batch_size: int,
+                 dims: dict[str, int], epochs: int, every: int):
+        self.run, self.model, self.epochs, self.every = run, model, epochs, every
+        self.sources = {name: source(split, dataset, mesh, batch_size=batch_size)
+                        for name, split in dataset.splits.items()}
+        self.measured = features.make_pass(model, loss, dims, mesh, stats=model.layers, keep=[model.readout])
+        self.plain = features.make_pass(model, loss, dims, mesh)
+
+    def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
+        """Loss and accuracy of every split and, if asked for, the collapse of train and test at every layer."""
+        found, centres = {}, None
+        for split, batches in self.sources.items():
+            measure = collapse and split != "val"
+            seen = (self.measured if measure else self.plain)(variables, batches)
+            found[split] = {"output": {"loss": seen.loss, "accuracy": seen.accuracy}}
+            if measure:
+                centres = seen if centres is None else centres
+                reports = features.collapse(seen, centres, readout=self.model.readout,
+                                            classifier=classifier_arrays(variables["params"]))
+                found[split].update({layer: features.finite(report) for layer, report in reports.items()})
+        return found
+
+    def write(self, epoch: int, found: Summary, prefix: str = "") -> None:
+        """Rows of what `evaluate` found."""
+        for split, layers in found.items():
+            for layer, values in layers.items():
+                self.run.rows(epoch, prefix + split, layer, values)
+
+    def __call__(self, state: train.State, epoch: int, seen: dict[str, float]) -> float:
+        """The validation accuracy (training accuracy, where nothing was held out)."""
+        epoch += 1
+        measure = self.every > 0 and (epoch % self.every == 0 or epoch == self.epochs)
+        found = self.evaluate(state.variables, collapse=measure)
+        self.write(epoch, {**found, "augmented": {"output": {k: seen[k] for k in ("loss", "accuracy")}}})
+        accuracy = {split: layers["output"]["accuracy"] for split, layers in found.items()}
+        nc1 = found["train"].get(self.model.penultimate, {}).get("nc1")
+        self.run.say(f"epoch {epoch:>3}/{self.epochs}  loss {seen['loss']:.4f}  "
+                     + "  ".join(f"{split} {100 * x:.2f} %" for split, x in accuracy.items())
+                     + (f"  NC1 {nc1:.3g}" if nc1 is not None else "")
+                     + f"  ({seen['images'] / seen['seconds']:,.0f} images/s)")
+        return accuracy.get("val", accuracy["train"])
+
+
+def fit(
+    run: Run,
+    model: Model,
+    variables: PyTree,
+    mask: PyTree,
+    live: frozenset[str],
+    dataset: Dataset,
+    mesh: Mesh,
+    card: Card,
+    *,
+    loss: str,
+    epochs: int,
+    batch_size: int,
+    augment: str | None,
+    seed: int,
+    measure_every: int,
+    optimizer: dict[str, Any],
+) -> tuple[Trained, Tracker, checkpoint.Store]:
+    """Trains the leaves of `mask`, resuming from the run's last checkpoint if there is one.
+
+    Args:
+      run, model, variables, mask, live, dataset, mesh: as for `train.make_step`.
+      card: written beside the checkpoints.
+      loss, augment: dotted names.
+      epochs, batch_size, seed: length of the run, examples a step, seed of data order and augmentation.
+      measure_every: epochs between measurements of collapse (the last epoch included); 0 for none.
+      optimizer: keyword arguments of `optim.build`.
+    """
+    objective = resolve(loss)()
+    batches = source(dataset.splits["train"], dataset, mesh, batch_size=batch_size, views=objective.views,
+                     augment=None if augment is None else resolve(augment))
+    tx, lr_at = optim.build(mask, batches.steps, epochs, **optimizer)
+    dims = features.widths(model, variables, dataset.image_shape)
+    tracker = Tracker(run, model, objective, dataset, mesh, batch_size=batch_size, dims=dims, epochs=epochs,
+                      every=measure_every)
+    store = checkpoint.Store(run.workdir / "checkpoints")
+    card.write(store.directory)
+    state = train.init_state(variables, tx, mask, jax.random.key(seed), mesh)
+    step_fn = train.make_step(model.apply, objective, tx, mask, live, batches, mesh)
+    item = next(iter(batches.items(np.arange(batches.size))))
+    compiled = step_fn.lower(state, batches.arrays, item).compile()
+    cost = compiled.cost_analysis() or {}
+    optimizer_bytes = trees.nbytes(state.opt_state)
+    done = store.latest("last")
+    measured = -1 if done is None else done // batches.steps
+    run.forget_rows(lambda row: row["epoch"] > measured)
+    if done is None and measure_every:
+        tracker.write(0, tracker.evaluate(state.variables, collapse=True))
+    elif done:
+        run.say(f"resuming after step {done} of {epochs * batches.steps}")
+    with run.guarded():
+        state = train.fit(state, step_fn=compiled, source=batches, epochs=epochs, seed=seed, lr_at=lr_at,
+                          on_epoch=tracker, store=store, watch=run, mesh=mesh)
+    return Trained(state, optimizer_bytes, cost.get("flops")), tracker, store

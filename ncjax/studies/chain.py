@@ -1,0 +1,37 @@
+"""Several studies, one after another, and one report over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncjax import report
+from ncjax.lookup import resolve
+from ncjax.rundir import Run, execute
+from ncjax.types import UserError
+
+
+def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, Any]:
+    """Runs `steps` in order, each in a folder of its own below the workdir.
+
+    A finished step is not run again, so a chain that was stopped goes on where it was.
+
+    Args:
+      run: where it happens.
+      steps: {name: {"study": "pretrain", ...the study's arguments}}; an `init` of "@name" means that step's result.
+      title: of the report.
+    """
+    workdirs = []
+    for number, (name, step) in enumerate(steps.items(), 1):
+        config = {k: v for k, v in step.items() if k != "study"}
+        init = config.get("init")
+        if isinstance(init, str) and init.startswith("@"):
+            if init[1:] not in list(steps)[: number - 1]:
+                raise UserError(f"step {name!r}: init={init!r} names no earlier step")
+            config["init"] = str(run.workdir / init[1:])
+        run.say(f"\n[{number}/{len(steps)}] {name}: {step['study']}")
+        workdir = run.workdir / name
+        execute(resolve(f"studies.{step['study']}.run"), step["study"], config, Run(workdir, console=run.console))
+        workdirs.append(workdir)
+    path = report.write(workdirs, run.workdir, title=title)
+    run.say(f"\nreport: {path}")
+    return {"steps": list(steps), "report": path.name}

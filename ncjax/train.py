@@ -1,0 +1,180 @@
+"""The only training loop. Model, loss, data and tuning are arguments; the state is data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from ncjax import mesh as meshes
+from ncjax import trees
+from ncjax.types import Array, Loss, PyTree, UserError
+
+
+class Totals(NamedTuple):
+    """Sums over the examples of the running epoch."""
+
+    loss: Array
+    correct: Array
+    count: Array
+
+
+class State(NamedTuple):
+    """Everything a run needs to go on: no functions, no Python objects."""
+
+    step: Array  # [] int32, steps taken; with the batch size and seed it gives the data position
+    variables: PyTree
+    opt_state: PyTree
+    key: Array  # raw key data; the key of a step is fold_in(key, step)
+    totals: Totals
+    best: Array  # [] float32, best selection value so far
+    best_epoch: Array  # [] int32
+
+
+class Interrupted(Exception):
+    """The user asked to stop (Ctrl-C); the state was saved at `step`."""
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+class Watcher(Protocol):
+    """What the loop tells about, and asks, the outside world."""
+
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float) -> None:
+        """Called now and then within an epoch."""
+
+    def interrupted(self) -> bool:
+        """Whether the user asked to stop."""
+
+
+def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree, key: Array, mesh: Mesh) -> State:
+    """A fresh state, replicated over the mesh."""
+    chosen, _ = trees.split(variables["params"], mask)
+    zero = np.zeros((), np.float32)
+    # Copied: the step donates the state, and the caller keeps its variables.
+    variables = jax.tree.map(lambda x: np.array(x), variables)
+    state = State(np.zeros((), np.int32), variables, jax.jit(tx.init)(chosen), jax.random.key_data(key),
+                  Totals(zero, zero, zero), np.float32(-np.inf), np.int32(-1))
+    return meshes.place(state, meshes.replicated(mesh))
+
+
+def make_step(apply: Callable, loss: Loss, tx: optax.GradientTransformation, mask: PyTree, live: frozenset[str],
+              source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], tuple[State, Array]]:
+    """One optimisation step, `(state, arrays, item) -> (state, loss)`, mapped over the mesh.
+
+    The gradient is taken with respect to the leaves where `mask` is True and no others, so nothing downstream can bring
+    back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit.
+    """
+
+    def step(state: State, arrays: PyTree, item: PyTree) -> tuple[State, Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        batch = source.fetch(arrays, item, jax.random.fold_in(key, 0))
+        chosen, frozen = trees.split(state.variables["params"], mask)
+
+        def objective(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            variables = {**state.variables, "params": trees.join(chosen, frozen)}
+            features, variables = apply(variables, batch.image, live=live, key=jax.random.fold_in(key, 1),
+                                        mask=batch.mask if source.ragged else None)
+            return loss.value(features, batch.label, batch.mask), (features["logits"], variables["batch_stats"])
+
+        (value, (logits, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
+        updates, opt_state = tx.update(gradient, state.opt_state, chosen)
+        params = trees.join(optax.apply_updates(chosen, updates), frozen)
+        count = jnp.sum(batch.mask)
+        correct = jnp.sum((jnp.argmax(logits, -1) == batch.label) * batch.mask)
+        totals = Totals(*(t + x for t, x in zip(state.totals, (value * count, correct, count), strict=True)))
+        variables = {**state.variables, "params": params, "batch_stats": stats}
+        return state._replace(step=state.step + 1, variables=variables, opt_state=opt_state, totals=totals), value
+
+    return meshes.compile_step(step, mesh, donate=(0,))
+
+
+def order_of(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits the examples: a function of seed and epoch alone."""
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def _totals(state: State) -> tuple[float, float]:
+    count = max(float(state.totals.count), 1.0)
+    return float(state.totals.loss) / count, float(state.totals.correct) / count
+
+
+def _check(loss: Array | None, step: int, lr: float, store: Any) -> None:
+    if loss is not None and not math.isfinite(float(loss)):
+        last = store.latest("last")
+        kept = "none yet" if last is None else f"{store.directory / 'last'} (step {last})"
+        raise UserError(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good checkpoint: "
+                        f"{kept}; try a lower lr, a warm-up or clip")
+
+
+def _epoch(state: State, epoch: int, step_fn: Callable, source: Any, seed: int, lr_at: Callable, store: Any,
+           watch: Watcher) -> State:
+    step = int(state.step)
+    done = step - epoch * source.steps
+    order = order_of(source.size, seed, epoch)[done * source.batch_size :]
+    started, shown, pending, here = time.time(), 0.0, None, 0
+    for item in source.items(order):
+        if watch.interrupted():
+            store.save("last", step, state)
+            raise Interrupted(step)
+        state, loss = step_fn(state, source.arrays, item)
+        # The previous loss is looked at while this step runs, so that looking does not stall the device.
+        _check(pending, step, float(lr_at(max(step - 1, 0))), store)
+        pending, step, here = loss, step + 1, here + 1
+        if time.time() - shown > 0.5:
+            shown, rate = time.time(), here * source.batch_size / max(time.time() - started, 1e-9)
+            watch.progress(epoch, done + here, source.steps, *_totals(state), rate)
+    _check(pending, step, float(lr_at(max(step - 1, 0))), store)
+    return state
+
+
+def fit(
+    state: State,
+    *,
+    step_fn: Callable[[State, PyTree, PyTree], tuple[State, Array]],
+    source: Any,
+    epochs: int,
+    seed: int,
+    lr_at: Callable[[int], Any],
+    on_epoch: Callable[[State, int, dict[str, float]], float],
+    store: Any,
+    watch: Watcher,
+    mesh: Mesh,
+) -> State:
+    """Trains until `epochs` epochs are done, from wherever `state` (or the stored one) stands.
+
+    After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns (higher is
+    better) decides the "best" checkpoint. A run that is killed and started again ends bit-identical on a CPU.
+
+    Raises:
+      UserError: the loss is not finite.
+      Interrupted: `watch.interrupted()` became true; the state is saved first.
+    """
+    if store.latest("last") is not None:
+        state = store.restore("last", state)
+    for epoch in range(int(state.step) // source.steps, epochs):
+        started, before = time.time(), int(state.step)
+        state = _epoch(state, epoch, step_fn, source, seed, lr_at, store, watch)
+        loss, accuracy = _totals(state)
+        seen = {"loss": loss, "accuracy": accuracy, "seconds": time.time() - started,
+                "images": (int(state.step) - before) * source.batch_size}
+        value = on_epoch(state, epoch, seen)
+        fresh = meshes.place(Totals(*[np.zeros((), np.float32)] * 3), meshes.replicated(mesh))
+        state = state._replace(totals=fresh)
+        if value > float(state.best):
+            best = meshes.place((np.float32(value), np.int32(epoch)), meshes.replicated(mesh))
+            state = state._replace(best=best[0], best_epoch=best[1])
+            store.save("best", int(state.step), state)
+        store.save("last", int(state.step), state)
+        if watch.interrupted() and epoch + 1 < epochs:
+            raise Interrupted(int(state.step))
+    return state
