@@ -1,2 +1,5 @@
-"""Reports over runs."""
-def write(workdirs, out, *, title): return out
+"""Reports: one self-contained page over any number of runs, with every table as CSV and LaTeX beside it."""
+
+from ncjax.report.page import write
+
+__all__ = ["write"]

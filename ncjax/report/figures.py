@@ -1,0 +1,146 @@
+"""Figures as inline SVG. Every value drawn stands in a run's metrics.jsonl or results.json."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from ncjax.report.collect import Finished, series
+
+# Okabe & Ito's palette: distinguishable with any kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
+         "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+         "svg.hashsalt": "ncjax"}
+NAMES = {"nc1": "NC1", "nc2": "NC2 (class means)", "nc2_w": "NC2 (classifier)", "nc3": "NC3", "nc4": "NC4",
+         "cdnv": "CDNV", "accuracy": "accuracy", "probe_accuracy": "probe accuracy"}
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element that scales with the page. `name` keeps ids unique within it."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def _grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Any]]:
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.1 * min(columns, count), height * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, min(columns, count))).ravel().tolist()
+    for unused in axes[count:]:
+        unused.set_visible(False)
+    return figure, axes[:count]
+
+
+def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def over_epochs(runs: Sequence[Finished]) -> str:
+    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run."""
+    panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(len(panels), 3)
+        for axis, metric in zip(axes, panels, strict=True):
+            for run, colour in zip(runs, COLOURS, strict=False):
+                where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
+                layer = "output" if metric == "accuracy" else run.results[where]
+                for split, style in (("train", "-"), ("test", "--")):
+                    axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
+            axis.set(title=NAMES[metric], xlabel="epoch")
+            if metric in ("nc1", "cdnv"):
+                axis.set_yscale("log")
+        _legend_below(figure, axes[0])
+        return svg(figure, "epochs")
+
+
+def layers_over_epochs(runs: Sequence[Finished]) -> str:
+    """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(len(runs), 2, 3.0)
+        shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]
+        for axis, run in zip(axes, runs, strict=True):
+            layers = run.results["layers"]
+            for i, layer in enumerate(layers):
+                colour = mpl.colormaps["viridis"](0.9 * i / max(1, len(layers) - 1))
+                axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
+            axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train", yscale="log")
+            axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
+            axis.legend(fontsize=7, ncols=2 if len(layers) > 6 else 1)
+        return svg(figure, "layers")
+
+
+def by_layer(runs: Sequence[Finished]) -> str:
+    """NC1 (train solid, test dashed) and, where probes were fitted, their test accuracy, over the layers."""
+    probes = all("probe" in e for run in runs for e in run.results["layers"].values())
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(2 if probes else 1, 2, 3.4)
+        longest = max((list(run.results["layers"]) for run in runs), key=len)
+        for run, colour in zip(runs, COLOURS, strict=False):
+            layers = run.results["layers"]
+            at = [longest.index(layer) for layer in layers]
+            axes[0].plot(at, [e["train"]["nc1"] for e in layers.values()], "o-", color=colour, ms=3, label=run.name)
+            axes[0].plot(at, [e["test"]["nc1"] for e in layers.values()], "--", color=colour, lw=0.9)
+            if probes:
+                axes[1].plot(at, [100 * e["probe"]["test"] for e in layers.values()], "o-", color=colour, ms=3)
+        axes[0].set(title="NC1 by layer (test dashed)", yscale="log")
+        if probes:
+            axes[1].set(title="linear probe, test accuracy in %")
+        for axis in axes:
+            axis.set_xticks(range(len(longest)), longest, rotation=60, ha="right", fontsize=7)
+        _legend_below(figure, axes[0])
+        return svg(figure, "bylayer")
+
+
+def accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> str:
+    """Test accuracy with its 95 % interval over the share of parameters tuned."""
+    markers = "osD^vP*X"
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = _grid(1, 1, 3.2)
+        figure.set_size_inches(5.2, 3.4)
+        for i, (run, (low, high)) in enumerate(zip(runs, intervals, strict=True)):
+            share, value = 100 * run.results["share"], 100 * run.results["accuracy"]["test"]
+            # Methods that tune the same blocks would hide one another: a few per cent apart on the log axis.
+            same = sum(r.results["tuned"] == run.results["tuned"] for r in runs[:i])
+            axis.errorbar(share * 1.08**same, value, [[value - 100 * low], [100 * high - value]],
+                          fmt=markers[i % len(markers)], color=COLOURS[i % len(COLOURS)], capsize=3, label=run.name)
+        axis.set(xscale="log", xlabel="parameters tuned, %", ylabel="test accuracy, %")
+        axis.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axis.legend(fontsize=8, loc="best")
+        return svg(figure, f"share-{name}")
+
+
+def confusion(run: Finished) -> str:
+    """Nearest-class-mean confusion on test (row shares), and cosines between the centred class means."""
+    means, names = run.results["class_means"], run.results["class_names"]
+    counts = np.asarray(means["confusion"], float)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = _grid(2, 2, 3.6)
+        figure.set_size_inches(7.6, 3.6)
+        left = axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        right = axes[1].imshow(means["cosines"], cmap="RdBu_r", vmin=-1, vmax=1)
+        axes[0].set(title="nearest class mean, test", ylabel="true class")
+        axes[1].set(title="cosines of centred class means, train")
+        if len(names) <= 20:
+            for axis in axes:
+                axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+                axis.set_yticks(range(len(names)), names, fontsize=7)
+            for (i, j), n in np.ndenumerate(counts.astype(int)):
+                if n:
+                    axes[0].text(j, i, str(n), ha="center", va="center", fontsize=6,
+                                 color="white" if shares[i, j] > 0.5 else "black")
+        figure.colorbar(left, ax=axes[0], shrink=0.75)
+        figure.colorbar(right, ax=axes[1], shrink=0.75)
+        return svg(figure, "confusion-" + re.sub(r"\W", "-", run.name))

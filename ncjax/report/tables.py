@@ -1,0 +1,93 @@
+"""Tables that go three ways: into the page, into CSV, into LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """A value, how it is shown, and where it comes from."""
+
+    value: str | float | int | None
+    text: str
+    source: str = ""  # file and row, shown when the pointer rests on the number
+
+
+class Table(NamedTuple):
+    """A titled table; the first column names the row."""
+
+    name: str  # file stem
+    caption: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+
+def text(value: str) -> Cell:
+    """A cell of words."""
+    return Cell(value, value)
+
+
+def number(value: float | None, source: str = "", digits: int = 3) -> Cell:
+    """A number to some significant digits."""
+    if value is None or not math.isfinite(value):
+        return Cell(None, "–", source)
+    return Cell(value, f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.{digits - 1}e}", source)
+
+
+def whole(value: float | None, source: str = "") -> Cell:
+    """A count."""
+    return Cell(None, "–", source) if value is None else Cell(int(value), f"{int(value):,}", source)
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a share observed on n examples (Wilson, 1927)."""
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return centre - half, centre + half
+
+
+def percent(share: float | None, source: str = "", n: int | None = None) -> Cell:
+    """A share in per cent, with its Wilson interval if the number of examples is given."""
+    if share is None:
+        return Cell(None, "–", source)
+    interval = ""
+    if n:
+        low, high = wilson(share, n)
+        interval = f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return Cell(share, f"{100 * share:.2f}{interval}", source)
+
+
+def to_csv(table: Table) -> str:
+    """Full-precision values."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(table.columns)
+    writer.writerows([["" if c.value is None else c.value for c in row] for row in table.rows])
+    return out.getvalue()
+
+
+def _escaped(value: str) -> str:
+    for character, tex in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
+                           ("–", "--"), ("→", r"$\to$"), ("×", r"$\times$")):
+        value = value.replace(character, tex)
+    return value
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs tabular with the numbers as shown."""
+    lines = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule"]
+    lines.append(" & ".join(_escaped(c) for c in table.columns) + r" \\")
+    lines.append(r"\midrule")
+    lines += [" & ".join(_escaped(c.text) for c in row) + r" \\" for row in table.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def save(table: Table, folder: Path) -> None:
+    """Writes NAME.csv and NAME.tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{table.name}.csv").write_text(to_csv(table))
+    (folder / f"{table.name}.tex").write_text(to_latex(table))
