@@ -16,7 +16,7 @@ def get_config(arg=""):
         "pretrain",
         arg,
         data="embedded.fashion_mnist_mini",
-        model="models.resnet.resnet14(width=24, stem_stride=2)",
+        model="models.resnet.resnet14(stem_stride=2)",
         head=0,
         loss="losses.cross_entropy",
         epochs=15,

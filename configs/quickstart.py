@@ -10,7 +10,7 @@ Time and numbers are in the README's results table.
 
 from ncjax import config
 
-PRETRAIN = dict(study="pretrain", data="embedded.fashion_mnist_mini", model="models.resnet.resnet14(width=24, stem_stride=2)",
+PRETRAIN = dict(study="pretrain", data="embedded.fashion_mnist_mini", model="models.resnet.resnet14(stem_stride=2)",
                 epochs=15, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=1.0)
 FINETUNE = dict(study="finetune", init="@pretrain", data="embedded.digits", n_per_class=20, epochs=30, batch_size=64,
                 lr=0.01, weight_decay=5e-4, warmup_epochs=1.0)

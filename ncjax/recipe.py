@@ -16,7 +16,6 @@ from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
 from ncjax.types import Loss, Model, PyTree
 
-
 Summary = dict[str, dict[str, dict[str, float]]]  # {split: {layer: {metric: value}}}
 
 

@@ -152,8 +152,8 @@ def fit(
 ) -> State:
     """Trains until `epochs` epochs are done, from wherever `state` (or the stored one) stands.
 
-    After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns (higher is
-    better) decides the "best" checkpoint. A run that is killed and started again ends bit-identical on a CPU.
+    After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns
+    (higher is better) decides the "best" checkpoint. A run killed and started again ends bit-identical on a CPU.
 
     Raises:
       UserError: the loss is not finite.

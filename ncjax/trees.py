@@ -42,7 +42,7 @@ def paths(tree: PyTree) -> dict[str, Any]:
 
 def block_mask(params: PyTree, blocks: Sequence[str]) -> PyTree:
     """True on every leaf of the named blocks, False elsewhere. `params` is keyed by block."""
-    return {name: jax.tree.map(lambda _: name in blocks, leaves) for name, leaves in params.items()}
+    return {name: jax.tree.map(lambda _, chosen=name in blocks: chosen, leaves) for name, leaves in params.items()}
 
 
 def match(pattern: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Model(NamedTuple):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The features whose collapse is measured: every backbone block, then what the classifier reads if it is more."""
+        """Features whose collapse is measured: every backbone block, then what the classifier reads if that is none."""
         return self.backbone + ((self.readout,) if self.readout not in self.backbone else ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -57,10 +58,9 @@ def _prefetched(make: Callable[[Any], PyTree], tasks: list[Any]) -> Iterator[PyT
 
     def put(entry: tuple[PyTree, Exception | None]) -> None:
         while not stopped.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                break
 
     def work() -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -28,7 +29,9 @@ def svg(figure: Figure, name: str) -> str:
     figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1)
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+                  rf'<svg viewBox="\1" role="img" style="max-width:{1.35 * width:.0f}px">', text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
@@ -40,6 +43,13 @@ def _grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[A
     for unused in axes[count:]:
         unused.set_visible(False)
     return figure, axes[:count]
+
+
+def _log(axis: Any) -> None:
+    """A logarithmic axis labelled with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
@@ -60,7 +70,7 @@ def over_epochs(runs: Sequence[Finished]) -> str:
                     axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
             axis.set(title=NAMES[metric], xlabel="epoch")
             if metric in ("nc1", "cdnv"):
-                axis.set_yscale("log")
+                _log(axis)
         _legend_below(figure, axes[0])
         return svg(figure, "epochs")
 
@@ -75,9 +85,10 @@ def layers_over_epochs(runs: Sequence[Finished]) -> str:
             for i, layer in enumerate(layers):
                 colour = mpl.colormaps["viridis"](0.9 * i / max(1, len(layers) - 1))
                 axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
-            axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train", yscale="log")
+            axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train")
+            _log(axis)
             axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
-            axis.legend(fontsize=7, ncols=2 if len(layers) > 6 else 1)
+        _legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
         return svg(figure, "layers")
 
 
@@ -94,7 +105,8 @@ def by_layer(runs: Sequence[Finished]) -> str:
             axes[0].plot(at, [e["test"]["nc1"] for e in layers.values()], "--", color=colour, lw=0.9)
             if probes:
                 axes[1].plot(at, [100 * e["probe"]["test"] for e in layers.values()], "o-", color=colour, ms=3)
-        axes[0].set(title="NC1 by layer (test dashed)", yscale="log")
+        axes[0].set(title="NC1 by layer (test dashed)")
+        _log(axes[0])
         if probes:
             axes[1].set(title="linear probe, test accuracy in %")
         for axis in axes:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from ncjax import card as cards
 from ncjax import features, mesh, optim, probe, recipe, tuning
 from ncjax.data import Dataset, load, source
-from ncjax.losses import cross_entropy
 from ncjax.lookup import pick
+from ncjax.losses import cross_entropy
 from ncjax.models.sequential import with_classifier_arrays
 from ncjax.rundir import Run
 from ncjax.types import UserError
