@@ -4,7 +4,7 @@ Needs data/cifar100.npz and data/cifar10.npz (x_train, y_train, x_test, y_test; 
 
     python -m ncjax.main --config=configs/cifar100_to_cifar10.py
 
-8 epochs of CIFAR-100 are far from convergence: this shows that the chain holds at full data size, not a benchmark.
+6 epochs of CIFAR-100 are far from convergence: this shows that the chain holds at full data size, not a benchmark.
 Fine-tuning uses 100 images a class at the same budget for every method. Results: docs/results/.
 """
 
@@ -26,7 +26,7 @@ def chain(source, target, pretrain, finetune):
 
 
 def get_config(arg=""):
-    steps = chain(SOURCE, TARGET, dict(epochs=8, measure_every=2), dict(epochs=20))
+    steps = chain(SOURCE, TARGET, dict(epochs=6, measure_every=2), dict(epochs=20))
     small = chain("embedded.fashion_mnist_mini", "embedded.digits", dict(epochs=1, n_per_class=8), dict(epochs=1))
     for name, step in small.items():
         step["n_per_class"] = 8

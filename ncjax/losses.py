@@ -76,10 +76,10 @@ def sup_con(temperature: float = 0.1) -> Loss:
         similarity = jnp.matmul(z, z.T, precision="highest") / temperature
         similarity = jnp.where(other > 0, similarity, -jnp.inf)
         log_p = similarity - jax.nn.logsumexp(similarity, axis=-1, keepdims=True, where=other > 0)
-        positive = other * (labels[:, None] == labels[None, :])
+        positive = other * (labels[:, None] == labels[None, :]).astype(z.dtype)
         count = jnp.sum(positive, axis=-1)
         per_example = -jnp.sum(jnp.where(positive > 0, log_p, 0.0), axis=-1) / jnp.maximum(count, 1.0)
-        contrastive = _masked_mean(per_example, mask * (count > 0))
+        contrastive = _masked_mean(per_example, mask * (count > 0).astype(z.dtype))
         detached_log_p, target = _log_probabilities(features, labels, "detached_logits")
         return contrastive + _masked_mean(-jnp.sum(target * detached_log_p, axis=-1), mask)
 

@@ -76,8 +76,6 @@ def run(argv: list[str]) -> None:
     """Parses `argv`, checks everything that can be checked, then runs the study."""
     values = _parse(argv)
     study, config = door.plain(values.config)
-    # With several simulated CPU devices, programs dispatched ahead can wait for each other's collectives for ever.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if values.distributed:
         jax.distributed.initialize()
     workdir = _workdir(values)

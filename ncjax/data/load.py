@@ -122,8 +122,8 @@ def _keep_classes(split: Split, chosen: list[int]) -> Split:
 def _conformed(split: Split, size: int | None, channels: int | None, resident: int) -> Split:
     images = split.images
     if isinstance(images, np.ndarray):
-        if size in (None, *images.shape[1:3]) and channels in (None, images.shape[-1]) and (
-                size is None or images.shape[1] == images.shape[2]):
+        as_wanted = size is None or images.shape[1:3] == (size, size)
+        if as_wanted and channels in (None, images.shape[-1]):
             return split
         images = np.stack([im.conform(x, size, channels) for x in images])
     else:

@@ -102,7 +102,8 @@ def _tuning(runs: Sequence[Finished]) -> list[Section]:
                 "all" if r["method"].endswith("full_ft") else r["layer"])
             rows.append([text(run.name), text(layer), whole(r["tuned"], file + "tuned"),
                          percent(r["share"], file + "share"), whole(r["optimizer_bytes"], file + "optimizer_bytes"),
-                         number(r["flops_per_step"], file + "flops_per_step"), whole(r["best_epoch"], file + "best_epoch"),
+                         number(r["flops_per_step"], file + "flops_per_step"),
+                         whole(r["best_epoch"], file + "best_epoch"),
                          percent(r["accuracy"].get("val"), file + "accuracy.val"),
                          percent(r["accuracy"]["test"], file + "accuracy.test", count),
                          percent(r["accuracy"]["train"], file + "accuracy.train"),

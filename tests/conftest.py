@@ -1,0 +1,40 @@
+"""Two simulated CPU devices for every test, so that nothing passes only because there is one."""
+
+import os
+
+# XLA's CPU thread pool must outnumber the simulated devices: a device that waits in a collective holds a thread.
+os.environ["NPROC"] = "16"
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def strict():
+    """No silent dtype or rank promotion: what the mathematics floor is held to."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A tiny learnable .npz data set with three classes; returns its path."""
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for split, per_class in (("train", 20), ("test", 6)):
+        y = np.repeat(np.arange(3), per_class)
+        x = rng.integers(0, 60, (len(y), 8, 8, 1))
+        x[np.arange(len(y)), 1 + 2 * y] += 180
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = x.astype(np.uint8), y
+    path = tmp_path / "tiny.npz"
+    np.savez(path, class_names=np.array(["a", "b", "c"]), **arrays)
+    return str(path)

@@ -1,0 +1,53 @@
+"""A file imports only from floors below its own: the layout of the house, kept by a test."""
+
+import ast
+from pathlib import Path
+
+import ncjax
+
+ROOT = Path(ncjax.__file__).parent
+FLOORS = [
+    ("types",),
+    ("lookup", "trees", "mesh"),
+    ("losses", "augment", "nc"),
+    ("models", "data"),
+    ("optim", "checkpoint", "rundir", "train", "features", "probe", "tuning"),
+    ("card",),
+    ("recipe", "layerwise", "report"),
+    ("studies",),
+    ("config",),
+    ("main",),
+]
+LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+
+
+def imported(path):
+    """Names directly below `ncjax` that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ncjax":
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("ncjax."))
+
+
+def test_every_import_points_down():
+    files = [p for p in ROOT.rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT]
+    assert len(files) > 25
+    wrong = []
+    for path in files:
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in imported(path)
+                  if name != own and LEVEL[name] >= LEVEL[own]]
+    # Features are evaluated with the same probe-free pieces a study uses; nothing on one floor may lean on its neighbours.
+    assert not wrong
+
+
+def test_config_dict_stops_at_the_door():
+    users = [p.name for p in ROOT.rglob("*.py") if "ConfigDict" in p.read_text()]
+    assert set(users) == {"config.py"}
+
+
+def test_linen_stays_in_models():
+    users = {p.parent.name for p in ROOT.rglob("*.py") if "flax" in p.read_text() and "import flax" in p.read_text()}
+    assert users == {"models"}

@@ -1,0 +1,156 @@
+"""The contract of every model, and parameter counts known from elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncjax import models, trees, tuning
+from ncjax.lookup import public_names, resolve
+from ncjax.models import mlp, resnet, vit
+from ncjax.types import UserError
+
+SMALL = {
+    "resnet.resnet18": dict(width=4), "resnet.resnet50": dict(width=4, stem="imagenet"), "resnet.resnet8": dict(width=4),
+    "vit.vit_ti": dict(patch=8, depth=2, dropout=0.1), "mlp.mlp": dict(width=16, dropout=0.1),
+}
+SHAPE = (16, 16, 3)
+
+
+def build(name, **more):
+    options = ", ".join(f"{k}={v!r}" for k, v in {**SMALL[name], **more}.items())
+    return resolve(f"models.{name}({options})")
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def case(request):
+    model = build(request.param)(num_classes=5, head=2)
+    variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), SHAPE)
+    return model, variables, jax.random.normal(jax.random.key(1), (6, *SHAPE))
+
+
+def test_features_are_named_pooled_and_float32(case):
+    model, variables, images = case
+    features, _ = model.apply(variables, images)
+    assert model.blocks[-2:] == ("projection", "head")
+    assert set(features) == {*model.blocks[:-1], "penultimate", "embedding", "logits", "detached_logits"}
+    for name, feature in features.items():
+        assert feature.shape[0] == 6
+        assert feature.ndim == 2, name
+        assert feature.dtype == jnp.float32
+    np.testing.assert_array_equal(features["penultimate"], features[model.penultimate])
+    np.testing.assert_array_equal(features["embedding"], features[model.readout])
+
+
+def test_prefix_then_suffix_is_the_whole(case):
+    model, variables, images = case
+    whole, _ = model.apply(variables, images)
+    for block in model.blocks:
+        prefix, _ = model.apply(variables, images, stop=block)
+        suffix, _ = model.apply(variables, prefix["carry"], start=block)
+        np.testing.assert_array_equal(whole["logits"], suffix["logits"])
+        assert block not in prefix
+
+
+def test_a_block_outside_live_keeps_its_statistics(case):
+    model, variables, images = case
+    key = jax.random.key(2)
+    live = model.backbone[1]
+    _, after = model.apply(variables, images, live=frozenset([live]), key=key)
+    for block, before in variables["batch_stats"].items():
+        same = all(np.array_equal(a, b) for a, b in zip(
+            jax.tree.leaves(before), jax.tree.leaves(after["batch_stats"][block]), strict=True))
+        assert same == (block != live), block
+
+
+def test_masked_rows_do_not_touch_batch_statistics(case):
+    model, variables, images = case
+    live, mask = frozenset(model.blocks), jnp.array([1, 1, 1, 1, 0, 0.0])
+    key = jax.random.key(0)
+    _, a = model.apply(variables, images, live=live, key=key, mask=mask)
+    _, b = model.apply(variables, images.at[4:].set(50.0), live=live, key=key, mask=mask)
+    for x, y in zip(jax.tree.leaves(a["batch_stats"]), jax.tree.leaves(b["batch_stats"]), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_detached_logits_send_nothing_below_the_classifier(case):
+    model, variables, images = case
+
+    def total(params):
+        return model.apply({**variables, "params": params}, images)[0]["detached_logits"].sum()
+
+    gradient = jax.grad(total)(variables["params"])
+    for block in model.blocks[:-1]:
+        assert all(not np.any(g) for g in jax.tree.leaves(gradient.get(block, {})))
+    assert any(np.any(g) for g in jax.tree.leaves(gradient["head"]))
+
+
+def test_bfloat16_computes_low_and_returns_float32(case):
+    model = build("resnet.resnet8", dtype="bfloat16")(num_classes=5)
+    full = build("resnet.resnet8")(num_classes=5)
+    variables = full.init(jax.random.key(0), SHAPE)
+    images = case[2]
+    low, high = model.apply(variables, images)[0], full.apply(variables, images)[0]
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert low["penultimate"].dtype == jnp.float32
+    gap = np.abs(np.asarray(low["penultimate"]) - np.asarray(high["penultimate"])).max()
+    assert 0 < gap < 0.1 * np.abs(high["penultimate"]).max()
+
+
+# Published counts: torchvision (1000 classes), and the CIFAR ResNets' public weights (10 classes).
+@pytest.mark.parametrize(("name", "shape", "classes", "count"), [
+    ("models.resnet.resnet18(stem=imagenet)", (64, 64, 3), 1000, 11_689_512),
+    ("models.resnet.resnet34(stem=imagenet)", (64, 64, 3), 1000, 21_797_672),
+    ("models.resnet.resnet50(stem=imagenet)", (64, 64, 3), 1000, 25_557_032),
+    ("models.resnet.resnet101(stem=imagenet)", (64, 64, 3), 1000, 44_549_160),
+    ("models.resnet.resnet152(stem=imagenet)", (64, 64, 3), 1000, 60_192_808),
+    ("models.resnet.resnet20", (32, 32, 3), 10, 269_722),
+    ("models.resnet.resnet32", (32, 32, 3), 10, 464_154),
+    ("models.resnet.resnet44", (32, 32, 3), 10, 658_586),
+    ("models.resnet.resnet56", (32, 32, 3), 10, 853_018),
+    ("models.vit.vit_b(patch=32)", (224, 224, 3), 1000, 88_224_232),
+    ("models.vit.vit_b", (224, 224, 3), 1000, 86_567_656),
+])
+def test_parameter_counts(name, shape, classes, count):
+    model = resolve(name)(num_classes=classes)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    assert trees.count(variables["params"]) == count
+
+
+@pytest.mark.parametrize(("name", "layer", "share"), [
+    ("models.resnet.resnet18(stem=imagenet)", "layer2.1", 2.69), ("models.resnet.resnet18(stem=imagenet)", "layer3.0", 8.27),
+    ("models.resnet.resnet18(stem=imagenet)", "layer3.1", 10.60), ("models.resnet.resnet18(stem=imagenet)", "layer4.0", 32.90),
+    ("models.resnet.resnet18(stem=imagenet)", "layer4.1", 42.26), ("models.resnet.resnet50(stem=imagenet)", "layer3.0", 6.52),
+    ("models.vit.vit_b(patch=32)", "blocks.7", 8.11),
+])
+def test_share_of_parameters_tuned(name, layer, share):
+    model = resolve(name)(num_classes=1000)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))
+    width = variables["params"]["head"]["linear"]["kernel"].shape[0]
+    dims = {b: width for b in model.backbone}
+    tuned, total = tuning.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
+    assert round(100 * tuned / total, 2) == share
+
+
+def test_default_layer_is_the_papers():
+    assert tuning.default_layer(resnet.resnet18(10)) == "layer3.0"
+    assert tuning.default_layer(resnet.resnet20(10)) == "layer3.0"
+    assert tuning.default_layer(vit.vit_b(10)) == "blocks.8"
+    assert tuning.default_layer(mlp.mlp(10)) == "layer2"
+
+
+def test_every_module_has_its_public_models():
+    assert public_names(models.sequential)  # helpers only; the models themselves:
+    assert set(public_names(resnet)) >= {f"resnet{d}" for d in (18, 34, 50, 101, 152, 20, 32, 44, 56)}
+    assert set(public_names(vit)) == {"vit_ti", "vit_s", "vit_b"}
+
+
+@pytest.mark.parametrize("call", [
+    lambda: resnet.resnet18(10, stem="big"), lambda: resnet.resnet18(10, head=6),
+    lambda: resolve("models.resnet.resnet19"), lambda: resolve("models.resnet.resnet18(widht=3)"),
+    lambda: vit.vit_ti(10, patch=5).init(jax.random.key(0), SHAPE),
+    lambda: resnet.resnet8(10).apply({"params": {}, "batch_stats": {}}, None, start="layer9.0"),
+])
+def test_bad_arguments_are_named(call):
+    with pytest.raises(UserError):
+        call()
