@@ -7,10 +7,12 @@ the config file, in its argument (`config.py:key=value,smoke`) or on the command
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -19,6 +21,7 @@ from ncjax.lookup import resolve
 from ncjax.types import UserError, nearest
 
 _REQUIRED = inspect.Parameter.empty
+DOTTED = ("model", "loss", "augment", "optimizer", "schedule", "decay", "method")  # keys that name a function
 
 
 def schema(study: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -68,6 +71,8 @@ def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
         if not _accepts(hint, value):
             raise UserError(f"{key}={value!r} for {study}: expected {_describe(hint)}, got {type(value).__name__}")
         out[key] = float(value) if float in _kinds(hint) and type(value) is int else value
+        if key in DOTTED and value is not None:
+            resolve(value)  # an unknown name is found before any data is touched
     if "steps" in out:
         out["steps"] = {name: {"study": step.get("study"), **check_step(name, step)}
                         for name, step in out["steps"].items()}
@@ -171,11 +176,33 @@ def make(study: str, arg: str = "", *, smoke: dict[str, Any], **values: Any) -> 
     return _config_dict(study, merged)
 
 
-def find(config: ConfigDict, dotted: str) -> tuple[str, Any]:
-    """(study, type) of an overridable key such as "lr" or "steps.pretrain.lr".
+def load(spec: str) -> ConfigDict:
+    """The config of `FILE.py` or `FILE.py:argument`: what its `get_config(argument)` returns.
 
     Raises:
-      UserError: there is no such key.
+      UserError: no such file, a file without `get_config`, or a key that the study does not take.
+    """
+    path, _, arg = spec.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"no config file {path!r}")
+    module_spec = importlib.util.spec_from_file_location("ncjax_config_" + Path(path).stem, path)
+    if module_spec is None:
+        raise UserError(f"config file {path!r} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as e:
+        raise UserError(f"config file {path!r} does not parse: line {e.lineno}: {e.msg}") from None
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {path!r} has no function get_config")
+    return module.get_config(arg)
+
+
+def override(config: ConfigDict, dotted: str, text: str) -> None:
+    """Sets a key such as "lr" or "steps.pretrain.lr" from the command line.
+
+    Raises:
+      UserError: there is no such key, or the value is of the wrong type.
     """
     *folders, key = dotted.split(".")
     for folder in folders:
@@ -187,7 +214,8 @@ def find(config: ConfigDict, dotted: str) -> tuple[str, Any]:
     types_of = schema(resolve(f"studies.{config.study}.run"))
     if key not in types_of:
         raise UserError(f"no key {key!r} for {config.study}; {nearest(key, types_of)}")
-    return config.study, types_of[key][0]
+    with config.ignore_type():
+        config[key] = read_value(key, text, types_of[key][0])
 
 
 def plain(config: ConfigDict) -> tuple[str, dict[str, Any]]:

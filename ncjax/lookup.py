@@ -35,6 +35,8 @@ def _split_call(text: str) -> tuple[str, dict[str, Any]]:
             bare = isinstance(keyword.value, ast.Name) and keyword.value.id not in ("True", "False", "None")
             kwargs[keyword.arg] = keyword.value.id if bare else ast.literal_eval(keyword.value)
         return ast.unparse(node.func), kwargs
+    except UserError:
+        raise
     except (SyntaxError, ValueError):
         raise UserError(f"cannot read {text!r}: expected a dotted name such as 'losses.mse(scale=15)'") from None
 

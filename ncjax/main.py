@@ -2,87 +2,69 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 import traceback
 from pathlib import Path
 
 import jax
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
 from ncjax import config as door
+from ncjax import report
 from ncjax.lookup import resolve
 from ncjax.rundir import Run, execute
 from ncjax.train import Interrupted
 from ncjax.types import UserError, nearest
 
-FLAGS = ("config", "workdir", "distributed", "debug")
 
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
+    """The flags and the config they choose, overrides applied.
 
-def _flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Config file, with an argument after a colon if wanted.",
-                                    flag_values=values)
-    flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.", flag_values=values)
-    flags.DEFINE_bool("distributed", False, "Call jax.distributed.initialize() (TPU pods, SLURM).", flag_values=values)
-    flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", flag_values=values)
-    return values
-
-
-def _check_names(argv: list[str]) -> None:
-    """Flags and config files that do not exist, before absl sees them."""
-    for word in argv[1:]:
-        name, _, value = word.lstrip("-").partition("=")
-        head = name.split(".")[0]
-        if word.startswith("-") and head.removeprefix("no") not in FLAGS and head not in FLAGS:
-            raise UserError(f"no flag --{name}; {nearest(head, FLAGS)} (a config key is --config.{name}=...)")
-        if not word.startswith("-"):
-            raise UserError(f"cannot read {word!r}: flags look like --config=configs/pretrain.py")
-        if name == "config" and not Path(value.partition(":")[0]).is_file():
-            raise UserError(f"no config file {value.partition(':')[0]!r}")
-    if not any(w.lstrip("-").startswith("config=") for w in argv[1:]):
+    Raises:
+      UserError: an unknown flag, key or file, or a value of the wrong type.
+    """
+    parser = argparse.ArgumentParser(prog="python -m ncjax.main", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", help="config file, with an argument after a colon if wanted: configs/pretrain.py:smoke")
+    parser.add_argument("--workdir", help="where the run lives; default runs/<config name>")
+    parser.add_argument("--distributed", action="store_true", help="call jax.distributed.initialize() (TPU pods, SLURM)")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser.exit_on_error = False
+    overrides = [word for word in argv if word.startswith("--config.")]
+    try:
+        args, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
+    except argparse.ArgumentError as e:
+        raise UserError(str(e)) from None
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        known = ("config", "workdir", "distributed", "debug")
+        raise UserError(f"cannot read {unknown[0]!r}; {nearest(name, known)} (a config key is --config.{name}=...)")
+    if args.config is None:
         raise UserError("say what to run, for example: python -m ncjax.main --config=configs/quickstart.py")
-
-
-def _parse(argv: list[str]) -> flags.FlagValues:
-    _check_names(argv)
-    overrides = [w for w in argv if w.lstrip("-").startswith("config.")]
-    values = _flags()
-    values([argv[0], *(w for w in argv[1:] if w not in overrides)])
+    config = door.load(args.config)
     for word in overrides:
-        dotted, equals, text = word.lstrip("-").removeprefix("config.").partition("=")
-        _, hint = door.find(values.config, dotted)
+        dotted, equals, text = word.removeprefix("--config.").partition("=")
         if not equals:
             raise UserError(f"cannot read {word!r}: write --config.{dotted}=value")
-        *folders, key = dotted.split(".")
-        target = values.config
-        for folder in folders:
-            target = target[folder]
-        with target.ignore_type():
-            target[key] = door.read_value(key, text, hint)
-    return values
+        door.override(config, dotted, text)
+    return args, config
 
 
-def _workdir(values: flags.FlagValues) -> Path:
-    if values.workdir:
-        return Path(values.workdir)
-    word = next(w for w in sys.argv if w.lstrip("-").startswith("config="))
-    path, _, arg = word.partition("=")[2].partition(":")
-    return Path("runs") / (Path(path).stem + ("_smoke" if "smoke" in arg.split(",") else ""))
+def _workdir(args: argparse.Namespace) -> Path:
+    path, _, arg = args.config.partition(":")
+    return Path(args.workdir or Path("runs") / (Path(path).stem + ("_smoke" if "smoke" in arg.split(",") else "")))
 
 
 def run(argv: list[str]) -> None:
     """Parses `argv`, checks everything that can be checked, then runs the study."""
-    values = _parse(argv)
-    study, config = door.plain(values.config)
-    if values.distributed:
+    args, config = _parse(argv)
+    study, values = door.plain(config)
+    if args.distributed:
         jax.distributed.initialize()
-    workdir = _workdir(values)
+    workdir = _workdir(args)
     here = Run(workdir)
-    record = execute(resolve(f"studies.{study}.run"), study, config, here)
-    from ncjax import report  # matplotlib and jinja2 are loaded only when there is something to draw
-
+    record = execute(resolve(f"studies.{study}.run"), study, values, here)
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")
     here.say(f"done in {record['seconds']:.0f} s; results: {workdir / 'results.json'}")
@@ -94,12 +76,12 @@ def _no_space(error: BaseException) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user can mend it (one line says how), 130 stopped by Ctrl-C, 1 a bug."""
-    argv = sys.argv if argv is None else argv
+    argv = sys.argv[1:] if argv is None else argv
     again = "run the same command again to go on"
     try:
         run(argv)
         return 0
-    except (UserError, flags.Error) as e:
+    except UserError as e:
         message, code = str(e).replace("\n", " "), 2
     except Interrupted as e:
         message, code = f"stopped at step {e.step}, saved; {again}", 130

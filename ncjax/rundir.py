@@ -226,6 +226,9 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
 
     A finished run is returned as it is; an unfinished one goes on; a workdir of another config is refused with the
     differing keys named.
+
+    Raises:
+      UserError: the workdir cannot be written, or holds another run or other files.
     """
     config = json.loads(json.dumps({"study": name, **config}))
     _prepare(run.workdir, config)
@@ -234,7 +237,13 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
         run.say(f"{run.workdir}: already finished; delete it to run again")
         return read_json(results)
     started = time.time()
-    found = study(run=run, **{k: v for k, v in config.items() if k != "study"})
+    try:
+        found = study(run=run, **{k: v for k, v in config.items() if k != "study"})
+    except UserError:
+        # Nothing was computed: leave no config behind that would stand in the way of the corrected command.
+        if run.writes and {p.name for p in run.workdir.iterdir()} <= {"config.json"}:
+            (run.workdir / "config.json").unlink()
+        raise
     record = {"study": name, "config": config, "results": found, "seconds": round(time.time() - started, 2),
               "environment": environment()}
     if run.writes:

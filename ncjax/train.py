@@ -60,9 +60,9 @@ def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree
     """A fresh state, replicated over the mesh."""
     chosen, _ = trees.split(variables["params"], mask)
     zero = np.zeros((), np.float32)
-    # Copied: the step donates the state, and the caller keeps its variables.
-    variables = jax.tree.map(lambda x: np.array(x), variables)
-    state = State(np.zeros((), np.int32), variables, jax.jit(tx.init)(chosen), jax.random.key_data(key),
+    # Copied: the step donates the state, and the caller keeps its variables and key.
+    variables, key_data = jax.tree.map(lambda x: np.array(x), (variables, jax.random.key_data(key)))
+    state = State(np.zeros((), np.int32), variables, jax.jit(tx.init)(chosen), key_data,
                   Totals(zero, zero, zero), np.float32(-np.inf), np.int32(-1))
     return meshes.place(state, meshes.replicated(mesh))
 

@@ -1,9 +1,13 @@
 """Two simulated CPU devices for every test, so that nothing passes only because there is one."""
 
 import os
+import tempfile
 
 # XLA's CPU thread pool must outnumber the simulated devices: a device that waits in a collective holds a thread.
 os.environ["NPROC"] = "16"
+# The tests compile the same small programs many times over, in this process and in others.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ncjax-xla-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import numpy as np

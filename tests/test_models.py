@@ -118,16 +118,19 @@ def test_parameter_counts(name, shape, classes, count):
 
 
 @pytest.mark.parametrize(("name", "layer", "share"), [
-    ("models.resnet.resnet18(stem=imagenet)", "layer2.1", 2.69), ("models.resnet.resnet18(stem=imagenet)", "layer3.0", 8.27),
-    ("models.resnet.resnet18(stem=imagenet)", "layer3.1", 10.60), ("models.resnet.resnet18(stem=imagenet)", "layer4.0", 32.90),
-    ("models.resnet.resnet18(stem=imagenet)", "layer4.1", 42.26), ("models.resnet.resnet50(stem=imagenet)", "layer3.0", 6.52),
+    ("models.resnet.resnet18(stem=imagenet)", "layer2.1", 2.69),
+    ("models.resnet.resnet18(stem=imagenet)", "layer3.0", 8.27),
+    ("models.resnet.resnet18(stem=imagenet)", "layer3.1", 10.60),
+    ("models.resnet.resnet18(stem=imagenet)", "layer4.0", 32.90),
+    ("models.resnet.resnet18(stem=imagenet)", "layer4.1", 42.26),
+    ("models.resnet.resnet50(stem=imagenet)", "layer3.0", 6.52),
     ("models.vit.vit_b(patch=32)", "blocks.7", 8.11),
 ])
 def test_share_of_parameters_tuned(name, layer, share):
     model = resolve(name)(num_classes=1000)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))
     width = variables["params"]["head"]["linear"]["kernel"].shape[0]
-    dims = {b: width for b in model.backbone}
+    dims = dict.fromkeys(model.backbone, width)
     tuned, total = tuning.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
     assert round(100 * tuned / total, 2) == share
 

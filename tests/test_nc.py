@@ -53,7 +53,7 @@ def test_metrics_equal_their_definitions(setting):
     h, y = sample(**setting)
     report = nc.measure(h, y)._asdict()
     for name, value in reference(h, y).items():
-        assert report[name] == pytest.approx(value, rel=2e-4), name
+        assert report[name] == pytest.approx(value, rel=2e-4, abs=1e-6), name
 
 
 def test_deep_collapse_is_measured_and_not_lost():

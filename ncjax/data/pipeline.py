@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ncjax import mesh as meshes
 from ncjax.data.images import take
 from ncjax.data.load import Dataset, Split
-from ncjax.types import Array, Batch, PyTree
+from ncjax.types import Array, Batch, PyTree, UserError
 
 Augment = Callable[[Array, Array], Array]  # (key, images) -> images
 
@@ -102,7 +102,12 @@ def source(
       batch_size: examples a step; padded up to a multiple of the device count.
       augment: applied to raw pixels inside the step, with a fresh key for each view.
       views: augmented copies of each image, stacked along the batch axis.
+
+    Raises:
+      UserError: batch_size below 1.
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: at least 1")
     padded = meshes.round_up(batch_size, mesh)
     size = len(split.labels)
     scale = 1 / (255 * np.asarray(dataset.std, np.float32))

@@ -46,7 +46,7 @@ EMBEDDED = {f.__name__: f for f in (fashion_mnist_mini, digits)}
 def read_npz(path: str) -> Raw:
     """An .npz file with x_train, y_train, x_test, y_test; optional x_val, y_val, class_names. Images uint8."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key[:2] in ("x_", "y_") or key == "class_names"}
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None

@@ -25,7 +25,7 @@ def _classes(stats: ClassStats) -> tuple[Array, Array]:
 def _centred_means(stats: ClassStats) -> Array:
     """[K, D] mu_k - mu_G; zero rows for classes that are left out."""
     keep, k = _classes(stats)
-    global_mean = jnp.sum(keep[:, None] * stats.mean, axis=0) / jnp.maximum(k, 1)
+    global_mean = jnp.sum(keep[:, None] * stats.mean, axis=0, keepdims=True) / jnp.maximum(k, 1)
     return keep[:, None] * (stats.mean - global_mean)
 
 
@@ -37,7 +37,7 @@ def _span(stats: ClassStats) -> tuple[Array, Array, Array]:
     """Singular values [R], right vectors [R, D] of the centred means, and which of them count: at most K - 1."""
     _, k = _classes(stats)
     _, s, vt = jnp.linalg.svd(_centred_means(stats), full_matrices=False)
-    keep = (jnp.arange(s.shape[0]) < k - 1) & (s > 8 * jnp.finfo(s.dtype).eps * s[0])
+    keep = (jnp.arange(s.shape[0], dtype=s.dtype) < k - 1) & (s > 8 * jnp.finfo(s.dtype).eps * s[0])
     return s, vt, keep
 
 
@@ -158,7 +158,7 @@ def nc2_classifier(weight: Array, *, centred: bool = False) -> Array:
       weight: [K, D].
       centred: subtract the mean row first.
     """
-    weight = weight - jnp.mean(weight, axis=0) if centred else weight
+    weight = weight - jnp.mean(weight, axis=0, keepdims=True) if centred else weight
     return _etf_distance(_matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
 
 
@@ -176,13 +176,14 @@ def nc3_papyan(stats: ClassStats, weight: Array) -> Array:
 
 def nearest_class_mean(stats: ClassStats, features: Array) -> Array:
     """[N] index of the nearest class mean of each feature [N, D], among classes that were seen at all."""
-    centre = jnp.sum(stats.mean * (stats.count > 0)[:, None], axis=0) / jnp.maximum(jnp.sum(stats.count > 0), 1)
+    seen = (stats.count > 0).astype(stats.mean.dtype)[:, None]  # [K, 1]
+    centre = jnp.sum(stats.mean * seen, axis=0, keepdims=True) / jnp.maximum(jnp.sum(seen), 1)
     means = stats.mean - centre
-    score = _matmul(features - centre, means.T) - 0.5 * jnp.sum(jnp.square(means), axis=1)
-    return jnp.argmax(jnp.where(stats.count > 0, score, -jnp.inf), axis=1)
+    score = _matmul(features - centre, means.T) - 0.5 * jnp.sum(jnp.square(means), axis=1)[None, :]
+    return jnp.argmax(jnp.where(seen.T > 0, score, -jnp.inf), axis=1)
 
 
 def nc4(stats: ClassStats, features: Array, weight: Array, bias: Array) -> Array:
     """Share of examples where argmax(W h + b) is the nearest class mean. `stats` give the means (those of training)."""
-    decided = jnp.argmax(_matmul(features, weight.T) + bias, axis=1)
+    decided = jnp.argmax(_matmul(features, weight.T) + bias[None, :], axis=1)
     return jnp.mean(decided == nearest_class_mean(stats, features))

@@ -115,8 +115,8 @@ def _tuning(runs: Sequence[Finished]) -> list[Section]:
         stem = "tuning_" + "".join(c if c.isalnum() else "_" for c in data.split("/")[-1])
         table = Table(stem, f"Fine-tuning on {data} ({sizes}), batch {first.config['batch_size']}, "
                       f"{first.config['epochs']} epochs, seed {first.config['seed']}. The epoch is chosen on validation. "
-                      "NC1 at the penultimate layer. layer_ft_scaled is the control for the skip: layer FT whose classifier "
-                      "reads twice the penultimate feature.", columns, rows)
+                      "NC1 at the penultimate layer. layer_ft_scaled is the control for the skip: layer FT whose "
+                      "classifier reads twice the penultimate feature.", columns, rows)
         intro = ("Intervals cover the choice of test images, not of seeds: with one seed a method, overlapping intervals "
                  "rank nothing. A low NC1 on the training set may only say that the set was fitted; NC1 test stands "
                  "beside it.")

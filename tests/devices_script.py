@@ -1,0 +1,45 @@
+"""Run by test_train: the same few steps in float64 on meshes of 1, 2 and 8 devices."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from ncjax import data, features, mesh, nc, optim, train, trees
+from ncjax.lookup import resolve
+from ncjax.losses import cross_entropy
+
+MODEL = "models.resnet.resnet8(width=4, stem_stride=2, dtype=float64)"
+
+
+def run(devices):
+    dataset = data.load("embedded.fashion_mnist_mini", n_per_class=10)
+    model = resolve(MODEL)(num_classes=10)
+    variables = model.init(jax.random.key(0), dataset.image_shape)
+    variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
+    mask = trees.block_mask(variables["params"], model.blocks)
+    # 36 rows a step are no multiple of 8, and 100 examples no multiple of 36: filler rows everywhere.
+    source = data.source(dataset.splits["train"], dataset, devices, batch_size=36,
+                         augment=resolve("augment.crop_flip(strength=1.0)"))
+    tx, _ = optim.build(mask, source.steps, 2, lr=0.05)
+    state = train.init_state(variables, tx, mask, jax.random.key(1), devices)
+    step = train.make_step(model.apply, cross_entropy(), tx, mask, frozenset(model.blocks), source, devices)
+    losses = []
+    for epoch in range(2):
+        for item in source.items(train.order_of(source.size, 0, epoch)):
+            state, loss = step(state, source.arrays, item)
+            losses.append(float(loss))
+    dims = features.widths(model, state.variables, dataset.image_shape)
+    look = features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=[model.readout])
+    seen = look(state.variables, data.source(dataset.splits["train"], dataset, devices, batch_size=36))
+    kernel = state.variables["params"]["head"]["linear"]["kernel"]
+    return {"losses": losses, "accuracy": seen.accuracy, "head": np.ravel(kernel).tolist(),
+            "statistics": np.ravel(state.variables["batch_stats"]["layer3.0"]["bn1"]["mean"]).tolist(),
+            "collapse": [float(nc.trace_ratio(s)) for s in seen.stats.values()]}
+
+
+if __name__ == "__main__":
+    found = {count: run(mesh.make(jax.devices()[:count])) for count in (1, 2, 8)}
+    with open(sys.argv[1], "w") as file:
+        json.dump(found, file)

@@ -1,0 +1,174 @@
+"""The loop: resumes bit for bit, survives kill -9 and Ctrl-C, stops at NaN, and counts devices out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncjax import checkpoint, main, recipe, trees
+from ncjax.rundir import Run, read_rows
+from ncjax.types import UserError
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ["--config.epochs=4", "--config.batch_size=16", "--config.augment=augment.crop_flip(strength=1.0)"]
+
+
+def command(workdir, *more):
+    config = f"--config={ROOT}/configs/pretrain.py:smoke"
+    return [sys.executable, "-m", "ncjax.main", config, f"--workdir={workdir}", *SMOKE, *more]
+
+
+def stored(workdir, which="last"):
+    return {k: np.asarray(v) for k, v in checkpoint.read(workdir / "checkpoints", which).items()}
+
+
+def same_end(a, b):
+    for which in ("last", "best"):
+        x, y = stored(a, which), stored(b, which)
+        assert x.keys() == y.keys()
+        assert all(np.array_equal(x[k], y[k]) for k in x)
+    assert read_rows(a) == read_rows(b)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped, in a process of its own."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(command(workdir), check=True, capture_output=True, env=environment())
+    return workdir
+
+
+def environment():
+    # One device: the default. The run that is killed and the one that is not must be the same program.
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_stopped_run_ends_as_if_it_never_stopped(whole, tmp_path, sign, code):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(command(workdir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=environment())
+    deadline = time.time() + 120
+    last = workdir / "checkpoints" / "last"
+    while time.time() < deadline and not (last.is_dir() and any(p.name.isdigit() for p in last.iterdir())):
+        time.sleep(0.005)
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert not (workdir / "results.json").exists()
+    if sign == signal.SIGINT:
+        assert "run the same command again" in errors
+        assert "Traceback" not in errors
+    done = subprocess.run(command(workdir), capture_output=True, text=True, check=True, env=environment())
+    assert "resuming" in done.stdout
+    same_end(whole, workdir)
+
+
+def test_a_stop_in_the_middle_of_an_epoch_resumes_there(tmp_path, monkeypatch, capsys):
+    def run(workdir, *, stop_after):
+        seen = {"asked": 0}
+
+        def interrupted(self):
+            seen["asked"] += 1
+            return seen["asked"] == stop_after
+
+        monkeypatch.setattr(Run, "interrupted", interrupted)
+        return main.main(command(workdir)[3:])
+
+    assert run(tmp_path / "a", stop_after=None) == 0
+    assert run(tmp_path / "b", stop_after=9) == 130  # 80 examples in batches of 16: inside the second epoch
+    assert "stopped at step 7" in capsys.readouterr().err
+    assert run(tmp_path / "b", stop_after=None) == 0
+    same_end(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, capsys, monkeypatch):
+    workdir = tmp_path / "run"
+    calls = {"n": 0}
+    real = recipe.Tracker.__call__
+
+    def poison(self, state, epoch, seen):
+        value = real(self, state, epoch, seen)
+        calls["n"] += 1
+        if calls["n"] == 2:  # after two good epochs, as a bad batch would
+            leaf = state.variables["params"]["head"]["linear"]["bias"]
+            state.variables["params"]["head"]["linear"]["bias"] = leaf.at[0].set(float("nan"))
+        return value
+
+    monkeypatch.setattr(recipe.Tracker, "__call__", poison)
+    assert main.main([*command(workdir)[3:], "--config.measure_every=0"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "loss became nan at step 11 (learning rate" in message
+    assert "last (step 10)" in message
+    assert stored(workdir)["step"] == 10
+
+
+def test_a_diverging_run_stops_at_once(tmp_path, capsys):
+    assert main.main([*command(tmp_path / "run")[3:], "--config.lr=1e30", "--config.warmup_epochs=0"]) == 2
+    assert "try a lower lr" in capsys.readouterr().err
+
+
+def test_devices_do_not_change_the_numbers(tmp_path):
+    script = Path(__file__).with_name("devices_script.py")
+    out = tmp_path / "out.json"
+    env = {**os.environ, "JAX_ENABLE_X64": "1", "JAX_NUM_CPU_DEVICES": "8", "NPROC": "16"}
+    subprocess.run([sys.executable, str(script), str(out)], check=True, env=env)
+    found = json.loads(out.read_text())
+    assert set(found) == {"1", "2", "8"}
+    for count in ("2", "8"):
+        for key, value in found["1"].items():
+            np.testing.assert_allclose(found[count][key], value, rtol=1e-6, atol=1e-7, err_msg=f"{key} on {count} devices")
+
+
+def test_a_damaged_checkpoint_is_one_line(whole, tmp_path, capsys):
+    import shutil
+
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    for file in (workdir / "checkpoints" / "last").rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(workdir / "checkpoints", "last")
+    code = main.main([f"--config={ROOT}/configs/measure.py:smoke,init={workdir}", f"--workdir={tmp_path / 'm'}"])
+    assert code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_another_architecture_is_refused_by_name(whole, tmp_path, capsys):
+    code = main.main([f"--config={ROOT}/configs/measure.py:smoke", f"--config.init={whole}",
+                      "--config.model=models.resnet.resnet14(width=4, stem_stride=2)", f"--workdir={tmp_path / 'm'}"])
+    assert code == 2
+    message = capsys.readouterr().err
+    assert "missing: " in message
+    assert "layer1.1" in message
+    code = main.main([f"--config={ROOT}/configs/measure.py:smoke", f"--config.init={whole}",
+                      "--config.model=models.resnet.resnet8(width=8, stem_stride=2)", f"--workdir={tmp_path / 'm2'}"])
+    assert code == 2
+    assert "shapes differ" in capsys.readouterr().err
+
+
+def test_a_checkpoint_returns_what_was_saved(tmp_path):
+    import jax
+    import jax.numpy as jnp
+
+    store = checkpoint.Store(tmp_path)
+    tree = {"layer3.0": {"kernel": jnp.arange(6.0).reshape(2, 3)}, "empty": {}, "step": jnp.int32(3)}
+    store.save("last", 3, tree)
+    store.save("last", 5, jax.tree.map(lambda x: x + 1, tree))
+    store.save("last", 5, tree)  # the same step again replaces it
+    assert store.latest("last") == 5
+    assert trees.differences(store.restore("last", tree), tree) == ""
+    assert all(np.array_equal(a, b) for a, b in zip(
+        jax.tree.leaves(store.restore("last", tree)), jax.tree.leaves(tree), strict=True))
+    with pytest.raises(UserError, match="another run"):
+        store.restore("last", {**tree, "more": jnp.ones(1)})
+    store.close()
