@@ -195,7 +195,7 @@ def environment() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "machine": platform.machine(),
         "commit": _commit(),
-        "command": sys.argv,
+        "arguments": sys.argv[1:],
     }
 
 

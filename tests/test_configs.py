@@ -94,8 +94,11 @@ def test_chain_report_has_every_section_and_tables(folder):
 
 def test_runs_can_be_compared(folder, capsys):
     out = folder / "compared"
-    code = report_main.main([str(folder / "transfer_smoke"), str(folder / "measure_smoke"), "--out", str(out)])
+    code = report_main.main([str(folder / "transfer_smoke"), str(folder / "measure_smoke"), "--out", str(out),
+                             "--archive"])
     assert code == 0
+    assert len(json.loads((out / "results.json").read_text())) == 2
+    assert list((out / "figures").glob("*.png"))
     page = (out / "report.html").read_text()
     assert "transfer_smoke" in page
     assert "measure_smoke" in page

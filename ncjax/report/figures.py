@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -23,10 +24,18 @@ NAMES = {"nc1": "NC1", "nc2": "NC2 (class means)", "nc2_w": "NC2 (classifier)", 
          "cdnv": "CDNV", "accuracy": "accuracy", "probe_accuracy": "probe accuracy"}
 
 
-def svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element that scales with the page. `name` keeps ids unique within it."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+class Drawn(NamedTuple):
+    """A figure and the name of its file."""
+
+    name: str
+    figure: Figure
+
+
+def svg(drawn: Drawn) -> str:
+    """The figure as an <svg> element that scales with the page; its name keeps ids unique there."""
+    out, name = io.StringIO(), drawn.name
+    with mpl.rc_context(STYLE):
+        drawn.figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])
@@ -34,6 +43,13 @@ def svg(figure: Figure, name: str) -> str:
                   rf'<svg viewBox="\1" role="img" style="max-width:{1.35 * width:.0f}px">', text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def png(drawn: Drawn, folder: Path) -> None:
+    """Writes NAME.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        drawn.figure.savefig(folder / f"{drawn.name}.png", dpi=110, bbox_inches="tight")
 
 
 def _grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Any]]:
@@ -57,7 +73,7 @@ def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
-def over_epochs(runs: Sequence[Finished]) -> str:
+def over_epochs(runs: Sequence[Finished]) -> Drawn:
     """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run."""
     panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
     with mpl.rc_context(STYLE):
@@ -69,30 +85,32 @@ def over_epochs(runs: Sequence[Finished]) -> str:
                 for split, style in (("train", "-"), ("test", "--")):
                     axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
             axis.set(title=NAMES[metric], xlabel="epoch")
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
             if metric in ("nc1", "cdnv"):
                 _log(axis)
         _legend_below(figure, axes[0])
-        return svg(figure, "epochs")
+        return Drawn("epochs", figure)
 
 
-def layers_over_epochs(runs: Sequence[Finished]) -> str:
+def layers_over_epochs(runs: Sequence[Finished]) -> Drawn:
     """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(runs), 2, 3.0)
+        longest = max((run.results["layers"] for run in runs), key=len)  # one colour a layer on every panel
         shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]
         for axis, run in zip(axes, runs, strict=True):
-            layers = run.results["layers"]
-            for i, layer in enumerate(layers):
-                colour = mpl.colormaps["viridis"](0.9 * i / max(1, len(layers) - 1))
+            for layer in run.results["layers"]:
+                place = longest.index(layer) if layer in longest else len(longest) - 1
+                colour = mpl.colormaps["viridis"](0.9 * place / max(1, len(longest) - 1))
                 axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
             axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train")
             _log(axis)
             axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
         _legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
-        return svg(figure, "layers")
+        return Drawn("layers", figure)
 
 
-def by_layer(runs: Sequence[Finished]) -> str:
+def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
     """NC1 (train solid, test dashed) and, where probes were fitted, their test accuracy, over the layers."""
     probes = all("probe" in e for run in runs for e in run.results["layers"].values())
     with mpl.rc_context(STYLE):
@@ -112,10 +130,10 @@ def by_layer(runs: Sequence[Finished]) -> str:
         for axis in axes:
             axis.set_xticks(range(len(longest)), longest, rotation=60, ha="right", fontsize=7)
         _legend_below(figure, axes[0])
-        return svg(figure, "bylayer")
+        return Drawn(f"bylayer-{name}", figure)
 
 
-def accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> str:
+def accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> Drawn:
     """Test accuracy with its 95 % interval over the share of parameters tuned."""
     markers = "osD^vP*X"
     with mpl.rc_context(STYLE):
@@ -130,10 +148,10 @@ def accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[floa
         axis.set(xscale="log", xlabel="parameters tuned, %", ylabel="test accuracy, %")
         axis.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axis.legend(fontsize=8, loc="best")
-        return svg(figure, f"share-{name}")
+        return Drawn(f"share-{name}", figure)
 
 
-def confusion(run: Finished) -> str:
+def confusion(run: Finished) -> Drawn:
     """Nearest-class-mean confusion on test (row shares), and cosines between the centred class means."""
     means, names = run.results["class_means"], run.results["class_names"]
     counts = np.asarray(means["confusion"], float)
@@ -155,4 +173,4 @@ def confusion(run: Finished) -> str:
                                  color="white" if shares[i, j] > 0.5 else "black")
         figure.colorbar(left, ax=axes[0], shrink=0.75)
         figure.colorbar(right, ax=axes[1], shrink=0.75)
-        return svg(figure, "confusion-" + re.sub(r"\W", "-", run.name))
+        return Drawn("confusion-" + re.sub(r"\W", "-", run.name), figure)

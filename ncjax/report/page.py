@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from importlib import resources
@@ -16,11 +17,11 @@ from ncjax.report.tables import Cell, Table, number, percent, save, text, to_lat
 
 
 class Section(NamedTuple):
-    """A heading, what to know before reading, figures (caption, svg) and tables."""
+    """A heading, what to know before reading, figures (caption, drawing) and tables."""
 
     title: str
     intro: str
-    figures: list[tuple[str, str]]
+    figures: list[tuple[str, figures.Drawn]]
     tables: list[Table]
 
 
@@ -82,7 +83,7 @@ def _layers(runs: Sequence[Finished]) -> list[Section]:
         stem = "layers_" + "".join(c if c.isalnum() else "_" for c in data.split("/")[-1])
         table = Table(stem, f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
                       "regularisation chosen on validation.", columns, rows)
-        drawn = [("Collapse beside what a linear probe reads, layer by layer.", figures.by_layer(here))]
+        drawn = [("Collapse beside what a linear probe reads, layer by layer.", figures.by_layer(here, stem))]
         drawn += [(f"{run.name}: how the nearest class mean errs, and how the class means lie.", figures.confusion(run))
                   for run in here[:1] if "class_means" in run.results]
         sections.append(Section(f"Layer by layer on {data}", "", drawn, [table]))
@@ -141,13 +142,14 @@ def _provenance(runs: Sequence[Finished]) -> Section:
                    [Table("runs", "Every run on this page.", columns, rows)])
 
 
-def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str) -> Path:
+def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archive: bool = False) -> Path:
     """Writes `out/report.html`, and every table as `out/tables/NAME.csv` and `.tex`.
 
     Args:
       workdirs: folders of finished runs, or of chains.
       out: where to write.
       title: heading of the page.
+      archive: also write every run's record into `out/results.json` and every figure as `out/figures/NAME.png`.
 
     Raises:
       UserError: a folder holds no finished run.
@@ -164,9 +166,15 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str) -> Pat
     for section in sections:
         for table in section.tables:
             save(table, out / "tables")
+        for _, drawn in section.figures:
+            if archive:
+                figures.png(drawn, out / "figures")
+    if archive:
+        records = [{k: v for k, v in run._asdict().items() if k != "rows"} for run in runs]
+        (out / "results.json").write_text(json.dumps(records, indent=1))
     template = resources.files("ncjax.report").joinpath("template.html").read_text()
     html = jinja2.Environment(autoescape=True).from_string(template).render(
-        title=title, sections=sections, to_latex=to_latex, seconds=sum(run.seconds for run in runs), count=len(runs))
+        title=title, sections=sections, to_latex=to_latex, svg=figures.svg, seconds=sum(run.seconds for run in runs), count=len(runs))
     part = out / "report.html.part"
     part.write_text(html)
     os.replace(part, out / "report.html")
