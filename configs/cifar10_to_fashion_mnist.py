@@ -5,13 +5,13 @@ over three channels, as the source network expects:
 
     python -m ncjax.main --config=configs/cifar10_to_fashion_mnist.py
 
-1 000 images a class and 20 epochs of pre-training; 100 images a class for fine-tuning. Results: docs/results/.
+500 images a class and 10 epochs of pre-training; 100 images a class and 10 epochs for fine-tuning. Results: docs/results/.
 """
 
 from ncjax import config
 
-PRETRAIN = dict(study="pretrain", data="npz:data/cifar10.npz", model="models.resnet.resnet20", n_per_class=1000,
-                epochs=20, batch_size=128, lr=0.1, weight_decay=5e-4, warmup_epochs=1.0,
+PRETRAIN = dict(study="pretrain", data="npz:data/cifar10.npz", model="models.resnet.resnet20", n_per_class=500,
+                epochs=10, batch_size=128, lr=0.1, weight_decay=5e-4, warmup_epochs=1.0,
                 augment="augment.crop_flip(strength=1.0)", measure_every=2)
 TARGET = dict(data="npz:data/fashion_mnist.npz", init="@pretrain")
 METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
@@ -22,7 +22,7 @@ def get_config(arg=""):
         "pretrain": PRETRAIN,
         "source": dict(study="transfer", init="@pretrain", data="npz:data/cifar10.npz", n_per_class=500),
         "target": dict(study="transfer", n_per_class=500, **TARGET),
-        **{m: dict(study="finetune", method=f"tuning.{m}", n_per_class=100, epochs=20, batch_size=128, lr=0.02,
+        **{m: dict(study="finetune", method=f"tuning.{m}", n_per_class=100, epochs=10, batch_size=128, lr=0.02,
                    warmup_epochs=1.0, **TARGET) for m in METHODS},
     }
     embedded = {"npz:data/cifar10.npz": "embedded.fashion_mnist_mini", "npz:data/fashion_mnist.npz": "embedded.digits"}

@@ -174,7 +174,8 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
         (out / "results.json").write_text(json.dumps(records, indent=1))
     template = resources.files("ncjax.report").joinpath("template.html").read_text()
     html = jinja2.Environment(autoescape=True).from_string(template).render(
-        title=title, sections=sections, to_latex=to_latex, svg=figures.svg, seconds=sum(run.seconds for run in runs), count=len(runs))
+        title=title, sections=sections, to_latex=to_latex, svg=figures.svg, count=len(runs),
+        seconds=sum(run.seconds for run in runs))
     part = out / "report.html.part"
     part.write_text(html)
     os.replace(part, out / "report.html")
