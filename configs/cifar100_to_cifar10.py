@@ -27,9 +27,7 @@ def chain(source, target, pretrain, finetune):
 
 def get_config(arg=""):
     steps = chain(SOURCE, TARGET, dict(epochs=6, measure_every=2), dict(epochs=20))
-    small = chain("embedded.fashion_mnist_mini", "embedded.digits", dict(epochs=1, n_per_class=8), dict(epochs=1))
-    for name, step in small.items():
-        step["n_per_class"] = 8
-        if name == "pretrain":
-            step["model"] = "models.resnet.resnet8(width=4, stem_stride=2)"
+    small = chain("embedded.fashion_mnist_mini", "embedded.digits", dict(epochs=1), dict(epochs=1))
+    small = {name: {**small[name], "n_per_class": 8} for name in ("pretrain", "target", "scl_ft")}
+    small["pretrain"]["model"] = "models.resnet.resnet8(width=4, stem_stride=2)"
     return config.make("chain", arg, title="CIFAR-100 to CIFAR-10", steps=steps, smoke=dict(steps=small))

@@ -29,5 +29,5 @@ def get_config(arg=""):
     small = {name: {**step, "data": embedded[step["data"]], "n_per_class": 8,
                     **({"epochs": 1} if "epochs" in step else {}),
                     **({"model": "models.resnet.resnet8(width=4, stem_stride=2)"} if "model" in step else {})}
-             for name, step in steps.items()}
+             for name, step in steps.items() if name in ("pretrain", "target", "scl_ft")}
     return config.make("chain", arg, title="CIFAR-10 to Fashion-MNIST", steps=steps, smoke=dict(steps=small))
