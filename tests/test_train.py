@@ -172,3 +172,23 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path):
     with pytest.raises(UserError, match="another run"):
         store.restore("last", {**tree, "more": jnp.ones(1)})
     store.close()
+
+
+def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
+    from ncjax import train
+
+    counts = []
+    real = recipe.Tracker.__call__
+
+    def watch(self, state, epoch, seen):
+        counts.append((float(state.totals.count), seen["images"]))
+        return real(self, state, epoch, seen)
+
+    monkeypatch.setattr(recipe.Tracker, "__call__", watch)
+    assert main.main([*command(tmp_path / "run")[3:], "--config.measure_every=0"]) == 0
+    assert counts == [(80.0, 80)] * 4
+    first, again, second, other = (train.order_of(50, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)))
+    assert sorted(first) == list(range(50))
+    assert (first == again).all()
+    assert (first != second).any()
+    assert (first != other).any()
