@@ -99,10 +99,17 @@ def test_nc4_reads_the_bias():
     assert nc.measure(h, y, classifier=(means, np.array([1e4, 0, 0], np.float32))).nc4 == pytest.approx(1 / 3)
 
 
-def test_noise_sits_at_the_floor():
-    rng = np.random.default_rng(0)
-    report = nc.measure(rng.normal(size=(500, 512)).astype(np.float32), np.repeat(np.arange(10), 50))
-    assert report.nc1_over_floor == pytest.approx(1, rel=0.1)
+@pytest.mark.parametrize(("k", "n", "d"), [(10, 50, 512), (10, 5, 512), (10, 40, 24), (30, 20, 8), (100, 10, 64)])
+def test_noise_sits_at_the_floor(k, n, d):
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(k), n)
+    ratios = [nc.measure(rng.normal(size=(k * n, d)).astype(np.float32), labels).nc1_over_floor for _ in range(12)]
+    assert np.mean(ratios) == pytest.approx(1, rel=0.12)
+
+
+def test_there_is_no_floor_where_its_mean_does_not_exist():
+    report = nc.measure(np.random.default_rng(0).normal(size=(60, 9)).astype(np.float32), np.repeat(np.arange(10), 6))
+    assert np.isnan(report.nc1_over_floor)
+    assert report.to_dict()["nc1_over_floor"] is None
 
 
 def test_masked_rows_may_hold_anything():

@@ -62,10 +62,17 @@ def nc1(stats: ClassStats) -> Array:
 
 
 def nc1_floor(stats: ClassStats) -> Array:
-    """What `nc1` tends to when labels carry no signal and D >> K: n (K - 1) / D, n the mean class size."""
+    """What `nc1` is expected to be when labels carry no signal: (n - 1) p / (q - p - 1).
+
+    n is the mean class size, p = min(K - 1, D), q = max(K - 1, D): for isotropic Gaussian features the class means'
+    Gram matrix is Wishart with p dimensions and q degrees of freedom, and tr(W^-1) has mean p / (q - p - 1). For D >> K
+    this is n (K - 1) / D. NaN where q <= p + 1: the mean does not exist, and NC1 has no useful floor.
+    """
     keep, k = _classes(stats)
     n = jnp.sum(keep * stats.count) / jnp.maximum(k, 1)
-    return n * (k - 1) / stats.mean.shape[1]
+    dim = jnp.asarray(stats.mean.shape[1], n.dtype)
+    p, q = jnp.minimum(k - 1, dim), jnp.maximum(k - 1, dim)
+    return _undefined_below((k >= 2) & (q > p + 1), (n - 1) * p / jnp.maximum(q - p - 1, 1))
 
 
 def trace_ratio(stats: ClassStats) -> Array:
