@@ -3,6 +3,7 @@
 #
 #   ZONE=us-central2-b TYPE=v4-8 launch/tpu_vm.sh my-tpu --config=configs/pretrain.py --workdir=runs/pretrain
 #
+# A slice of several hosts needs a --workdir that they share (a mounted Filestore, say); one host needs nothing.
 # Needs gcloud, logged in, with a project that may create TPUs. KEEP=1 leaves the machine running.
 set -euo pipefail
 

@@ -45,14 +45,15 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
       keep: layers whose features come back to the host; memory N*D float32 each.
     """
 
-    def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array]]:
+    def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
         features, _ = model.apply(variables, batch.image)
         (total, correct, count), moments = seen
         real = jnp.sum(batch.mask)
         hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
         sums = (total + loss.value(features, batch.label, batch.mask) * real, correct + hits, count + real)
         moments = {name: nc.observe(m, features[name], batch.label, batch.mask) for name, m in moments.items()}
-        return (sums, moments), {name: features[name] for name in keep}
+        # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
+        return (sums, moments), {name: features[name] for name in keep}, batch.label
 
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
@@ -67,8 +68,8 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
         key = jax.random.key(0)  # evaluation draws nothing
         for item in source.items(np.arange(source.size)):
             batch = fetch(source.arrays, item, key)
-            seen, features = observe(seen, variables, batch)
-            labels.append(batch.label)
+            seen, features, label = observe(seen, variables, batch)
+            labels.append(label)
             for name in keep:
                 kept[name].append(features[name])
         (total, correct, count), moments = seen
