@@ -20,8 +20,8 @@ METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 def get_config(arg=""):
     steps = {
         "pretrain": PRETRAIN,
-        "source": dict(study="transfer", init="@pretrain", data="npz:data/cifar10.npz", n_per_class=500),
-        "target": dict(study="transfer", n_per_class=500, **TARGET),
+        "source": dict(study="measure", probes=True, init="@pretrain", data="npz:data/cifar10.npz", n_per_class=500),
+        "target": dict(study="measure", probes=True, n_per_class=500, **TARGET),
         **{m: dict(study="finetune", method=f"tuning.{m}", n_per_class=100, epochs=10, batch_size=128, lr=0.02,
                    warmup_epochs=1.0, **TARGET) for m in METHODS},
     }

@@ -21,7 +21,7 @@ def steps(**changes):
     def step(base, **own):
         return {**base, **own, **{k: v for k, v in changes.items() if k in base or k == "n_per_class"}}
 
-    transfer = dict(study="transfer")
+    transfer = dict(study="measure", probes=True)
     source, target = dict(data="embedded.fashion_mnist_mini"), dict(data="embedded.digits")
     return {
         "pretrain": step(PRETRAIN),

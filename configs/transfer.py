@@ -12,8 +12,9 @@ from ncjax import config
 
 def get_config(arg=""):
     return config.make(
-        "transfer",
+        "measure",
         arg,
+        probes=True,
         init="runs/pretrain",
         data="embedded.digits",
         smoke=dict(init="runs/pretrain_smoke", n_per_class=8),

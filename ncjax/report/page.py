@@ -158,7 +158,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
     by_study = {study: [run for run in runs if run.study == study] for study in dict.fromkeys(r.study for r in runs)}
     pretrained = [run for run in by_study.get("pretrain", []) if run.config["measure_every"]]
     sections = [_pretraining(pretrained)] if pretrained else []
-    sections += _layers(by_study.get("measure", []) + by_study.get("transfer", []))
+    sections += _layers(by_study.get("measure", []))
     sections += _tuning(by_study.get("finetune", []))
     sections.append(_provenance(runs))
     out = Path(out)

@@ -1,4 +1,4 @@
-"""Measure the collapse of every layer of a trained model on a data set."""
+"""Measure a trained model on a data set without touching it: the collapse of every layer and, on request, a probe there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def run(
     model: str | None = None,
     which: str = "last",
     batch_size: int = 256,
+    probes: bool = False,
     **options: Annotated[Any, load],
 ) -> dict[str, Any]:
     """NC1, NC2, CDNV and the rest at every block, on train and test.
@@ -28,7 +29,8 @@ def run(
       model: checked against the checkpoint; None takes the checkpoint's word.
       which: "last" or "best" checkpoint.
       batch_size: images a step.
+      probes: fit a linear probe at every layer, its regularisation chosen on validation.
       **options: of `data.load`.
     """
     return layerwise.describe(run, init=init, which=which, model=model, data=data, options=options,
-                              batch_size=batch_size, probes=False)
+                              batch_size=batch_size, probes=probes)
