@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from ncjax.data import Dataset
@@ -77,20 +77,22 @@ class Run:
         if self.writes and path.exists():
             _write(path, "".join(json.dumps(row) + "\n" for row in read_rows(self.workdir) if not drop(row)))
 
-    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float) -> None:
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
+                 left: float) -> None:
         """A bar on a terminal; nothing when piped, where each epoch prints its own line."""
         if not self.console.is_terminal or not self.writes:
             return
         if self._progress is None:
             self._progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-                                      TimeRemainingColumn(), console=self.console, transient=True)
+                                      console=self.console, transient=True)
             self._progress.start()
         if not self._progress.tasks or self._progress.tasks[-1].description != f"epoch {epoch + 1}":
             for task in list(self._progress.task_ids):
                 self._progress.remove_task(task)
             self._progress.add_task(f"epoch {epoch + 1}", total=steps, text="")
         self._progress.update(self._progress.task_ids[-1], completed=done,
-                              text=f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s")
+                              text=f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
+                                   f"{int(left) // 60}:{int(left) % 60:02d} left")
 
     def end_progress(self) -> None:
         """Takes the bar away."""

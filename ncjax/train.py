@@ -49,8 +49,9 @@ class Interrupted(Exception):
 class Watcher(Protocol):
     """What the loop tells about, and asks, the outside world."""
 
-    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float) -> None:
-        """Called now and then within an epoch."""
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
+                 left: float) -> None:
+        """Called now and then within an epoch; `rate` in images/s, `left` in seconds of training to the run's end."""
 
     def interrupted(self) -> bool:
         """Whether the user asked to stop."""
@@ -116,7 +117,7 @@ def _check(loss: Array | None, step: int, lr: float, store: Any) -> None:
                         f"{kept}; try a lower lr, a warm-up or clip")
 
 
-def _epoch(state: State, epoch: int, step_fn: Callable, source: Any, seed: int, lr_at: Callable, store: Any,
+def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, source: Any, seed: int, lr_at: Callable, store: Any,
            watch: Watcher) -> State:
     step = int(state.step)
     done = step - epoch * source.steps
@@ -131,8 +132,10 @@ def _epoch(state: State, epoch: int, step_fn: Callable, source: Any, seed: int, 
         _check(pending, step, float(lr_at(max(step - 1, 0))), store)
         pending, step, here = loss, step + 1, here + 1
         if time.time() - shown > 0.5:
-            shown, rate = time.time(), here * source.batch_size / max(time.time() - started, 1e-9)
-            watch.progress(epoch, done + here, source.steps, *_totals(state), rate)
+            shown = time.time()
+            seconds = max(shown - started, 1e-9) / here
+            watch.progress(epoch, done + here, source.steps, *_totals(state), source.batch_size / seconds,
+                           (epochs * source.steps - step) * seconds)
     _check(pending, step, float(lr_at(max(step - 1, 0))), store)
     return state
 
@@ -163,7 +166,7 @@ def fit(
         state = store.restore("last", state)
     for epoch in range(int(state.step) // source.steps, epochs):
         started, before = time.time(), int(state.step)
-        state = _epoch(state, epoch, step_fn, source, seed, lr_at, store, watch)
+        state = _epoch(state, epoch, epochs, step_fn, source, seed, lr_at, store, watch)
         loss, accuracy = _totals(state)
         seen = {"loss": loss, "accuracy": accuracy, "seconds": time.time() - started,
                 "images": (int(state.step) - before) * source.batch_size}
