@@ -22,6 +22,7 @@ class Card(NamedTuple):
     head: int  # layers of the projection head
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]  # what the classifier's outputs stand for
+    data: str = ""  # the data set's name
     method: str | None = None  # fine-tuning method, if the checkpoint is a fine-tuned one
     layer: str | None = None
 
@@ -52,11 +53,18 @@ def plan_of(method: str, model: Model, variables: PyTree, card: Card, num_classe
     return resolve(method)(model, variables, num_classes, key, layer=layer or tuning.default_layer(model), dims=dims)
 
 
+def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
+    """Whether the classifier speaks of these classes: the same names and, where those are mere numbers, the same set."""
+    numbered = all(name.isdigit() for name in class_names)
+    return card.class_names == class_names and (card.data == data or not numbered)
+
+
 def like(card: Card, options: dict[str, Any]) -> dict[str, Any]:
     """Options of `data.load` with size and channels of the images the model was trained on, unless they are given."""
-    height, _, channels = card.image_shape
+    height, width, channels = card.image_shape
+    side = height if height == width else None  # images that are not square keep their own size
     chosen = pick(load_data, options)
-    return {**chosen, "image_size": chosen.get("image_size") or height, "channels": chosen.get("channels") or channels}
+    return {**chosen, "image_size": chosen.get("image_size") or side, "channels": chosen.get("channels") or channels}
 
 
 def load(init: str, *, which: str = "last", model: str | None = None) -> tuple[Card, Model, PyTree]:

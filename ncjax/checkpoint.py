@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import orbax.checkpoint as ocp
 
 from ncjax import trees
 from ncjax.types import PyTree, UserError
+
+SPARE_BYTES = 4 << 20  # what a save needs beyond the arrays: metadata, and the table it is written through
 
 # orbax narrates every save and warns of what is already handled here.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -34,10 +38,17 @@ class Store:
         return self._managers[which]
 
     def save(self, which: str, step: int, tree: PyTree) -> None:
-        """Saves `tree` as "last" or "best", replacing the previous one."""
+        """Saves `tree` as "last" or "best", replacing the previous one; a step that is stored already is left alone.
+
+        Raises:
+          OSError: the disk has no room; asked beforehand, because a save that fails half-way fails noisily.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.directory).free < trees.nbytes(tree) + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.directory))
         manager = self._get(which)
-        if manager.latest_step() == step:  # a resumed run may reach a step that is already on disk
-            manager.delete(step)
+        if manager.latest_step() == step:  # a resumed run reaches a step that is on disk, with the same state
+            return
         manager.save(step, args=ocp.args.StandardSave(trees.paths(tree)))
         manager.wait_until_finished()
 

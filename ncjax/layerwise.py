@@ -61,7 +61,7 @@ def describe(run: Run, *, init: str, which: str, model: str | None, data: str, o
     dataset = load(data, **cards.like(card, options))
     run.announce(dataset)
     seen = extract(network, variables, dataset, make(), batch_size=batch_size)
-    own = card.class_names == dataset.class_names
+    own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None
     run.forget_rows()
     found: dict[str, Any] = {}

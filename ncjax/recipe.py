@@ -14,7 +14,7 @@ from ncjax.data import Dataset, source
 from ncjax.lookup import resolve
 from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
-from ncjax.types import Loss, Model, PyTree
+from ncjax.types import Loss, Model, PyTree, UserError
 
 Summary = dict[str, dict[str, dict[str, float]]]  # {split: {layer: {metric: value}}}
 
@@ -102,6 +102,8 @@ def fit(
       optimizer: keyword arguments of `optim.build`.
     """
     objective = resolve(loss)()
+    if objective.views > 1 and augment is None:
+        raise UserError(f"loss={loss}: wants {objective.views} augmented views; set augment=augment.crop_flip")
     batches = source(dataset.splits["train"], dataset, mesh, batch_size=batch_size, views=objective.views,
                      augment=None if augment is None else resolve(augment))
     tx, lr_at = optim.build(mask, batches.steps, epochs, **optimizer)

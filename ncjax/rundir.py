@@ -214,7 +214,11 @@ def _prepare(workdir: Path, config: dict[str, Any]) -> None:
         old = read_json(path)
         differing = [f"{k} ({old.get(k, 'absent')!r} there, {config.get(k, 'absent')!r} now)"
                      for k in sorted(old.keys() | config.keys()) if old.get(k) != config.get(k)]
-        if differing:
+        # A chain that has not finished may go on with other steps: each step's own folder is guarded.
+        growing = config["study"] == "chain" and not (workdir / "results.json").exists()
+        if differing and growing:
+            _write(path, json.dumps(config, indent=1))
+        elif differing:
             raise UserError(f"{workdir} holds a run with another config: {', '.join(differing)}; "
                             "choose another --workdir, or delete that one")
     elif any(p.name != "report.html" for p in workdir.iterdir()):
@@ -245,6 +249,7 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
         # Nothing was computed: leave no config behind that would stand in the way of the corrected command.
         if run.writes and {p.name for p in run.workdir.iterdir()} <= {"config.json"}:
             (run.workdir / "config.json").unlink()
+            run.workdir.rmdir()
         raise
     record = {"study": name, "config": config, "results": found, "seconds": round(time.time() - started, 2),
               "environment": environment()}

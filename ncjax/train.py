@@ -125,6 +125,7 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, source: Any
     started, shown, pending, here = time.time(), 0.0, None, 0
     for item in source.items(order):
         if watch.interrupted():
+            _check(pending, step, float(lr_at(max(step - 1, 0))), store)
             store.save("last", step, state)
             raise Interrupted(step)
         state, loss = step_fn(state, source.arrays, item)

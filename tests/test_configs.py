@@ -106,6 +106,23 @@ def test_runs_can_be_compared(folder, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_runs_of_different_architectures_can_be_compared(folder, tmp_path):
+    for name, model in (("a", "models.mlp.mlp(width=8)"), ("b", "models.vit.vit_ti(patch=14, depth=1)")):
+        assert main.main([f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1", f"--config.model={model}",
+                          f"--workdir={tmp_path / name}"]) == 0
+        assert main.main([f"--config={ROOT}/configs/transfer.py:smoke", f"--config.init={tmp_path / name}",
+                          f"--workdir={tmp_path / name / 't'}"]) == 0
+    assert report_main.main([*(str(tmp_path / n) for n in ("a", "b", "a/t", "b/t")), "--out", str(tmp_path / "r")]) == 0
+
+
+def test_a_chain_goes_on_with_a_corrected_step(tmp_path, capsys):
+    chain = f"--config={ROOT}/configs/cifar10_to_fashion_mnist.py:smoke"
+    wrong = [chain, "--config.steps.target.data=npz:nowhere.npz", f"--workdir={tmp_path / 'c'}"]
+    assert main.main(wrong) == 2
+    assert main.main([chain, f"--workdir={tmp_path / 'c'}"]) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_reported_and_not_repeated(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder.parent)
     before = (folder / "pretrain_smoke" / "results.json").read_text()

@@ -181,6 +181,13 @@ def test_bad_requests(name, options, word):
         data.load(name, **options)
 
 
+def test_classes_that_a_split_lacks(tmp_path):
+    x, y = np.zeros((9, 4, 4), np.uint8), np.arange(9) % 3
+    np.savez(tmp_path / "c.npz", x_train=x, y_train=y, x_test=x[:3], y_test=np.full(3, 2))
+    with pytest.raises(UserError, match="test split is empty"):
+        data.load(f"npz:{tmp_path / 'c.npz'}", classes="0-1")
+
+
 def test_a_truncated_npz_file(tmp_path, npz):
     path = tmp_path / "cut.npz"
     with open(npz, "rb") as file:

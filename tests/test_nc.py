@@ -92,6 +92,11 @@ def test_exact_simplex_is_zero_and_antipodal_pairs_are_not():
     assert report.nc2 > 0.3
 
 
+def test_coinciding_means_have_no_nc1():
+    constant = np.full((20, 6), 0.3, np.float32)
+    assert np.isnan(nc.measure(constant, np.repeat(np.arange(4), 5)).nc1)
+
+
 def test_nc4_reads_the_bias():
     h, y = sample(k=3, spread=0.1)
     means = np.stack([h[y == c].mean(0) for c in range(3)])

@@ -73,7 +73,7 @@ def parse_classes(text: str, count: int) -> list[int]:
 def _by_class(labels: np.ndarray, split_seed: int, salt: int) -> list[np.ndarray]:
     """Row numbers of each class in a seeded order that does not depend on what other classes hold."""
     return [np.random.default_rng([split_seed, salt, k]).permutation(np.flatnonzero(labels == k))
-            for k in range(int(labels.max()) + 1)]
+            for k in np.unique(labels)]
 
 
 def hold_out(split: Split, fraction: float, split_seed: int, salt: int) -> tuple[Split, Split]:
@@ -109,8 +109,6 @@ def _checked(raw: Raw, name: str) -> dict[str, Split]:
         splits[split] = Split(images, labels.astype(np.int32))
     if "train" not in splits:
         raise UserError(f"{name}: no train split")
-    if len(np.unique(splits["train"].labels)) < 2:
-        raise UserError(f"{name}: training images of one class only; collapse and classification need two")
     return splits
 
 
@@ -188,6 +186,11 @@ def load(
         splits["train"] = nested_subset(splits["train"], n_per_class, split_seed)
     if channels not in (None, 1, 3):
         raise UserError(f"channels={channels}: 1 (grey) or 3 (RGB)")
+    for key, split in splits.items():
+        if not len(split.labels):
+            raise UserError(f"{name}: the {key} split is empty after classes, skip_bad and n_per_class")
+    if len(np.unique(splits["train"].labels)) < 2:
+        raise UserError(f"{name}: training images of one class only; collapse and classification need two")
     splits = {key: _conformed(split, image_size, channels, resident_bytes) for key, split in splits.items()}
     order = ("train", "val", "test")
     splits = {key: splits[key] for key in order if key in splits}

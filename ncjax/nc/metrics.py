@@ -37,7 +37,10 @@ def _span(stats: ClassStats) -> tuple[Array, Array, Array]:
     """Singular values [R], right vectors [R, D] of the centred means, and which of them count: at most K - 1."""
     _, k = _classes(stats)
     _, s, vt = jnp.linalg.svd(_centred_means(stats), full_matrices=False)
-    keep = (jnp.arange(s.shape[0], dtype=s.dtype) < k - 1) & (s > 8 * jnp.finfo(s.dtype).eps * s[0])
+    # Class means carry rounding in proportion to their own norm, however close together they lie.
+    largest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(stats.mean), axis=1)))
+    cut = 8 * jnp.finfo(s.dtype).eps * jnp.maximum(s[0], largest)
+    keep = (jnp.arange(s.shape[0], dtype=s.dtype) < k - 1) & (s > cut)
     return s, vt, keep
 
 
@@ -51,14 +54,14 @@ def nc1(stats: ClassStats) -> Array:
 
     Sigma_W = (1/N) sum (h - mu_k)(h - mu_k)^T, Sigma_B = (1/K) sum (mu_k - mu_G)(mu_k - mu_G)^T. The pseudo-inverse
     lives on the span of the class means: with centred means = U diag(s) V^T, NC1 = sum_i (v_i^T Sigma_W v_i) / s_i^2.
-    NaN with fewer than two usable classes.
+    NaN with fewer than two usable classes, or where their means coincide to rounding.
     """
     keep, k = _classes(stats)
     s, vt, used = _span(stats)
     n = jnp.maximum(jnp.sum(keep * stats.count), 1)
     within = jnp.sum(_matmul(vt, stats.scatter) * vt, axis=1) / n  # [R]
     terms = jnp.where(used, within / jnp.where(used, jnp.square(s), 1), 0)
-    return _undefined_below(k >= 2, jnp.sum(terms))
+    return _undefined_below((k >= 2) & jnp.any(used), jnp.sum(terms))
 
 
 def nc1_floor(stats: ClassStats) -> Array:

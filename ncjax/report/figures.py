@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def over_epochs(runs: Sequence[Finished]) -> Drawn:
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(panels), 3)
         for axis, metric in zip(axes, panels, strict=True):
-            for run, colour in zip(runs, COLOURS, strict=False):
+            for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
                 where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
                 layer = "output" if metric == "accuracy" else run.results[where]
                 for split, style in (("train", "-"), ("test", "--")):
@@ -96,16 +97,17 @@ def layers_over_epochs(runs: Sequence[Finished]) -> Drawn:
     """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(runs), 2, 3.0)
-        longest = max((run.results["layers"] for run in runs), key=len)  # one colour a layer on every panel
+        # One colour a layer on every panel.
+        longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
         shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]
         for axis, run in zip(axes, runs, strict=True):
             for layer in run.results["layers"]:
-                place = longest.index(layer) if layer in longest else len(longest) - 1
-                colour = mpl.colormaps["viridis"](0.9 * place / max(1, len(longest) - 1))
+                colour = mpl.colormaps["viridis"](0.9 * longest.index(layer) / max(1, len(longest) - 1))
                 axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
             axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train")
             _log(axis)
-            axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
+            if shared:
+                axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
         _legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
         return Drawn("layers", figure)
 
@@ -115,8 +117,8 @@ def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
     probes = all("probe" in e for run in runs for e in run.results["layers"].values())
     with mpl.rc_context(STYLE):
         figure, axes = _grid(2 if probes else 1, 2, 3.4)
-        longest = max((list(run.results["layers"]) for run in runs), key=len)
-        for run, colour in zip(runs, COLOURS, strict=False):
+        longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
+        for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
             layers = run.results["layers"]
             at = [longest.index(layer) for layer in layers]
             axes[0].plot(at, [e["train"]["nc1"] for e in layers.values()], "o-", color=colour, ms=3, label=run.name)

@@ -114,8 +114,9 @@ def _tuning(runs: Sequence[Finished]) -> list[Section]:
                    "test % [95 %]", "train %", "NC1 train", "NC1 test"]
         sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
         stem = "tuning_" + "".join(c if c.isalnum() else "_" for c in data.split("/")[-1])
-        table = Table(stem, f"Fine-tuning on {data} ({sizes}), batch {first.config['batch_size']}, "
-                      f"{first.config['epochs']} epochs, seed {first.config['seed']}. The epoch is chosen on validation. "
+        shared = "".join(f", {key} {first.config[key]}" for key in ("n_per_class", "batch_size", "epochs", "lr", "seed")
+                         if len({run.config[key] for run in here}) == 1)
+        table = Table(stem, f"Fine-tuning on {data} ({sizes}){shared}. The epoch is chosen on validation. "
                       "NC1 at the penultimate layer. layer_ft_scaled is the control for the skip: layer FT whose "
                       "classifier reads twice the penultimate feature.", columns, rows)
         intro = ("Intervals cover the choice of test images, not of seeds: with one seed a method, overlapping intervals "

@@ -30,7 +30,10 @@ def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, A
             config["init"] = str(run.workdir / init[1:])
         run.say(f"\n[{number}/{len(steps)}] {name}: {step['study']}")
         workdir = run.workdir / name
-        execute(resolve(f"studies.{step['study']}.run"), step["study"], config, Run(workdir, console=run.console))
+        own = Run(workdir, console=run.console)
+        execute(resolve(f"studies.{step['study']}.run"), step["study"], config, own)
+        if own.interrupted():  # asked for in the step's last moments, when there was nothing left to stop
+            raise KeyboardInterrupt
         workdirs.append(workdir)
     path = report.write(workdirs, run.workdir, title=title)
     run.say(f"\nreport: {path}")

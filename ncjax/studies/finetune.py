@@ -76,7 +76,7 @@ def run(
             + tuning.match_table(plan))
     if head_init == "probe":
         plan = _warm_start(plan, dataset, devices, batch_size)
-    card = cards.Card(card.model, 0, card.image_shape, dataset.class_names, method, layer)
+    card = cards.Card(card.model, 0, dataset.image_shape, dataset.class_names, data, method, layer)
     trained, tracker, store = recipe.fit(
         run, plan.model, plan.variables, plan.mask, plan.live, dataset, devices, card, loss=loss, epochs=epochs,
         batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every,

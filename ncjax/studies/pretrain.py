@@ -51,7 +51,7 @@ def run(
             f"projection head of {head} layers; {devices.size} device(s)")
     trained, _, store = recipe.fit(
         run, network, variables, trees.block_mask(variables["params"], network.blocks), frozenset(network.blocks),
-        dataset, devices, Card(model, head, dataset.image_shape, dataset.class_names), loss=loss, epochs=epochs,
+        dataset, devices, Card(model, head, dataset.image_shape, dataset.class_names, data), loss=loss, epochs=epochs,
         batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every,
         optimizer=pick(optim.build, options))
     store.close()
