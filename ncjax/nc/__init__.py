@@ -4,7 +4,7 @@
 >>> report = nc.measure(features, labels, classifier=(weight, bias))
 """
 
-from ncjax.nc.measure import Report, measure, report
+from ncjax.nc.measure import collect, look_at, measure, report
 from ncjax.nc.metrics import (
     cdnv,
     cdnv_pairs,
@@ -12,20 +12,28 @@ from ncjax.nc.metrics import (
     equiangularity,
     equinorm,
     nc1,
-    nc1_floor,
+    nc1_cut,
     nc1_rank,
     nc2,
     nc2_classifier,
     nc3,
     nc3_papyan,
     nc4,
+    nc5,
     nearest_class_mean,
+    subspace_angles,
     trace_ratio,
 )
-from ncjax.nc.stats import ClassStats, empty, merge, observe, usable
+from ncjax.nc.ranks import Ranks, numerical_rank, ranks
+from ncjax.nc.reports import Report
+from ncjax.nc.second import Frame, Look, frame, look, merge, nc1_classes, nc1_pairs, unseen
+from ncjax.nc.stats import ClassStats, empty, observe, usable
+from ncjax.nc.trust import errors, floors, resolution
 
 __all__ = [
-    "ClassStats", "Report", "cdnv", "cdnv_pairs", "class_separation", "empty", "equiangularity", "equinorm", "measure",
-    "merge", "nc1", "nc1_floor", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan", "nc4",
-    "nearest_class_mean", "observe", "report", "trace_ratio", "usable",
+    "ClassStats", "Frame", "Look", "Ranks", "Report", "cdnv", "cdnv_pairs", "class_separation", "collect", "empty",
+    "equiangularity", "equinorm", "errors", "floors", "frame", "look", "look_at", "measure", "merge", "nc1",
+    "nc1_classes", "nc1_cut", "nc1_pairs", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan", "nc4", "nc5",
+    "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution", "subspace_angles", "trace_ratio",
+    "unseen", "usable",
 ]

@@ -2,127 +2,325 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.nc import metrics
-from ncjax.nc.stats import ClassStats, empty, observe, usable
+from ncjax.nc import metrics, trust
+from ncjax.nc import second as looks
+from ncjax.nc.geometry import Geometry, double, geometry, geometry_of, refit
+from ncjax.nc.ranks import numerical_rank, ranks_of
+from ncjax.nc.reports import TRUSTED, Report
+from ncjax.nc.second import Look
+from ncjax.nc.stats import ClassStats, by_class, empty, observe
 from ncjax.types import Array, UserError
 
 Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
+CACHE_BYTES = 1 << 22  # features looked at together on a CPU: what stays in its second-level cache
+DEVICE_ROWS = 1 << 16  # and on an accelerator
 
 
-class Report(NamedTuple):
-    """Collapse of one set of features. NaN where a metric is undefined or needs a classifier that was not given."""
-
-    nc1: float  # (1/K) tr(Sigma_W Sigma_B^+)
-    nc1_over_floor: float  # nc1 divided by its value for labels that carry no signal
-    cdnv: float
-    trace_ratio: float
-    class_separation: float
-    nc2: float  # of the centred class means
-    equinorm: float
-    equiangularity: float
-    nc2_w: float  # of the classifier as it is
-    nc2_w_centred: float
-    nc3: float
-    nc3_papyan: float
-    nc4: float
-    ncc_accuracy: float  # accuracy of the nearest class mean
-    rank: int  # rank of Sigma_B that nc1 used
-    num_classes: int  # usable classes
-    left_out: int  # classes with fewer than two examples
-    n_min: int  # smallest and largest usable class
-    n_max: int
-    dim: int
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """JSON-ready: NaN becomes None."""
-        return {key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in self._asdict().items()}
+def _chunk_rows(features: Array) -> int:
+    """Rows of features [N, D] to look at together: all of them where they are sharded over devices."""
+    if len(features.sharding.device_set) > 1:
+        return features.shape[0]
+    cached = max(256, CACHE_BYTES // (4 * features.shape[1]))
+    return min(features.shape[0], cached if jax.default_backend() == "cpu" else DEVICE_ROWS)
 
 
-@jax.jit
-def _from_stats(stats: ClassStats) -> dict[str, Array]:
-    one_argument = (metrics.nc1, metrics.cdnv, metrics.trace_ratio, metrics.class_separation, metrics.nc2,
-                    metrics.equinorm, metrics.equiangularity)
-    value = {f.__name__: f(stats) for f in one_argument}
-    return {**value, "nc1_over_floor": value["nc1"] / metrics.nc1_floor(stats), "rank": metrics.nc1_rank(stats)}
+def _in_chunks(step: Any, start: Any, features: Array, labels: Array, rows: int) -> Any:
+    """Folds `step(carry, features, labels)` over chunks of rows."""
+    whole = features.shape[0] // rows
+
+    def body(carry: Any, i: Array) -> tuple[Any, None]:
+        part = (jax.lax.dynamic_slice_in_dim(x, i * rows, rows) for x in (features, labels))
+        return step(carry, *part), None
+
+    carry = jax.lax.scan(body, start, jnp.arange(whole))[0] if whole > 1 else step(
+        start, features[:rows], labels[:rows])
+    rest = whole * rows
+    return step(carry, features[rest:], labels[rest:]) if rest < features.shape[0] else carry
 
 
-@jax.jit
-def _from_classifier(stats: ClassStats, weight: Array) -> dict[str, Array]:
-    return {
-        "nc2_w": metrics.nc2_classifier(weight),
-        "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
-        "nc3": metrics.nc3(stats, weight),
-        "nc3_papyan": metrics.nc3_papyan(stats, weight),
-    }
+@functools.partial(jax.jit, static_argnames="rows")
+def _collect(start: ClassStats, features: Array, labels: Array, *, rows: int) -> ClassStats:
+    return _in_chunks(observe, start, features, labels, rows)
 
 
-@jax.jit
-def _second_look(centres: ClassStats, features: Array, labels: Array) -> Array:
-    return jnp.mean(metrics.nearest_class_mean(centres, features) == labels)
+@functools.partial(jax.jit, static_argnames=("rows", "decisions"))
+def _look(frame: looks.Frame, features: Array, labels: Array, *, rows: int, decisions: bool) -> Look:
+    step = functools.partial(_step, frame, decisions)
+    return _in_chunks(step, looks.unseen(frame), features, labels, rows)
+
+
+def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labels: Array) -> Look:
+    return looks.look(seen, frame, features, labels, decisions=decisions)
+
+
+_geometry = jax.jit(geometry_of, static_argnames="weighting")
+_frame = jax.jit(looks.frame_of)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassStats:
+    """First look of one read: class means as rounded float32 sums, no spread."""
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    count = by_class(jnp.ones(labels.shape, dtype), labels, num_classes)
+    mean = by_class(features.astype(dtype), labels, num_classes) / jnp.maximum(count, 1)[:, None]
+    return ClassStats(count, mean, jnp.zeros_like(mean), jnp.zeros_like(count), None)
+
+
+def _rounded(g: Geometry, stats: ClassStats) -> bool:
+    """Whether the rounding of class means summed in float32, one example after another, may show in the metrics.
+
+    Such a sum of n terms is off by about eps sqrt(n) / 6 of itself in each coordinate. Means off by e as vectors add e^2 to
+    squared distances, and e / (sqrt(D) s) to the relative error of NC1, s the smallest singular value of the means.
+    """
+    n, spread, values = (np.asarray(x, np.float64) for x in (g.n, stats.spread, g.values))
+    norm = np.max(np.linalg.norm(np.asarray(stats.anchor), axis=1))
+    error = np.finfo(np.float32).eps * np.sqrt(n.max()) / 3 * norm
+    within = np.sqrt(spread.sum() / max(n.sum(), 1))
+    smallest = np.sqrt(max(values[: int(g.k) - 1].min(initial=np.inf), 0) * stats.anchor.shape[1])
+    return not (error < 1e-3 * within and error < 1e-6 * smallest)
+
+
+@functools.partial(jax.jit, static_argnames=("weighting", "spectrum"))
+@double
+def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[ClassStats, Look] | None,
+            classifier: Classifier | None, outside: Array | None, *, weighting: str, spectrum: bool) -> dict[str, Array]:
+    g = refit(g, stats)
+    out = {name: getattr(metrics, f"{name}_of")(g) for name in (
+        "trace_ratio", "nc2", "equinorm", "equiangularity", "class_separation")}
+    variance = g.spread / jnp.maximum(g.n, 1)
+    out["cdnv_pairs"] = metrics.cdnv_pairs_of(g, variance)
+    out["cdnv"] = jnp.nanmean(out["cdnv_pairs"])
+    if look is not None or stats.scatter is not None:
+        out["nc1"] = metrics.nc1_of(g, stats, look)
+    if look is not None:
+        out |= {"nc1_classes": looks.nc1_classes(stats, look), "nc1_pairs": looks.nc1_pairs_of(g, look)}
+    if classifier is not None:
+        weight = classifier[0]
+        out |= {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
+                "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight),
+                "angles": metrics.subspace_angles_of(g, weight)}
+        out["angle"] = out["angles"][-1]
+    if outside is not None:
+        out["nc5"] = metrics.nc5_of(g, stats, outside)
+    if spectrum:
+        out |= ranks_of(g, stats)._asdict()
+    if about is not None:
+        other = geometry(about[0], weighting)
+        spread = about[1].rho / jnp.maximum(about[1].count, 1)
+        seen = other._replace(keep=other.keep * (about[1].count >= 1))
+        out["nc1_about"] = jnp.sum(about[1].q) * about[1].unit / jnp.maximum(jnp.sum(about[1].count), 1)
+        out["cdnv_about"] = jnp.nanmean(metrics.cdnv_pairs_of(seen, spread))
+    floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look)
+    for name in TRUSTED:
+        out[f"floor.{name}"] = getattr(floors, name)
+        # Weighted by sample, the gradients are others.
+        out[f"error.{name}"] = getattr(errors, name) if weighting == "class" else jnp.full((), jnp.nan)
+    return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g, stats)}
+
+
+def _decisions(look: Look, *, classified: bool) -> dict[str, float]:
+    total = max(float(np.sum(np.asarray(look.count, np.float64))), 1.0)
+    share = {name: float(np.sum(np.asarray(x, np.float64))) / total
+             for name, x in (("ncc_accuracy", look.near), ("nc4", look.agree), ("accuracy", look.correct))}
+    return share if classified else {"ncc_accuracy": share["ncc_accuracy"]}
 
 
 def report(
     stats: ClassStats,
     *,
     classifier: Classifier | None = None,
-    features: Array | None = None,
-    labels: Array | None = None,
-    centres: ClassStats | None = None,
+    look: Look | None = None,
+    about: tuple[ClassStats, Look] | None = None,
+    outside: Array | None = None,
+    weighting: str = "class",
+    spectrum: bool = False,
+    decided: bool = True,
+    known: Geometry | None = None,
 ) -> Report:
     """Every metric that what is given allows; the others are NaN.
 
     Args:
       stats: of the features to describe.
-      classifier: (weight [K, D], bias [K]).
-      features, labels: [N, D], [N], the second look that NC4 and the nearest-class-mean accuracy need.
-      centres: whose class means NC4 uses; default `stats`. For test features give the training statistics.
-    """
-    values = {name: float("nan") for name in Report._fields}
-    values.update(_from_stats(stats))
-    if classifier is not None:
-        values.update(_from_classifier(stats, classifier[0]))
-    if features is not None:
-        centres = stats if centres is None else centres
-        values["ncc_accuracy"] = _second_look(centres, features, labels)
-        if classifier is not None:
-            values["nc4"] = jax.jit(metrics.nc4)(centres, features, *classifier)
-    counts = np.asarray(stats.count)[np.asarray(usable(stats))]
-    values.update(num_classes=counts.size, left_out=stats.count.shape[0] - counts.size, dim=stats.mean.shape[1],
-                  n_min=counts.min(initial=np.inf) if counts.size else 0, n_max=counts.max(initial=0))
-    whole = ("rank", "num_classes", "left_out", "n_min", "n_max", "dim")
-    return Report(**{key: int(x) if key in whole else float(x) for key, x in values.items()})
-
-
-def measure(features: Array, labels: Array, *, classifier: Classifier | None = None,
-            num_classes: int | None = None) -> Report:
-    """Collapse of features [N, D] with integer labels [N].
-
-    Args:
-      features: [N, D] NumPy, JAX or DLPack-capable array.
-      labels: [N] integers.
-      classifier: (weight [K, D], bias [K]) to add NC2 of W, NC3 and NC4.
-      num_classes: K, default the largest label + 1.
+      classifier: (weight [K, D], bias [K]), for NC2 of W, NC3 and the angles; the looks' frames bring it to NC4.
+      look: second look at the same features in the frame of `stats`: intervals, per-class NC1, pairs, decisions, and NC1
+        where `stats` keep no scatter.
+      about: other class means and a look at these features in *their* frame: the training set's for test features.
+        Decisions (NC4, accuracies) then come from it.
+      outside: mean [D] or features [M, D] out of distribution, for NC5.
+      weighting: "class" or "sample", see `nc1`; that of the frames.
+      spectrum: also ranks and VCI, from the scatter, D^3 operations.
+      decided: whether the looks were made with `decisions`.
+      known: the geometry of `stats`, where it was computed before.
 
     Raises:
-      UserError: shapes disagree, labels are no integers in [0, K), or a feature is NaN or infinite.
+      UserError: the classifier's shape does not fit.
     """
-    features, labels = jnp.asarray(features), np.asarray(labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
-        raise UserError(f"expected features [N, D] and labels [N], got {features.shape} and {labels.shape}")
+    if classifier is not None:
+        classifier = _check_classifier(classifier, *stats.anchor.shape)
+    g = _geometry(stats, weighting) if known is None else known
+    found = _values(g, stats, look, about, classifier, outside, weighting=weighting, spectrum=spectrum)
+    found = {name: np.asarray(x, np.float64) for name, x in found.items()}
+    last = look if about is None else about[1]
+    if last is not None and decided:
+        found |= _decisions(last, classified=classifier is not None)
+    if not decided:
+        found.pop("nc1_pairs", None)
+    counts = np.asarray(stats.count)
+    return _assemble(found, counts, stats.anchor.shape[1], weighting)
+
+
+def _assemble(found: dict[str, Any], counts: np.ndarray, dim: int, weighting: str) -> Report:
+    floor = {name: float(found.pop(f"floor.{name}")) for name in TRUSTED}
+    error = {name: float(found.pop(f"error.{name}")) for name in TRUSTED}
+    value = {name: float(found.get(name, np.nan)) for name in TRUSTED}
+    over = {name: value[name] / floor[name] for name in TRUSTED}
+    usable, rank = int(np.sum(counts >= 2)), int(found.pop("rank"))
+    flags = trust.flags(over_floor=list(over.values()), rank=rank, full_rank=min(usable - 1, dim), counts=counts.tolist(),
+                        resolution=float(found.pop("resolution")))
+    arrays = {name: found.pop(name) for name in ("cdnv_pairs", "nc1_classes", "nc1_pairs", "angles") if name in found}
+    names = [f for f in Report.__dataclass_fields__ if Report.__dataclass_fields__[f].type == "float"]
+    numbers = {name: float(found.get(name, np.nan)) for name in names}
+    return Report(**numbers, **arrays, rank=rank, floor=floor, over_floor=over, flags=flags, counts=counts,
+                  interval={name: trust.interval(value[name], error[name]) for name in TRUSTED}, num_classes=usable,
+                  dim=dim, weighting=weighting)
+
+
+def _to_jax(x: Any) -> Array:
+    """A NumPy, JAX or DLPack-capable (torch, TensorFlow) array without a copy where that is possible."""
+    if not isinstance(x, np.ndarray | jax.Array) and hasattr(x, "__dlpack__"):
+        x = x.detach() if hasattr(x, "detach") else x
+        return jax.dlpack.from_dlpack(x.contiguous() if hasattr(x, "contiguous") else x)
+    return jnp.asarray(x)
+
+
+def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Classifier:
+    try:
+        weight, bias = (_to_jax(x) for x in classifier)
+    except (TypeError, ValueError):
+        raise UserError("classifier must be a pair of number arrays (weight [K, D], bias [K])") from None
+    if weight.shape != (num_classes, dim) or bias.shape != (num_classes,):
+        raise UserError(f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], got "
+                        f"{list(weight.shape)} and {list(bias.shape)}")
+    return tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (weight, bias))
+
+
+def _check(features: Any, labels: Any, num_classes: int | None) -> tuple[Array, Array, int]:
+    for name, x in (("features", features), ("labels", labels)):
+        if isinstance(x, np.ndarray) and x.dtype.hasobject:
+            raise UserError(f"{name} are an object array; give numbers (are the rows of different lengths?)")
+    try:
+        features = _to_jax(features)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"features cannot be read as an array: {str(e).splitlines()[0]}") from None
+    labels = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)
+    if features.ndim != 2 or labels.ndim != 1:
+        raise UserError(f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}")
+    if len(labels) != len(features):
+        raise UserError(f"{len(features)} features but {len(labels)} labels: expected one label a row")
+    if not features.size:
+        raise UserError(f"features are empty: {list(features.shape)}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels must be integers, got {labels.dtype}")
-    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"labels run from {labels.min()} to {labels.max()}, outside [0, {num_classes})")
-    bad = ~np.asarray(jnp.all(jnp.isfinite(features), axis=1))
-    if bad.any():
-        raise UserError(f"{bad.sum()} examples have NaN or infinite features (classes {np.unique(labels[bad]).tolist()})")
-    dtype = jnp.promote_types(features.dtype, jnp.float32)
-    stats = jax.jit(observe)(empty(num_classes, features.shape[1], dtype), features, labels)
-    return report(stats, classifier=classifier, features=features.astype(dtype), labels=labels)
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        features = features.astype(jnp.float32)
+    low, high = int(labels.min()), int(labels.max())
+    classes = high + 1 if num_classes is None else num_classes
+    if low < 0 or high >= classes:
+        raise UserError(f"labels run from {low} to {high}, outside [0, {classes})")
+    if np.sum(np.bincount(labels, minlength=classes) >= 2) < 2:
+        raise UserError("collapse is between classes: expected two or more with two examples each")
+    return features, jnp.asarray(labels.astype(np.int32)), classes
+
+
+def _check_finite(look: Look, features: Array, labels: Array) -> None:
+    if not np.isfinite(np.asarray(look.rho)).all():
+        bad = ~np.asarray(jnp.all(jnp.isfinite(features), axis=1))
+        classes = np.unique(np.asarray(labels)[bad]).tolist()
+        if not bad.any():
+            raise UserError("the squared features overflow float32: divide them by a constant first")
+        raise UserError(f"{bad.sum()} examples have NaN or infinite features (classes {classes})")
+
+
+def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:
+    """Class statistics of features [N, D] with integer labels [N]: `observe`, over parts that fit the cache.
+
+    Args:
+      features, labels, num_classes: as for `measure`.
+      scatter: as for `empty`.
+
+    Raises:
+      UserError: as for `measure`.
+    """
+    features, labels, classes = _check(features, labels, num_classes)
+    start = empty(classes, features.shape[1], jnp.promote_types(features.dtype, jnp.float32), scatter=scatter)
+    return _collect(start, features, labels, rows=_chunk_rows(features))
+
+
+def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Classifier | None = None,
+            weighting: str = "class", decisions: bool = True, known: Geometry | None = None) -> Look:
+    """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache."""
+    features, labels = _to_jax(features), jnp.asarray(np.asarray(labels).astype(np.int32))
+    if classifier is not None:
+        classifier = _check_classifier(classifier, *stats.anchor.shape)
+    frame = _frame(_geometry(stats, weighting) if known is None else known, stats, classifier)
+    return _look(frame, features, labels, rows=_chunk_rows(features), decisions=decisions)
+
+
+def measure(
+    features: Array,
+    labels: Array,
+    *,
+    classifier: Classifier | None = None,
+    num_classes: int | None = None,
+    centres: ClassStats | None = None,
+    outside: Array | None = None,
+    weighting: str = "class",
+    spectrum: bool = False,
+    decisions: bool = True,
+) -> Report:
+    """Collapse of features [N, D] with integer labels [N], in two reads of the features.
+
+    Args:
+      features: [N, D] NumPy, JAX or DLPack-capable (torch) array; float64 counts as float32 unless jax_enable_x64 is on.
+      labels: [N] integers.
+      classifier: (weight [K, D], bias [K]) to add NC2 of W, NC3, NC4 and the accuracy.
+      num_classes: K, default the largest label + 1.
+      centres: statistics of another set (`collect` of the training features), about whose class means NC1 and CDNV are
+        then measured too, and whose means decide in NC4.
+      outside: mean [D] or features [M, D] out of distribution, for NC5.
+      weighting: "class" or "sample", see `nc1`.
+      spectrum: also ranks, RankMe and VCI: 2 N D^2 operations and per-class spectra in float64.
+      decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`).
+
+    Raises:
+      UserError: shapes disagree, labels are no integers in [0, K), fewer than two classes have two examples, or
+        features are NaN or infinite (the line says how many, and in which classes).
+    """
+    features, labels, classes = _check(features, labels, num_classes)
+    if classifier is not None:
+        classifier = _check_classifier(classifier, classes, features.shape[1])
+    seen = functools.partial(look_at, features=features, labels=labels, classifier=classifier, weighting=weighting,
+                             decisions=decisions)
+    stats = _means_at_once(features, labels, classes)
+    known = _geometry(stats, weighting)
+    look = seen(stats, known=known)
+    _check_finite(look, features, labels)
+    stats = stats._replace(spread=look.rho)
+    # Means summed in one go are rounded; where that may show, sum again about an example of each class.
+    if spectrum or _rounded(known, stats):
+        stats = collect(features, labels, num_classes=classes, scatter=spectrum)
+        known = _geometry(stats, weighting)
+        look = seen(stats, known=known)
+    about = None if centres is None else (centres, seen(centres))
+    found = report(stats, classifier=classifier, look=look, about=about, outside=None if outside is None else
+                   _to_jax(outside), weighting=weighting, spectrum=spectrum, decided=decisions, known=known)
+    if spectrum:
+        object.__setattr__(found, "numerical_rank", numerical_rank(features, labels))
+    return found

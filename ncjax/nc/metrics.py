@@ -1,149 +1,160 @@
-"""Collapse metrics: pure functions of `ClassStats`, one each, safe under `jit`.
+"""Collapse metrics: pure functions of `ClassStats`, one each, safe under `jit`, computed in float64.
 
-`K` usable classes (two examples or more), `N` their examples, `n` examples a class, `D` feature width, `mu_k` class
-means, `mu_G` their unweighted mean, `W` [K, D] and `b` [K] the linear classifier. Products run at the highest matmul
-precision on every backend. Definitions: Papyan, Han & Donoho (2020); Zhu et al. (2021); Galanti, Gyorgy & Hutter (2022).
+`K` usable classes (two examples or more), `N` their examples, `n_k` examples a class, `D` feature width, `mu_k` class
+means, `mu_G` their mean over classes, `W` [K, D] and `b` [K] the linear classifier. `weighting="sample"` weighs class k by
+n_k / N in mu_G and Sigma_B, which else treat classes alike. Products run at the highest matmul precision everywhere.
+Definitions: Papyan, Han & Donoho (2020); Zhu et al. (2021); Galanti, Gyorgy & Hutter (2022).
 """
 
 from __future__ import annotations
 
-import functools
-
 import jax.numpy as jnp
 
-from ncjax.nc.stats import ClassStats, usable
-from ncjax.types import Array
-
-_matmul = functools.partial(jnp.matmul, precision="highest")
-
-
-def _classes(stats: ClassStats) -> tuple[Array, Array]:
-    keep = usable(stats).astype(stats.mean.dtype)
-    return keep, jnp.sum(keep)
-
-
-def _centred_means(stats: ClassStats) -> Array:
-    """[K, D] mu_k - mu_G; zero rows for classes that are left out."""
-    keep, k = _classes(stats)
-    global_mean = jnp.sum(keep[:, None] * stats.mean, axis=0, keepdims=True) / jnp.maximum(k, 1)
-    return keep[:, None] * (stats.mean - global_mean)
+from ncjax.nc.geometry import (
+    Geometry,
+    distances,
+    double,
+    geometry,
+    inverse,
+    pairs,
+    projected,
+    undefined_unless,
+)
+from ncjax.nc.second import Look
+from ncjax.nc.stats import ClassStats, matmul
+from ncjax.types import Array, UserError
 
 
-def _undefined_below(enough: Array, value: Array) -> Array:
-    return jnp.where(enough, value, jnp.nan)
+@double
+def nc1_rank(stats: ClassStats, *, weighting: str = "class") -> Array:
+    """Numerical rank of the between-class covariance, which `nc1` inverts: at most min(K - 1, D)."""
+    return jnp.sum(geometry(stats, weighting).used)
 
 
-def _span(stats: ClassStats) -> tuple[Array, Array, Array]:
-    """Singular values [R], right vectors [R, D] of the centred means, and which of them count: at most K - 1."""
-    _, k = _classes(stats)
-    _, s, vt = jnp.linalg.svd(_centred_means(stats), full_matrices=False)
-    # Class means carry rounding in proportion to their own norm, however close together they lie.
-    largest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(stats.mean), axis=1)))
-    cut = 8 * jnp.finfo(s.dtype).eps * jnp.maximum(s[0], largest)
-    keep = (jnp.arange(s.shape[0], dtype=s.dtype) < k - 1) & (s > cut)
-    return s, vt, keep
+@double
+def nc1_cut(stats: ClassStats, *, weighting: str = "class") -> Array:
+    """The singular value of the centred class means at or below which a direction is taken for rounding, not rank."""
+    return geometry(stats, weighting).cut
 
 
-def nc1_rank(stats: ClassStats) -> Array:
-    """Rank of the between-class covariance used by `nc1`: at most min(K - 1, D)."""
-    return jnp.sum(_span(stats)[2])
+def nc1_of(g: Geometry, stats: ClassStats, look: Look | None) -> Array:
+    """`nc1` where the geometry is known."""
+    if look is not None:
+        value = jnp.sum(look.q) * look.unit / jnp.maximum(jnp.sum(look.count), 1)
+    elif stats.scatter is not None:
+        value = jnp.sum(jnp.diagonal(projected(stats, g)) * inverse(g))
+    else:
+        raise UserError("these statistics keep no scatter, so NC1 needs a second look: see ncjax.nc.look")
+    return undefined_unless((g.k >= 2) & jnp.any(g.used), value)
 
 
-def nc1(stats: ClassStats) -> Array:
+@double
+def nc1(stats: ClassStats, look: Look | None = None, *, weighting: str = "class") -> Array:
     """Within-class variability, NC1 = (1/K) tr(Sigma_W Sigma_B^+).
 
     Sigma_W = (1/N) sum (h - mu_k)(h - mu_k)^T, Sigma_B = (1/K) sum (mu_k - mu_G)(mu_k - mu_G)^T. The pseudo-inverse
-    lives on the span of the class means: with centred means = U diag(s) V^T, NC1 = sum_i (v_i^T Sigma_W v_i) / s_i^2.
-    NaN with fewer than two usable classes, or where their means coincide to rounding.
+    lives on the span of the class means: with their singular values s_i and right vectors v_i, NC1 is
+    sum_i (v_i^T Sigma_W v_i) / s_i^2. NaN with fewer than two usable classes, or where their means coincide.
+
+    Args:
+      stats: the class statistics.
+      look: a second look in a frame of the same statistics; without one, the scatter that `stats` keep is used.
+      weighting: "class" or "sample"; a look brings that of its frame.
+
+    Raises:
+      UserError: neither a look nor a scatter.
     """
-    keep, k = _classes(stats)
-    s, vt, used = _span(stats)
-    n = jnp.maximum(jnp.sum(keep * stats.count), 1)
-    within = jnp.sum(_matmul(vt, stats.scatter) * vt, axis=1) / n  # [R]
-    terms = jnp.where(used, within / jnp.where(used, jnp.square(s), 1), 0)
-    return _undefined_below((k >= 2) & jnp.any(used), jnp.sum(terms))
+    return nc1_of(geometry(stats, weighting), stats, look)
 
 
-def nc1_floor(stats: ClassStats) -> Array:
-    """What `nc1` is expected to be when labels carry no signal: (n - 1) p / (q - p - 1).
-
-    n is the mean class size, p = min(K - 1, D), q = max(K - 1, D): for isotropic Gaussian features the class means'
-    Gram matrix is Wishart with p dimensions and q degrees of freedom, and tr(W^-1) has mean p / (q - p - 1). For D >> K
-    this is n (K - 1) / D. NaN where q <= p + 1: the mean does not exist, and NC1 has no useful floor.
-    """
-    keep, k = _classes(stats)
-    n = jnp.sum(keep * stats.count) / jnp.maximum(k, 1)
-    dim = jnp.asarray(stats.mean.shape[1], n.dtype)
-    p, q = jnp.minimum(k - 1, dim), jnp.maximum(k - 1, dim)
-    return _undefined_below((k >= 2) & (q > p + 1), (n - 1) * p / jnp.maximum(q - p - 1, 1))
+def trace_ratio_of(g: Geometry) -> Array:
+    """`trace_ratio` where the geometry is known: tr(Sigma_B) is the sum of all its eigenvalues."""
+    between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
+    return undefined_unless(g.k >= 2, jnp.sum(g.spread) / jnp.maximum(g.total, 1) / between)
 
 
-def trace_ratio(stats: ClassStats) -> Array:
+@double
+def trace_ratio(stats: ClassStats, *, weighting: str = "class") -> Array:
     """tr(Sigma_W) / tr(Sigma_B)."""
-    keep, k = _classes(stats)
-    within = jnp.sum(keep * stats.spread) / jnp.maximum(jnp.sum(keep * stats.count), 1)
-    between = jnp.sum(jnp.square(_centred_means(stats))) / jnp.maximum(k, 1)
-    return _undefined_below(k >= 2, within / between)
+    return trace_ratio_of(geometry(stats, weighting))
 
 
-def _gram(stats: ClassStats) -> Array:
-    means = _centred_means(stats)
-    return _matmul(means, means.T)  # [K, K]
+def cdnv_pairs_of(g: Geometry, variance: Array) -> Array:
+    """`cdnv_pairs` of class variances [K] about the class means of a geometry."""
+    pair = pairs(g)
+    ratio = (variance[:, None] + variance[None, :]) / (2 * jnp.where(pair, distances(g), 1))
+    return jnp.where(pair, ratio, jnp.nan)
 
 
+def _variance(g: Geometry) -> Array:
+    return g.spread / jnp.maximum(g.n, 1)
+
+
+@double
 def cdnv_pairs(stats: ClassStats) -> Array:
     """[K, K] class-distance normalised variance of every pair; NaN on the diagonal and for classes left out.
 
     CDNV(k, k') = (sigma_k^2 + sigma_k'^2) / (2 ||mu_k - mu_k'||^2), sigma_k^2 = (1/n_k) sum_i ||h_{k,i} - mu_k||^2.
     """
-    keep, _ = _classes(stats)
-    gram = _gram(stats)
-    norms = jnp.diagonal(gram)
-    distance = norms[:, None] + norms[None, :] - 2 * gram
-    variance = stats.spread / jnp.maximum(stats.count, 1)
-    pair = (keep[:, None] * keep[None, :]) * (1 - jnp.eye(keep.shape[0], dtype=keep.dtype))
-    ratio = (variance[:, None] + variance[None, :]) / (2 * jnp.where(pair > 0, jnp.maximum(distance, 0), 1))
-    return jnp.where(pair > 0, ratio, jnp.nan)
+    g = geometry(stats)
+    return cdnv_pairs_of(g, _variance(g))
 
 
+@double
 def cdnv(stats: ClassStats) -> Array:
-    """Mean of `cdnv_pairs` over pairs of usable classes (Galanti et al., 2022)."""
-    return jnp.nanmean(cdnv_pairs(stats))
+    """Mean of `cdnv_pairs` over pairs of usable classes (Galanti et al., 2022). Memory K^2, not K^2 D."""
+    g = geometry(stats)
+    return jnp.nanmean(cdnv_pairs_of(g, _variance(g)))
 
 
-def _cosines(stats: ClassStats) -> tuple[Array, Array]:
-    """Cosines of centred means [K, K] and which entries are pairs of distinct usable classes."""
-    keep, _ = _classes(stats)
-    gram = _gram(stats)
+def _cosines(g: Geometry) -> Array:
+    """Cosines of centred means [K, K]."""
+    gram = matmul(g.means, g.means.T)
     norm = jnp.sqrt(jnp.diagonal(gram))
-    cosine = gram / jnp.where(norm > 0, norm, 1)[:, None] / jnp.where(norm > 0, norm, 1)[None, :]
-    return cosine, (keep[:, None] * keep[None, :] > 0) & ~jnp.eye(keep.shape[0], dtype=bool)
+    norm = jnp.where(norm > 0, norm, 1)
+    return gram / norm[:, None] / norm[None, :]
 
 
-def class_separation(stats: ClassStats) -> Array:
-    """D = 1 - max over pairs of cos(mu_k - mu_G, mu_k' - mu_G)."""
-    cosine, pair = _cosines(stats)
-    return _undefined_below(jnp.any(pair), 1 - jnp.max(jnp.where(pair, cosine, -jnp.inf)))
+def class_separation_of(g: Geometry) -> Array:
+    """`class_separation` where the geometry is known."""
+    pair = pairs(g)
+    return undefined_unless(jnp.any(pair), 1 - jnp.max(jnp.where(pair, _cosines(g), -jnp.inf)))
 
 
-def equinorm(stats: ClassStats) -> Array:
+@double
+def class_separation(stats: ClassStats, *, weighting: str = "class") -> Array:
+    """D_l = 1 - max over pairs of cos(mu_k - mu_G, mu_k' - mu_G)."""
+    return class_separation_of(geometry(stats, weighting))
+
+
+def equinorm_of(g: Geometry) -> Array:
+    """`equinorm` where the geometry is known."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(g.means), axis=1))
+    mean = jnp.sum(g.keep * norm) / jnp.maximum(g.k, 1)
+    variance = jnp.sum(g.keep * jnp.square(norm - mean)) / jnp.maximum(g.k, 1)
+    return undefined_unless(g.k >= 2, jnp.sqrt(variance) / mean)
+
+
+@double
+def equinorm(stats: ClassStats, *, weighting: str = "class") -> Array:
     """Coefficient of variation of ||mu_k - mu_G|| over classes; 0 when all norms are equal (Papyan et al., 2020)."""
-    keep, k = _classes(stats)
-    norm = jnp.sqrt(jnp.sum(jnp.square(_centred_means(stats)), axis=1))
-    mean = jnp.sum(keep * norm) / jnp.maximum(k, 1)
-    variance = jnp.sum(keep * jnp.square(norm - mean)) / jnp.maximum(k, 1)
-    return _undefined_below(k >= 2, jnp.sqrt(variance) / mean)
+    return equinorm_of(geometry(stats, weighting))
 
 
-def equiangularity(stats: ClassStats) -> Array:
+def equiangularity_of(g: Geometry) -> Array:
+    """`equiangularity` where the geometry is known."""
+    pair = pairs(g)
+    deviation = jnp.where(pair, jnp.abs(_cosines(g) + 1 / jnp.maximum(g.k - 1, 1)), 0)
+    return undefined_unless(g.k >= 2, jnp.sum(deviation) / jnp.maximum(jnp.sum(pair), 1))
+
+
+@double
+def equiangularity(stats: ClassStats, *, weighting: str = "class") -> Array:
     """Mean over pairs of |cos(mu_k - mu_G, mu_k' - mu_G) + 1/(K - 1)|; 0 for a simplex ETF.
 
     The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
     """
-    _, k = _classes(stats)
-    cosine, pair = _cosines(stats)
-    deviation = jnp.where(pair, jnp.abs(cosine + 1 / jnp.maximum(k - 1, 1)), 0)
-    return _undefined_below(k >= 2, jnp.sum(deviation) / jnp.maximum(jnp.sum(pair), 1))
+    return equiangularity_of(geometry(stats, weighting))
 
 
 def _etf_distance(product: Array, keep: Array) -> Array:
@@ -153,14 +164,21 @@ def _etf_distance(product: Array, keep: Array) -> Array:
     etf = pair * (jnp.diag(keep) - 1 / jnp.maximum(k, 1)) / jnp.sqrt(jnp.maximum(k - 1, 1))
     product = pair * product
     distance = jnp.linalg.norm(product / jnp.linalg.norm(product) - etf)
-    return _undefined_below(k >= 2, distance)
+    return undefined_unless(k >= 2, distance)
 
 
-def nc2(stats: ClassStats) -> Array:
+def nc2_of(g: Geometry) -> Array:
+    """`nc2` where the geometry is known."""
+    return _etf_distance(matmul(g.means, g.means.T), g.keep)
+
+
+@double
+def nc2(stats: ClassStats, *, weighting: str = "class") -> Array:
     """Distance of the centred class means' Gram matrix from a simplex equiangular tight frame."""
-    return _etf_distance(_gram(stats), _classes(stats)[0])
+    return nc2_of(geometry(stats, weighting))
 
 
+@double
 def nc2_classifier(weight: Array, *, centred: bool = False) -> Array:
     """NC2 of the classifier, || W W^T / ||W W^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F (Zhu et al., 2021).
 
@@ -169,31 +187,89 @@ def nc2_classifier(weight: Array, *, centred: bool = False) -> Array:
       centred: subtract the mean row first.
     """
     weight = weight - jnp.mean(weight, axis=0, keepdims=True) if centred else weight
-    return _etf_distance(_matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
+    return _etf_distance(matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
 
 
-def nc3(stats: ClassStats, weight: Array) -> Array:
-    """Self-duality, || W M^T / ||W M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F, M the centred class means."""
-    return _etf_distance(_matmul(weight, _centred_means(stats).T), _classes(stats)[0])
+def nc3_of(g: Geometry, weight: Array) -> Array:
+    """`nc3` where the geometry is known."""
+    return _etf_distance(matmul(weight, g.means.T), g.keep)
 
 
-def nc3_papyan(stats: ClassStats, weight: Array) -> Array:
+@double
+def nc3(stats: ClassStats, weight: Array, *, weighting: str = "class") -> Array:
+    """Self-duality, || W M^T / ||W M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F, M the centred class means [K, D]."""
+    return nc3_of(geometry(stats, weighting), weight)
+
+
+def nc3_papyan_of(g: Geometry, weight: Array) -> Array:
+    """`nc3_papyan` where the geometry is known."""
+    weight = g.keep[:, None] * weight
+    distance = jnp.linalg.norm(weight / jnp.linalg.norm(weight) - g.means / jnp.linalg.norm(g.means))
+    return undefined_unless(g.k >= 2, distance)
+
+
+@double
+def nc3_papyan(stats: ClassStats, weight: Array, *, weighting: str = "class") -> Array:
     """Papyan's self-duality, || W / ||W||_F - M / ||M||_F ||_F, over the usable classes."""
-    keep, k = _classes(stats)
-    weight, means = keep[:, None] * weight, _centred_means(stats)
-    return _undefined_below(k >= 2, jnp.linalg.norm(weight / jnp.linalg.norm(weight) - means / jnp.linalg.norm(means)))
+    return nc3_papyan_of(geometry(stats, weighting), weight)
+
+
+def subspace_angles_of(g: Geometry, weight: Array) -> Array:
+    """`subspace_angles` where the geometry is known."""
+    keep = g.keep[:, None]
+    weight = keep * (weight - jnp.sum(keep * weight, axis=0, keepdims=True) / jnp.maximum(g.k, 1))
+    directions = g.basis.shape[1]
+    other = jnp.linalg.svd(weight, full_matrices=False)[2][:directions].T  # [D, R]
+    basis = g.basis * g.used[None, :]
+    cosine = jnp.linalg.svd(matmul(basis.T, other), compute_uv=False)
+    # Small angles from their sine: the cosine of 1e-6 is 1 to float64's last digits but three.
+    outside = jnp.linalg.svd(other - matmul(basis, matmul(basis.T, other)), compute_uv=False)[::-1]
+    return jnp.arctan2(jnp.sort(outside[:directions]), jnp.clip(cosine, 0, 1))
+
+
+@double
+def subspace_angles(stats: ClassStats, weight: Array) -> Array:
+    """[R] principal angles, in radians, smallest first, between the spans of the centred class means and of centred W.
+
+    R = min(K - 1, D). All zero when classifier and means span the same space; a direction outside the rank of the means
+    counts as a right angle. Bjorck & Golub (1973).
+    """
+    return subspace_angles_of(geometry(stats), weight)
+
+
+def nc5_of(g: Geometry, stats: ClassStats, outside: Array, *, centred: bool = False) -> Array:
+    """`nc5` where the geometry is known."""
+    outside = jnp.mean(outside, axis=0) if outside.ndim == 2 else outside
+    mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
+    middle = jnp.sum(mean, axis=0) / jnp.maximum(g.k, 1)
+    means, outside = (g.means, outside - middle) if centred else (mean, outside)
+    norm = jnp.linalg.norm(means, axis=1) * jnp.linalg.norm(outside)
+    cosine = jnp.abs(matmul(means, outside)) / jnp.where(norm > 0, norm, 1)
+    return undefined_unless(g.k >= 2, jnp.sum(g.keep * cosine) / jnp.maximum(g.k, 1))
+
+
+@double
+def nc5(stats: ClassStats, outside: Array, *, centred: bool = False) -> Array:
+    """Mean over classes of |cos(mu_k, mu_O)|, mu_O the mean of out-of-distribution features (Ammar et al., 2024).
+
+    Args:
+      stats: of the in-distribution features.
+      outside: [D] that mean, or [N, D] the features.
+      centred: subtract mu_G from both first.
+    """
+    return nc5_of(geometry(stats), stats, outside, centred=centred)
 
 
 def nearest_class_mean(stats: ClassStats, features: Array) -> Array:
-    """[N] index of the nearest class mean of each feature [N, D], among classes that were seen at all."""
-    seen = (stats.count > 0).astype(stats.mean.dtype)[:, None]  # [K, 1]
-    centre = jnp.sum(stats.mean * seen, axis=0, keepdims=True) / jnp.maximum(jnp.sum(seen), 1)
-    means = stats.mean - centre
-    score = _matmul(features - centre, means.T) - 0.5 * jnp.sum(jnp.square(means), axis=1)[None, :]
-    return jnp.argmax(jnp.where(seen.T > 0, score, -jnp.inf), axis=1)
+    """[N] index of the nearest class mean of each feature [N, D], among usable classes."""
+    keep = (stats.count >= 2)[:, None]
+    origin = jnp.sum(jnp.where(keep, stats.mean, 0), axis=0, keepdims=True) / jnp.maximum(jnp.sum(keep), 1)
+    means = jnp.where(keep, (stats.anchor - origin) + stats.shift, 0)
+    score = matmul(features.astype(means.dtype) - origin, means.T) - 0.5 * jnp.sum(jnp.square(means), axis=1)[None, :]
+    return jnp.argmax(jnp.where(keep.T, score, -jnp.inf), axis=1)
 
 
 def nc4(stats: ClassStats, features: Array, weight: Array, bias: Array) -> Array:
     """Share of examples where argmax(W h + b) is the nearest class mean. `stats` give the means (those of training)."""
-    decided = jnp.argmax(_matmul(features, weight.T) + bias[None, :], axis=1)
+    decided = jnp.argmax(matmul(features, weight.T) + bias[None, :], axis=1)
     return jnp.mean(decided == nearest_class_mean(stats, features))

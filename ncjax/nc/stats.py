@@ -1,7 +1,9 @@
-"""One mergeable, centred statistic of labelled features, from which every collapse metric is read.
+"""One mergeable, centred statistic of labelled features, from which the collapse metrics are read.
 
 Raw second moments (E h^2 - mu^2) lose everything exactly where features collapse: spread 0.001 at norm 14 gives zero in
-float32. So moments are kept about the class means, and batches are joined by the update of Chan, Golub & LeVeque (1979).
+float32. So moments are kept about the class means and joined by the update of Chan, Golub & LeVeque (1979), and a class
+mean is kept as a sum of two floats, anchor + shift: the anchor is an example of the class, so that h - anchor is exact
+or nearly so however far from the origin the class lies, and the shift has the precision of the spread, not of the norm.
 """
 
 from __future__ import annotations
@@ -12,43 +14,65 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ncjax.types import Array
+from ncjax.types import Array, UserError
 
-_matmul = functools.partial(jnp.matmul, precision="highest")
+SCATTER_UP_TO = 4096  # widest features for which `empty` keeps the D x D scatter unless told otherwise (64 MB float32)
+
+matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 class ClassStats(NamedTuple):
     """Class-wise moments of features [N, D] with labels in [0, K)."""
 
     count: Array  # [K] examples seen of each class
-    mean: Array  # [K, D] class means mu_k (zero where count is 0)
+    anchor: Array  # [K, D] a point near each class (zero where count is 0)
+    shift: Array  # [K, D] class mean mu_k less its anchor
     spread: Array  # [K] sum_i ||h_{k,i} - mu_k||^2
-    scatter: Array  # [D, D] sum_k sum_i (h_{k,i} - mu_k)(h_{k,i} - mu_k)^T over classes
+    scatter: Array | None  # [D, D] sum_k sum_i (h_{k,i} - mu_k)(h_{k,i} - mu_k)^T over classes, if it is kept
+
+    @property
+    def mean(self) -> Array:
+        """[K, D] class means mu_k, rounded to one float."""
+        return self.anchor + self.shift
 
 
-def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32) -> ClassStats:
-    """The statistic of no examples: the identity of `merge`. Holds K + K*D + K + D*D scalars."""
+def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter: bool | None = None) -> ClassStats:
+    """The statistic of no examples: the identity of `merge`.
+
+    Args:
+      num_classes, dim: K and D.
+      dtype: of the moments.
+      scatter: whether to keep the D x D scatter, from which NC1 is read without a second look. It costs 2 D^2
+        operations an example and D^2 scalars. Default: up to D = 4096. Without it: 2 K + 2 K D scalars in all.
+    """
     zeros = functools.partial(jnp.zeros, dtype=dtype)
-    return ClassStats(zeros(num_classes), zeros((num_classes, dim)), zeros(num_classes), zeros((dim, dim)))
+    scatter = dim <= SCATTER_UP_TO if scatter is None else scatter
+    return ClassStats(zeros(num_classes), zeros((num_classes, dim)), zeros((num_classes, dim)), zeros(num_classes),
+                      zeros((dim, dim)) if scatter else None)
 
 
-def merge(a: ClassStats, b: ClassStats) -> ClassStats:
-    """The statistic of both sets of examples. Associative and commutative up to rounding."""
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1)
-    delta = b.mean - a.mean  # [K, D]
-    weight = a.count * share  # [K] n_a n_b / (n_a + n_b), zero if either is empty
-    weighted = weight[:, None] * delta
-    return ClassStats(
-        count,
-        jnp.where(a.count[:, None] > 0, a.mean + share[:, None] * delta, b.mean),
-        a.spread + b.spread + jnp.sum(weighted * delta, axis=1),
-        a.scatter + b.scatter + _matmul(weighted.T, delta),
-    )
+def by_class(values: Array, labels: Array, num_classes: int) -> Array:
+    """[K, ...] sums of values [N, ...] over the examples of each class; the same bits every time."""
+
+    def scatter_add(values: Array, labels: Array) -> Array:
+        return jax.ops.segment_sum(values, labels, num_classes)
+
+    def one_hot(values: Array, labels: Array) -> Array:  # scatter-add on a GPU adds in any order
+        hot = (labels[None, :] == jnp.arange(num_classes, dtype=labels.dtype)[:, None]).astype(values.dtype)
+        flat = values.reshape(values.shape[0], -1)
+        return matmul(hot, flat).reshape(num_classes, *values.shape[1:])
+
+    return jax.lax.platform_dependent(values, labels, cpu=scatter_add, default=one_hot)
+
+
+def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype) -> tuple[Array, Array]:
+    """Features as `dtype` and the mask [N], masked rows zero: they may hold anything, NaN included."""
+    mask = jnp.ones(labels.shape, dtype) if mask is None else (mask > 0).astype(dtype)
+    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), mask
 
 
 def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | None = None) -> ClassStats:
-    """Adds a batch.
+    """Adds a batch. Under `jit`, donate `stats` to update it in place.
 
     Args:
       stats: what was seen before.
@@ -56,20 +80,47 @@ def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | Non
       labels: [N] integers in [0, K).
       mask: [N], 0 for rows to ignore.
     """
-    num_classes, dtype = stats.count.shape[0], stats.mean.dtype
-    features = features.astype(dtype)
-    mask = jnp.ones(labels.shape, dtype) if mask is None else mask.astype(dtype)
-    # A masked row may hold anything, NaN included, so it is replaced rather than multiplied by zero.
-    features = jnp.where(mask[:, None] > 0, features, 0)
-    by_class = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=num_classes)
-    count = by_class(mask)
-    per_class = 1 / jnp.maximum(count, 1)[:, None]
-    mean = by_class(features) * per_class
-    # A second look at the residuals removes the rounding of the first mean.
-    mean = mean + by_class((features - mean[labels]) * mask[:, None]) * per_class
-    residual = (features - mean[labels]) * mask[:, None]  # [N, D]
-    spread = by_class(jnp.sum(jnp.square(residual), axis=1))
-    return merge(stats, ClassStats(count, mean, spread, _matmul(residual.T, residual)))
+    num_classes = stats.count.shape[0]
+    features, mask = clean(features, labels, mask, stats.anchor.dtype)
+    sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
+    rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
+    first = jax.ops.segment_min(jnp.where(mask > 0, rows, labels.shape[0] - 1), labels, num_classes)
+    anchor = features[jnp.clip(first, 0, labels.shape[0] - 1)]  # [K, D] the first example of each class
+    anchor = jnp.where(stats.count[:, None] > 0, stats.anchor, anchor)
+    count = sums(mask)
+    residual = (features - anchor[labels]) * mask[:, None]  # [N, D]
+    shift = sums(residual) / jnp.maximum(count, 1)[:, None]
+    residual = (residual - shift[labels]) * mask[:, None]
+    spread = sums(jnp.sum(jnp.square(residual), axis=1))
+    scatter = None if stats.scatter is None else matmul(residual.T, residual)
+    seen = (count > 0)[:, None]
+    return merge(stats, ClassStats(count, jnp.where(seen, anchor, 0), jnp.where(seen, shift, 0), spread, scatter))
+
+
+def merge(a: ClassStats, b: ClassStats) -> ClassStats:
+    """The statistic of both sets of examples. Associative and commutative up to rounding.
+
+    Raises:
+      UserError: one keeps the scatter and the other does not, or K or D differ.
+    """
+    if (a.scatter is None) != (b.scatter is None) or a.anchor.shape != b.anchor.shape:
+        describe = [f"{x.anchor.shape} {'without' if x.scatter is None else 'with'} scatter" for x in (a, b)]
+        raise UserError(f"cannot merge statistics of different kinds: {describe[0]} and {describe[1]}")
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1)
+    known = a.count[:, None] > 0
+    anchor = jnp.where(known, a.anchor, b.anchor)
+    shift_a = jnp.where(known, a.shift, 0)
+    shift_b = jnp.where(b.count[:, None] > 0, (b.anchor - anchor) + b.shift, shift_a)
+    delta = shift_b - shift_a  # [K, D] difference of the two means
+    weighted = (a.count * share)[:, None] * delta  # n_a n_b / (n_a + n_b), zero if either is empty
+    return ClassStats(
+        count,
+        anchor,
+        shift_a + jnp.where(known, share[:, None] * delta, shift_b),
+        a.spread + b.spread + jnp.sum(weighted * delta, axis=1),
+        None if a.scatter is None else a.scatter + b.scatter + matmul(weighted.T, delta),
+    )
 
 
 def usable(stats: ClassStats) -> Array:

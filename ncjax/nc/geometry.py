@@ -1,0 +1,130 @@
+"""What the metrics share: the class means, centred, in float64, and the directions they span.
+
+The statistics are float32 sums of small residuals; what is *computed from* them runs in float64, whatever the process's
+default is. The K x K Gram matrix of class means squares their condition number, and float32 has no digits to spare.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ncjax.nc.stats import ClassStats, matmul, usable
+from ncjax.types import Array, UserError
+
+WEIGHTINGS = ("class", "sample")
+
+
+class Geometry(NamedTuple):
+    """Float64. K classes of which k usable; R = min(K - 1, D) directions, of which those in `used` count."""
+
+    keep: Array  # [K] 1 for a usable class
+    k: Array  # [] number of usable classes
+    n: Array  # [K] examples, 0 for classes left out
+    means: Array  # [K, D] mu_k - mu_G, zero for classes left out
+    values: Array  # [R] k times the eigenvalues of Sigma_B, largest first
+    basis: Array  # [D, R] their eigenvectors
+    used: Array  # [R] directions inside the numerical rank
+    cut: Array  # [] what a singular value (the root of `values`) must exceed
+    total: Array  # [] N, examples of usable classes
+    spread: Array  # [K] sum_i ||h - mu_k||^2, zero for classes left out
+
+
+def double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a function in float64, and returns its floats in the dtype of the statistics or weights it was given."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        leaves = [x for x in jax.tree.leaves(args) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+        out = jnp.result_type(*(x.dtype for x in leaves if x.dtype != jnp.float64), jnp.float32)
+        with jax.enable_x64(True):
+            found = function(*jax.tree.map(as_double, args), **kwargs)
+            return jax.tree.map(lambda x: x.astype(out) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
+
+    return wrapped
+
+
+def as_double(x: Any) -> Array:
+    """Floats as float64; everything else as it is."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
+    """Centred class means of float64 statistics and the eigenvectors of Sigma_B; call it inside `double`.
+
+    Args:
+      stats: already cast to float64.
+      weighting: "class": mu_G and Sigma_B = (1/k) sum_k (mu_k - mu_G)(mu_k - mu_G)^T treat classes alike. "sample":
+        class k weighs n_k / N in both.
+    """
+    if weighting not in WEIGHTINGS:
+        raise UserError(f"weighting={weighting!r}: {' or '.join(map(repr, WEIGHTINGS))}")
+    keep = usable(stats).astype(stats.anchor.dtype)
+    k, n = jnp.sum(keep), keep * stats.count
+    total = jnp.sum(n)
+    share = keep / jnp.maximum(k, 1) if weighting == "class" else n / jnp.maximum(total, 1)
+    mean = jnp.where(keep[:, None] > 0, stats.anchor + stats.shift, 0)
+    means = keep[:, None] * (mean - jnp.sum(share[:, None] * mean, axis=0, keepdims=True))
+    rows = jnp.sqrt(k * share)[:, None] * means
+    count, dim = rows.shape
+    directions = min(max(count - 1, 1), dim)
+    if count <= dim:
+        values, left = jnp.linalg.eigh(matmul(rows, rows.T))
+        values, left = values[::-1][:directions], left[:, ::-1][:, :directions]
+        basis = matmul(rows.T, left) / jnp.sqrt(jnp.where(values > 0, values, jnp.inf))[None, :]
+    else:
+        values, basis = jnp.linalg.eigh(matmul(rows.T, rows))
+        values, basis = values[::-1][:directions], basis[:, ::-1][:, :directions]
+    start = jnp.zeros((), means.dtype)
+    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread), stats)
+
+
+def refit(g: Geometry, stats: ClassStats) -> Geometry:
+    """The geometry for the same class means and another spread: it decides what counts as rank."""
+    keep, k, total, count = g.keep, g.k, g.total, g.keep.shape[0]
+    # Two limits: float64's in a Gram matrix, and the float32 sums behind a class mean, whose terms are residuals.
+    within = jnp.sum(keep * stats.spread) / jnp.maximum(total, 1)
+    rounding = 4 * float(jnp.finfo(jnp.float32).eps) * jnp.sqrt(within)
+    cut = jnp.maximum(jnp.sqrt(jnp.maximum(g.values[0], 0) * 64 * count * float(jnp.finfo(jnp.float64).eps)), rounding)
+    inside = jnp.arange(g.values.shape[0]).astype(k.dtype) < k - 1
+    return g._replace(used=inside & (g.values > jnp.square(cut)), cut=cut, spread=keep * stats.spread)
+
+
+def geometry_of(stats: ClassStats, weighting: str = "class") -> Geometry:
+    """`geometry` of statistics in their own dtype; its float64 arrays are for functions marked `double`."""
+    with jax.enable_x64(True):
+        return geometry(jax.tree.map(as_double, stats), weighting)
+
+
+def undefined_unless(enough: Array, value: Array) -> Array:
+    """The value, or NaN."""
+    return jnp.where(enough, value, jnp.nan)
+
+
+def distances(g: Geometry) -> Array:
+    """[K, K] squared distances between class means, by the Gram identity."""
+    gram = matmul(g.means, g.means.T)
+    norms = jnp.diagonal(gram)
+    return jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0)
+
+
+def pairs(g: Geometry) -> Array:
+    """[K, K] booleans: pairs of distinct usable classes."""
+    return (g.keep[:, None] * g.keep[None, :] > 0) & ~jnp.eye(g.keep.shape[0], dtype=bool)
+
+
+def inverse(g: Geometry) -> Array:
+    """[R] 1 / values, zero outside the numerical rank."""
+    return jnp.where(g.used, 1 / jnp.where(g.used, g.values, 1), 0)
+
+
+def projected(stats: ClassStats, g: Geometry) -> Array | None:
+    """[R, R] within-class covariance V^T Sigma_W V in the basis of the class means; None if no scatter is kept."""
+    if stats.scatter is None:
+        return None
+    return matmul(g.basis.T, matmul(stats.scatter, g.basis)) / jnp.maximum(g.total, 1)

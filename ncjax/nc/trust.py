@@ -1,0 +1,169 @@
+"""How far a number can be trusted: its value where labels carry no signal, its interval, and flags.
+
+What an interval covers is the mean of the metric over repeated draws of n_k examples from the same K classes: the number
+another sample *of the same size* would give, not the number at infinite n. NC1, CDNV and the trace ratio all depend on n.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
+from ncjax.nc.second import Look
+from ncjax.nc.stats import ClassStats, matmul
+from ncjax.types import Array
+
+NEAR_FLOOR = 0.5  # share of the floor from which a value says little about the labels
+FEW = 10  # examples in the smallest class below which `too_few_per_class` is raised
+IMBALANCE = 10  # largest class over smallest, above which `imbalanced` is raised
+ROUNDING = 30  # spread or separation below this many float32 roundings of the class means raises `float32_limit`
+NORMAL_975 = 1.959964
+
+
+class Floors(NamedTuple):
+    """What each metric is expected to be for features that do not know their labels."""
+
+    nc1: Array
+    cdnv: Array
+    trace_ratio: Array
+
+
+class Errors(NamedTuple):
+    """Standard error of each metric over draws of the examples; NaN where it cannot be had."""
+
+    nc1: Array
+    cdnv: Array
+    trace_ratio: Array
+
+
+def floors_of(g: Geometry) -> Floors:
+    """`floors` where the geometry is known."""
+    dim = jnp.asarray(g.means.shape[1], g.k.dtype)
+    rate = jnp.where(g.keep > 0, 1 / jnp.maximum(g.n, 1), 0)  # [K] 1 / n_k
+    mean_rate = jnp.sum(rate) / jnp.maximum(g.k, 1)
+    within = 1 - g.k / jnp.maximum(g.total, 1)  # E tr Sigma_W per direction
+    p, q = jnp.minimum(g.k - 1, dim), jnp.maximum(g.k - 1, dim)
+    nc1 = undefined_unless((g.k >= 2) & (q > p + 1), within / mean_rate * p / jnp.maximum(q - p - 1, 1))
+    freedom = (g.k - 1) * dim
+    trace = within / mean_rate * g.k / jnp.maximum(g.k - 1, 1) * freedom / jnp.maximum(freedom - 2, 1)
+    pair = pairs(g)
+    both = rate[:, None] + rate[None, :]
+    ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
+    cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair), 1) * dim / jnp.maximum(dim - 2, 1)
+    return Floors(nc1, undefined_unless((g.k >= 2) & (dim > 2), cdnv), undefined_unless(freedom > 2, trace))
+
+
+@double
+def floors(stats: ClassStats) -> Floors:
+    """Expected NC1, CDNV and trace ratio of isotropic Gaussian features without signal, for these n_k, K and D.
+
+    NC1: (1 - K/N) n_h p / (q - p - 1), n_h the harmonic mean of the n_k, p = min(K - 1, D), q = max(K - 1, D): the class
+    means' Gram matrix is Wishart, and tr(W^-1) has mean p / (q - p - 1). For D >> K this is n (K - 1) / D. NaN where
+    q <= p + 1: the mean does not exist. CDNV: the mean over pairs of (2 - 1/n - 1/n') / (2 (1/n + 1/n')) D / (D - 2),
+    about n/2. Trace ratio: (1 - K/N) n_h K / (K - 1) f / (f - 2), f = (K - 1) D.
+
+    Features of low effective dimension have higher floors than these.
+    """
+    return floors_of(geometry(stats))
+
+
+def errors_of(g: Geometry, stats: ClassStats, look: Look | None) -> Errors:
+    """`errors` where the geometry is known."""
+    within = projected(stats, g)
+    if within is None and look is not None:
+        within = look.projected / jnp.maximum(jnp.sum(look.count), 1)
+        within = jnp.diag(within) if within.ndim == 1 else within
+    if within is None:
+        return Errors(*(jnp.full((), jnp.nan),) * 3)
+    inv, n, place = inverse(g), jnp.maximum(g.n, 1), matmul(g.means, g.basis)
+    variance = g.spread / n
+    pooled = jnp.sum(g.spread) / jnp.maximum(g.total, 1)
+    relative = variance / jnp.where(pooled > 0, pooled, 1)  # [K] spread of a class beside the pooled one
+    if look is None:  # as for Gaussian features
+        q = 2 * jnp.sum(jnp.square(within * inv[None, :])) * jnp.square(relative)
+        rho = 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1))) * jnp.square(relative)
+    else:
+        q = jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
+        rho = jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
+
+    def moved(slope: Array) -> Array:  # variance that the means' own errors bring, given a gradient [K, R]
+        return jnp.sum(g.keep * relative * jnp.sum(matmul(slope, within) * slope, axis=1) / n)
+
+    lever = place * inv[None, :]
+    nc1 = jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1)) + moved(-2 * matmul(lever, within) * inv[None, :])
+    if stats.scatter is not None:  # the span tilts, and sees other parts of Sigma_W
+        image = matmul(stats.scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
+        image = image - matmul(g.basis, matmul(g.basis.T, image))
+        tilt = matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1)
+        slope = 2 * lever * inv[None, :]
+        nc1 = nc1 + jnp.sum(g.keep * relative * jnp.sum(matmul(slope, tilt) * slope, axis=1) / n)
+    between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
+    trace = jnp.sum(g.n * rho) / jnp.square(jnp.maximum(g.total, 1) * between) + moved(
+        2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * place)
+    pair = pairs(g)
+    apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
+    count = jnp.maximum(jnp.sum(pair), 1)
+    pull = (variance[:, None] + variance[None, :]) * jnp.square(apart)
+    slope = 2 / count * (matmul(pull, place) - jnp.sum(pull, axis=1, keepdims=True) * place)
+    cdnv = jnp.sum(g.keep * jnp.square(jnp.sum(apart, axis=1) / count) * rho / n) + moved(slope)
+    return Errors(*(undefined_unless(g.k >= 2, jnp.sqrt(x)) for x in (nc1, cdnv, trace)))
+
+
+@double
+def errors(stats: ClassStats, look: Look | None = None) -> Errors:
+    """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
+
+    The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
+    within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
+    of the mean). Without a look the first part is that of Gaussian features, from the scatter. Taken as zero: the third
+    moments that would link the two parts. Efron & Tibshirani (1993), ch. 22.
+    """
+    return errors_of(geometry(stats), stats, look)
+
+
+def interval(value: float, error: float) -> tuple[float, float]:
+    """95 % interval of a positive metric, symmetric in its logarithm."""
+    if not (value > 0 and error >= 0):
+        return float("nan"), float("nan")
+    factor = float(jnp.exp(jnp.minimum(NORMAL_975 * error / value, 50.0)))
+    return value / factor, value * factor
+
+
+def resolution_of(g: Geometry, stats: ClassStats) -> Array:
+    """`resolution` where the geometry is known."""
+    mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
+    rounding = float(jnp.finfo(jnp.float32).eps) * jnp.max(jnp.linalg.norm(mean, axis=1))
+    within = jnp.sqrt(jnp.sum(g.spread) / jnp.maximum(g.total, 1))
+    smallest = jnp.sqrt(jnp.min(jnp.where(g.used, g.values, jnp.inf)))
+    return jnp.minimum(within, smallest) / jnp.where(rounding > 0, rounding, 1)
+
+
+@double
+def resolution(stats: ClassStats) -> Array:
+    """Spread, or separation where that is smaller, over the float32 rounding of the class means.
+
+    What is smaller than the rounding of the features themselves cannot be in them.
+    """
+    return resolution_of(geometry(stats), stats)
+
+
+def flags(*, over_floor: list[float], rank: int, full_rank: int, counts: list[int], resolution: float) -> tuple[str, ...]:
+    """What a reader must know before using the numbers.
+
+    `near_floor`: NC1, CDNV or the trace ratio reaches half of what labels without signal give. `rank_deficient`: Sigma_B
+    has not rank min(K - 1, D). `classes_left_out`: some have fewer than two examples. `too_few_per_class`: fewer than
+    10 in the smallest. `imbalanced`: the largest more than 10 times the smallest. `float32_limit`: spread or separation
+    within 30 float32 roundings of the class means.
+    """
+    used = [n for n in counts if n >= 2]
+    raised = {
+        "near_floor": any(x > NEAR_FLOOR for x in over_floor),
+        "rank_deficient": rank < full_rank,
+        "classes_left_out": len(used) < len(counts),
+        "too_few_per_class": bool(used) and min(used) < FEW,
+        "imbalanced": bool(used) and max(used) > IMBALANCE * min(used),
+        "float32_limit": resolution < ROUNDING,
+    }
+    return tuple(name for name, on in raised.items() if on)
