@@ -26,14 +26,14 @@ from ncjax.nc.metrics import (
 )
 from ncjax.nc.ranks import Ranks, numerical_rank, ranks
 from ncjax.nc.reports import Report
-from ncjax.nc.second import Frame, Look, frame, look, merge, nc1_classes, nc1_pairs, unseen
+from ncjax.nc.second import Frame, Look, Tilt, frame, look, merge, nc1_classes, nc1_pairs, tilt, unseen
 from ncjax.nc.stats import ClassStats, empty, observe, usable
 from ncjax.nc.trust import errors, floors, resolution
 
 __all__ = [
-    "ClassStats", "Frame", "Look", "Ranks", "Report", "cdnv", "cdnv_pairs", "class_separation", "collect", "empty",
+    "ClassStats", "Frame", "Look", "Ranks", "Report", "Tilt", "cdnv", "cdnv_pairs", "class_separation", "collect", "empty",
     "equiangularity", "equinorm", "errors", "floors", "frame", "look", "look_at", "measure", "merge", "nc1",
     "nc1_classes", "nc1_cut", "nc1_pairs", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan", "nc4", "nc5",
-    "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution", "subspace_angles", "trace_ratio",
-    "unseen", "usable",
+    "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution", "subspace_angles", "tilt",
+    "trace_ratio", "unseen", "usable",
 ]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ncjax.nc import metrics, trust
 from ncjax.nc import second as looks
 from ncjax.nc.geometry import Geometry, double, geometry, geometry_of, refit
+from ncjax.nc.inputs import Classifier, check, check_classifier, check_finite, to_jax
 from ncjax.nc.ranks import numerical_rank, ranks_of
 from ncjax.nc.reports import TRUSTED, Report
 from ncjax.nc.second import Look
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
-from ncjax.types import Array, UserError
+from ncjax.types import Array
 
-Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
 CACHE_BYTES = 1 << 22  # features looked at together on a CPU: what stays in its second-level cache
 DEVICE_ROWS = 1 << 16  # and on an accelerator
+TILT_ROWS = 3072  # examples that the interval's smallest part is estimated from
 
 
 def _chunk_rows(features: Array) -> int:
@@ -60,8 +63,9 @@ def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labe
     return looks.look(seen, frame, features, labels, decisions=decisions)
 
 
-_geometry = jax.jit(geometry_of, static_argnames="weighting")
+_geometry_jit = jax.jit(geometry_of, static_argnames="weighting")
 _frame = jax.jit(looks.frame_of)
+_tilt = jax.jit(looks.tilt)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -71,6 +75,25 @@ def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassSta
     count = by_class(jnp.ones(labels.shape, dtype), labels, num_classes)
     mean = by_class(features.astype(dtype), labels, num_classes) / jnp.maximum(count, 1)[:, None]
     return ClassStats(count, mean, jnp.zeros_like(mean), jnp.zeros_like(count), None)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    importlib.import_module("scipy.linalg")  # whose BLAS jaxlib calls: a controller knows only what is loaded
+    return ThreadpoolController()
+
+
+def _alone(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a compiled function whose work is a small eigenproblem, with one BLAS thread.
+
+    More would not help it, and they spin for a while after: a third of the time of the products that follow.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        return jax.block_until_ready(function(*args, **kwargs))
+
+
+def _geometry(stats: ClassStats, weighting: str) -> Geometry:
+    return _alone(_geometry_jit, stats, weighting)
 
 
 def _rounded(g: Geometry, stats: ClassStats) -> bool:
@@ -90,7 +113,8 @@ def _rounded(g: Geometry, stats: ClassStats) -> bool:
 @functools.partial(jax.jit, static_argnames=("weighting", "spectrum"))
 @double
 def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[ClassStats, Look] | None,
-            classifier: Classifier | None, outside: Array | None, *, weighting: str, spectrum: bool) -> dict[str, Array]:
+            classifier: Classifier | None, outside: Array | None, tilt: looks.Tilt | None, *, weighting: str,
+            spectrum: bool) -> dict[str, Array]:
     g = refit(g, stats)
     out = {name: getattr(metrics, f"{name}_of")(g) for name in (
         "trace_ratio", "nc2", "equinorm", "equiangularity", "class_separation")}
@@ -117,7 +141,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         seen = other._replace(keep=other.keep * (about[1].count >= 1))
         out["nc1_about"] = jnp.sum(about[1].q) * about[1].unit / jnp.maximum(jnp.sum(about[1].count), 1)
         out["cdnv_about"] = jnp.nanmean(metrics.cdnv_pairs_of(seen, spread))
-    floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look)
+    floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look, tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
         # Weighted by sample, the gradients are others.
@@ -142,6 +166,7 @@ def report(
     weighting: str = "class",
     spectrum: bool = False,
     decided: bool = True,
+    tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
 ) -> Report:
     """Every metric that what is given allows; the others are NaN.
@@ -157,15 +182,17 @@ def report(
       weighting: "class" or "sample", see `nc1`; that of the frames.
       spectrum: also ranks and VCI, from the scatter, D^3 operations.
       decided: whether the looks were made with `decisions`.
+      tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
 
     Raises:
       UserError: the classifier's shape does not fit.
     """
     if classifier is not None:
-        classifier = _check_classifier(classifier, *stats.anchor.shape)
+        classifier = check_classifier(classifier, *stats.anchor.shape)
     g = _geometry(stats, weighting) if known is None else known
-    found = _values(g, stats, look, about, classifier, outside, weighting=weighting, spectrum=spectrum)
+    found = _alone(_values, g, stats, look, about, classifier, outside, tilt, weighting=weighting,
+                   spectrum=spectrum)
     found = {name: np.asarray(x, np.float64) for name, x in found.items()}
     last = look if about is None else about[1]
     if last is not None and decided:
@@ -192,62 +219,6 @@ def _assemble(found: dict[str, Any], counts: np.ndarray, dim: int, weighting: st
                   dim=dim, weighting=weighting)
 
 
-def _to_jax(x: Any) -> Array:
-    """A NumPy, JAX or DLPack-capable (torch, TensorFlow) array without a copy where that is possible."""
-    if not isinstance(x, np.ndarray | jax.Array) and hasattr(x, "__dlpack__"):
-        x = x.detach() if hasattr(x, "detach") else x
-        return jax.dlpack.from_dlpack(x.contiguous() if hasattr(x, "contiguous") else x)
-    return jnp.asarray(x)
-
-
-def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Classifier:
-    try:
-        weight, bias = (_to_jax(x) for x in classifier)
-    except (TypeError, ValueError):
-        raise UserError("classifier must be a pair of number arrays (weight [K, D], bias [K])") from None
-    if weight.shape != (num_classes, dim) or bias.shape != (num_classes,):
-        raise UserError(f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], got "
-                        f"{list(weight.shape)} and {list(bias.shape)}")
-    return tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (weight, bias))
-
-
-def _check(features: Any, labels: Any, num_classes: int | None) -> tuple[Array, Array, int]:
-    for name, x in (("features", features), ("labels", labels)):
-        if isinstance(x, np.ndarray) and x.dtype.hasobject:
-            raise UserError(f"{name} are an object array; give numbers (are the rows of different lengths?)")
-    try:
-        features = _to_jax(features)
-    except (TypeError, ValueError) as e:
-        raise UserError(f"features cannot be read as an array: {str(e).splitlines()[0]}") from None
-    labels = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)
-    if features.ndim != 2 or labels.ndim != 1:
-        raise UserError(f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}")
-    if len(labels) != len(features):
-        raise UserError(f"{len(features)} features but {len(labels)} labels: expected one label a row")
-    if not features.size:
-        raise UserError(f"features are empty: {list(features.shape)}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"labels must be integers, got {labels.dtype}")
-    if not jnp.issubdtype(features.dtype, jnp.floating):
-        features = features.astype(jnp.float32)
-    low, high = int(labels.min()), int(labels.max())
-    classes = high + 1 if num_classes is None else num_classes
-    if low < 0 or high >= classes:
-        raise UserError(f"labels run from {low} to {high}, outside [0, {classes})")
-    if np.sum(np.bincount(labels, minlength=classes) >= 2) < 2:
-        raise UserError("collapse is between classes: expected two or more with two examples each")
-    return features, jnp.asarray(labels.astype(np.int32)), classes
-
-
-def _check_finite(look: Look, features: Array, labels: Array) -> None:
-    if not np.isfinite(np.asarray(look.rho)).all():
-        bad = ~np.asarray(jnp.all(jnp.isfinite(features), axis=1))
-        classes = np.unique(np.asarray(labels)[bad]).tolist()
-        if not bad.any():
-            raise UserError("the squared features overflow float32: divide them by a constant first")
-        raise UserError(f"{bad.sum()} examples have NaN or infinite features (classes {classes})")
-
-
 def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:
     """Class statistics of features [N, D] with integer labels [N]: `observe`, over parts that fit the cache.
 
@@ -258,7 +229,7 @@ def collect(features: Array, labels: Array, *, num_classes: int | None = None, s
     Raises:
       UserError: as for `measure`.
     """
-    features, labels, classes = _check(features, labels, num_classes)
+    features, labels, classes = check(features, labels, num_classes)
     start = empty(classes, features.shape[1], jnp.promote_types(features.dtype, jnp.float32), scatter=scatter)
     return _collect(start, features, labels, rows=_chunk_rows(features))
 
@@ -266,9 +237,9 @@ def collect(features: Array, labels: Array, *, num_classes: int | None = None, s
 def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Classifier | None = None,
             weighting: str = "class", decisions: bool = True, known: Geometry | None = None) -> Look:
     """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache."""
-    features, labels = _to_jax(features), jnp.asarray(np.asarray(labels).astype(np.int32))
+    features, labels = to_jax(features), jnp.asarray(np.asarray(labels).astype(np.int32))
     if classifier is not None:
-        classifier = _check_classifier(classifier, *stats.anchor.shape)
+        classifier = check_classifier(classifier, *stats.anchor.shape)
     frame = _frame(_geometry(stats, weighting) if known is None else known, stats, classifier)
     return _look(frame, features, labels, rows=_chunk_rows(features), decisions=decisions)
 
@@ -303,15 +274,15 @@ def measure(
       UserError: shapes disagree, labels are no integers in [0, K), fewer than two classes have two examples, or
         features are NaN or infinite (the line says how many, and in which classes).
     """
-    features, labels, classes = _check(features, labels, num_classes)
+    features, labels, classes = check(features, labels, num_classes)
     if classifier is not None:
-        classifier = _check_classifier(classifier, classes, features.shape[1])
+        classifier = check_classifier(classifier, classes, features.shape[1])
     seen = functools.partial(look_at, features=features, labels=labels, classifier=classifier, weighting=weighting,
                              decisions=decisions)
     stats = _means_at_once(features, labels, classes)
     known = _geometry(stats, weighting)
     look = seen(stats, known=known)
-    _check_finite(look, features, labels)
+    check_finite(look, features, labels)
     stats = stats._replace(spread=look.rho)
     # Means summed in one go are rounded; where that may show, sum again about an example of each class.
     if spectrum or _rounded(known, stats):
@@ -319,8 +290,11 @@ def measure(
         known = _geometry(stats, weighting)
         look = seen(stats, known=known)
     about = None if centres is None else (centres, seen(centres))
+    sample = np.arange(0, len(features), max(1, len(features) // TILT_ROWS))
+    few = stats.scatter is None and known.values.shape[0] <= looks.FULL_UP_TO
+    tilt = _tilt(_frame(known, stats, None), features[sample], labels[sample]) if few else None
     found = report(stats, classifier=classifier, look=look, about=about, outside=None if outside is None else
-                   _to_jax(outside), weighting=weighting, spectrum=spectrum, decided=decisions, known=known)
+                   to_jax(outside), weighting=weighting, spectrum=spectrum, decided=decisions, tilt=tilt, known=known)
     if spectrum:
         object.__setattr__(found, "numerical_rank", numerical_rank(features, labels))
     return found

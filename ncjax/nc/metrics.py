@@ -145,7 +145,7 @@ def equiangularity_of(g: Geometry) -> Array:
     """`equiangularity` where the geometry is known."""
     pair = pairs(g)
     deviation = jnp.where(pair, jnp.abs(_cosines(g) + 1 / jnp.maximum(g.k - 1, 1)), 0)
-    return undefined_unless(g.k >= 2, jnp.sum(deviation) / jnp.maximum(jnp.sum(pair), 1))
+    return undefined_unless(g.k >= 2, jnp.sum(deviation) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1))
 
 
 @double
@@ -220,7 +220,7 @@ def subspace_angles_of(g: Geometry, weight: Array) -> Array:
     weight = keep * (weight - jnp.sum(keep * weight, axis=0, keepdims=True) / jnp.maximum(g.k, 1))
     directions = g.basis.shape[1]
     other = jnp.linalg.svd(weight, full_matrices=False)[2][:directions].T  # [D, R]
-    basis = g.basis * g.used[None, :]
+    basis = jnp.where(g.used[None, :], g.basis, 0)
     cosine = jnp.linalg.svd(matmul(basis.T, other), compute_uv=False)
     # Small angles from their sine: the cosine of 1e-6 is 1 to float64's last digits but three.
     outside = jnp.linalg.svd(other - matmul(basis, matmul(basis.T, other)), compute_uv=False)[::-1]

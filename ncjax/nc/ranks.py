@@ -45,7 +45,7 @@ def vci_of(g: Geometry, stats: ClassStats) -> Array:
     keep = values > values[-1] * values.shape[0] * float(jnp.finfo(jnp.float32).eps)  # the scatter is float32
     image = matmul(vectors.T, matmul(between, vectors))
     trace = jnp.sum(jnp.where(keep, jnp.diagonal(image) / jnp.where(keep, values, 1), 0))
-    rank = jnp.sum(g.used)
+    rank = jnp.sum(g.used.astype(g.k.dtype))
     return undefined_unless(rank > 0, 1 - trace / jnp.maximum(rank, 1))
 
 

@@ -52,6 +52,13 @@ class Look(NamedTuple):
     correct: Array  # [K] examples the classifier decides rightly
 
 
+class Tilt(NamedTuple):
+    """With V the span of the class means and C = (I - V V^T) Sigma_W V [D, R]."""
+
+    outside: Array  # [R, R] C^T Sigma_W C
+    both: Array  # [R, R] C^T C
+
+
 def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, weighting: str = "class") -> Frame:
     """The frame of these class means.
 
@@ -98,9 +105,9 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
         and 2 N D K with a classifier.
     """
     num_classes, dtype = frame.keep.shape[0], frame.anchor.dtype
-    features, mask = clean(features, labels, mask, dtype)
+    features, labels, mask = clean(features, labels, mask, dtype)
     mask = mask * frame.keep[labels]
-    residual = ((features - frame.anchor[labels]) - frame.shift[labels]) * mask[:, None]  # [N, D]
+    residual = _residual(frame, features, labels) * mask[:, None]  # [N, D]
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rank = frame.place.shape[1]
     p = matmul(residual, frame.directions if decisions else frame.directions[:, :rank])  # [N, R (+ K)]
@@ -116,13 +123,37 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
             toward = sums(jnp.square(jnp.take_along_axis(t, labels[:, None], axis=1) - t))
         score = t + frame.between[labels] - 0.5 * jnp.diagonal(frame.between)[None, :]
         nearest = jnp.argmax(jnp.where(frame.keep[None, :] > 0, score, -jnp.inf), axis=1).astype(labels.dtype)
-        columns.append(mask * (nearest == labels))
+        columns.append(jnp.where(nearest == labels, mask, 0))
         if frame.logits is not None:
             logits = logits + frame.logits[labels]
-            columns += [mask * _decides(logits, nearest), mask * _decides(logits, labels)]
+            columns += [jnp.where(_decides(logits, choice), mask, 0) for choice in (nearest, labels)]
     columns += [jnp.zeros_like(mask)] * (8 - len(columns))
     found = sums(jnp.stack(columns, axis=1)).T  # [8, K]
     return merge(seen, Look(frame.unit, *found[:5], spread, toward, *found[5:]))
+
+
+def _residual(frame: Frame, features: Array, labels: Array) -> Array:
+    return (features - frame.anchor[labels]) - frame.shift[labels]
+
+
+def tilt(frame: Frame, features: Array, labels: Array) -> Tilt:
+    """What NC1 sees of Sigma_W outside the span of the class means, as that span tilts with them.
+
+    Estimated without bias from three disjoint thirds of the examples given, of which a few thousand, of all classes in
+    turn, are enough for an interval.
+    """
+    basis = frame.directions[:, : frame.place.shape[1]]
+    third = features.shape[0] // 3
+    residual = _residual(frame, features.astype(frame.anchor.dtype), labels) * frame.keep[labels][:, None]
+    a, b, c = (residual[i : 3 * third : 3] for i in range(3))
+
+    def image(r: Array) -> Array:  # [D, R]
+        found = matmul(r.T, matmul(r, basis)) / third
+        return found - matmul(basis, matmul(basis.T, found))
+
+    one, two = image(a), image(b)
+    outside, both = matmul(matmul(c, one).T, matmul(c, two)) / third, matmul(one.T, two)
+    return Tilt((outside + outside.T) / 2, (both + both.T) / 2)
 
 
 def _decides(logits: Array, choice: Array) -> Array:

@@ -65,10 +65,10 @@ def by_class(values: Array, labels: Array, num_classes: int) -> Array:
     return jax.lax.platform_dependent(values, labels, cpu=scatter_add, default=one_hot)
 
 
-def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Features as `dtype` and the mask [N], masked rows zero: they may hold anything, NaN included."""
+def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
+    """Features as `dtype`, masked rows zero (they may hold anything, NaN included), labels int32, and the mask [N]."""
     mask = jnp.ones(labels.shape, dtype) if mask is None else (mask > 0).astype(dtype)
-    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), mask
+    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), jnp.asarray(labels).astype(jnp.int32), mask
 
 
 def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | None = None) -> ClassStats:
@@ -81,7 +81,7 @@ def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | Non
       mask: [N], 0 for rows to ignore.
     """
     num_classes = stats.count.shape[0]
-    features, mask = clean(features, labels, mask, stats.anchor.dtype)
+    features, labels, mask = clean(features, labels, mask, stats.anchor.dtype)
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
     first = jax.ops.segment_min(jnp.where(mask > 0, rows, labels.shape[0] - 1), labels, num_classes)

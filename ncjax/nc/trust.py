@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
-from ncjax.nc.second import Look
+from ncjax.nc.second import Look, Tilt
 from ncjax.nc.stats import ClassStats, matmul
 from ncjax.types import Array
 
@@ -51,7 +51,7 @@ def floors_of(g: Geometry) -> Floors:
     pair = pairs(g)
     both = rate[:, None] + rate[None, :]
     ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
-    cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair), 1) * dim / jnp.maximum(dim - 2, 1)
+    cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
     return Floors(nc1, undefined_unless((g.k >= 2) & (dim > 2), cdnv), undefined_unless(freedom > 2, trace))
 
 
@@ -69,7 +69,7 @@ def floors(stats: ClassStats) -> Floors:
     return floors_of(geometry(stats))
 
 
-def errors_of(g: Geometry, stats: ClassStats, look: Look | None) -> Errors:
+def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
     """`errors` where the geometry is known."""
     within = projected(stats, g)
     if within is None and look is not None:
@@ -88,23 +88,26 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None) -> Errors:
         q = jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
         rho = jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
 
-    def moved(slope: Array) -> Array:  # variance that the means' own errors bring, given a gradient [K, R]
-        return jnp.sum(g.keep * relative * jnp.sum(matmul(slope, within) * slope, axis=1) / n)
+    def moved(slope: Array, within: Array = within, other: Array | None = None) -> Array:
+        """Variance (covariance, given two) that the means' errors bring, from gradients [K, R]."""
+        return jnp.sum(g.keep * relative * jnp.sum(matmul(slope, within) * (slope if other is None else other), axis=1) / n)
 
     lever = place * inv[None, :]
-    nc1 = jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1)) + moved(-2 * matmul(lever, within) * inv[None, :])
-    if stats.scatter is not None:  # the span tilts, and sees other parts of Sigma_W
+    if stats.scatter is not None:
         image = matmul(stats.scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
         image = image - matmul(g.basis, matmul(g.basis.T, image))
-        tilt = matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1)
-        slope = 2 * lever * inv[None, :]
-        nc1 = nc1 + jnp.sum(g.keep * relative * jnp.sum(matmul(slope, tilt) * slope, axis=1) / n)
+        tilt = Tilt(matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1), matmul(image.T, image))
+    inside, outside = -2 * matmul(lever, within) * inv[None, :], 2 * lever * inv[None, :]
+    nc1 = moved(inside)
+    if tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
+        nc1 = jnp.maximum(nc1 + 2 * moved(inside, tilt.both, outside) + moved(outside, tilt.outside), 0)
+    nc1 = nc1 + jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1))
     between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
     trace = jnp.sum(g.n * rho) / jnp.square(jnp.maximum(g.total, 1) * between) + moved(
         2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * place)
     pair = pairs(g)
     apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
-    count = jnp.maximum(jnp.sum(pair), 1)
+    count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
     pull = (variance[:, None] + variance[None, :]) * jnp.square(apart)
     slope = 2 / count * (matmul(pull, place) - jnp.sum(pull, axis=1, keepdims=True) * place)
     cdnv = jnp.sum(g.keep * jnp.square(jnp.sum(apart, axis=1) / count) * rho / n) + moved(slope)
@@ -112,15 +115,16 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None) -> Errors:
 
 
 @double
-def errors(stats: ClassStats, look: Look | None = None) -> Errors:
+def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None) -> Errors:
     """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
 
     The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
     within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
     of the mean). Without a look the first part is that of Gaussian features, from the scatter. Taken as zero: the third
-    moments that would link the two parts. Efron & Tibshirani (1993), ch. 22.
+    moments that would link the two parts and, with neither scatter nor `ncjax.nc.tilt`, the part of NC1's error that
+    comes from the span of the means tilting in features of uneven variance. Efron & Tibshirani (1993), ch. 22.
     """
-    return errors_of(geometry(stats), stats, look)
+    return errors_of(geometry(stats), stats, look, tilt)
 
 
 def interval(value: float, error: float) -> tuple[float, float]:

@@ -1,0 +1,109 @@
+"""Do the floors and the 95 % intervals of `ncjax.nc` hold? A simulation.
+
+    python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 10 minutes on 2 cores
+
+In each setting the K class means are drawn once and then stay; every draw takes n examples of each class about them. The
+interval of a draw should cover the mean of the metric over draws (estimated from other, independent draws) in 95 % of them.
+Floors: without signal, the mean of value / floor over draws should be 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ncjax import nc
+from ncjax.nc.reports import TRUSTED
+
+SETTINGS = {  # name: (n, K, D, norm of the class means, shape of the noise)
+    "collapsed": (50, 10, 64, 30.0, "gauss"),
+    "collapsed, wide": (50, 10, 512, 60.0, "gauss"),
+    "moderate": (100, 10, 64, 8.0, "gauss"),
+    "moderate, few": (20, 10, 128, 20.0, "gauss"),
+    "many classes": (20, 40, 64, 8.0, "gauss"),
+    "two classes": (200, 2, 32, 4.0, "gauss"),
+    "more classes than features": (30, 40, 16, 8.0, "gauss"),
+    "uneven directions": (100, 10, 64, 8.0, "spectrum"),
+    "uneven classes": (100, 10, 64, 8.0, "classes"),
+    "heavy tails": (200, 10, 64, 8.0, "tails"),
+    "rectified": (100, 10, 64, 8.0, "relu"),
+    "weak signal": (100, 10, 64, 1.0, "gauss"),
+    "no signal": (50, 10, 256, 0.0, "gauss"),
+}
+
+
+def draw(rng: np.random.Generator, means: np.ndarray, n: int, shape: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features [K n, D] float32 and labels."""
+    count, dim = means.shape
+    labels = np.repeat(np.arange(count), n)
+    noise = rng.standard_t(6, size=(count * n, dim)) if shape == "tails" else rng.normal(size=(count * n, dim))
+    if shape == "spectrum":
+        noise *= np.arange(1, dim + 1) ** -0.5 * 2
+    if shape == "classes":
+        noise *= np.linspace(0.5, 2, count)[labels][:, None]
+    features = means[labels] + noise
+    return (np.maximum(features, 0) if shape == "relu" else features).astype(np.float32), labels
+
+
+def simulate(name: str, draws: int, seed: int) -> dict[str, object]:
+    """Coverage of the intervals, with and without a second look, and mean value over floor, for one setting."""
+    n, count, dim, norm, shape = SETTINGS[name]
+    rng = np.random.default_rng([seed, list(SETTINGS).index(name)])
+    means = rng.normal(size=(count, dim))
+    means *= norm / np.linalg.norm(means, axis=1, keepdims=True)
+    looked, streamed, truth = [], [], []
+    for i in range(2 * draws):
+        features, labels = draw(rng, means, n, shape)
+        report = nc.measure(features, labels, decisions=False)
+        values = [getattr(report, metric) for metric in TRUSTED]
+        if i % 2:
+            truth.append(values)
+            continue
+        looked.append((values, [report.interval[m] for m in TRUSTED], [report.over_floor[m] for m in TRUSTED]))
+        plain = nc.report(nc.collect(features, labels))
+        streamed.append([plain.interval[m] for m in TRUSTED])
+    truth = np.mean(truth + [values for values, _, _ in looked], axis=0)
+    out: dict[str, object] = {"n": n, "classes": count, "dim": dim, "norm": norm, "noise": shape, "draws": draws}
+    for j, metric in enumerate(TRUSTED):
+        inside = [low <= truth[j] <= high for _, intervals, _ in looked for low, high in [intervals[j]]]
+        plain = [low <= truth[j] <= high for intervals in streamed for low, high in [intervals[j]]]
+        out[metric] = {"mean": float(truth[j]), "sd": float(np.std([v[j] for v, _, _ in looked])),
+                       "coverage": float(np.mean(inside)), "coverage_from_statistics": float(np.mean(plain)),
+                       "over_floor": float(np.mean([over[j] for _, _, over in looked]))}
+    return out
+
+
+def main() -> None:
+    """Prints a row a setting; writes JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    print(f"{'setting':<28}{'n':>5}{'K':>4}{'D':>5}   coverage % of NC1, CDNV, trace ratio (from statistics alone)   "
+          "mean over floor")
+    rows = {}
+    for name in args.settings:
+        row = rows[name] = simulate(name, args.draws, args.seed)
+        cover = "  ".join(f"{100 * row[m]['coverage']:5.1f} ({100 * row[m]['coverage_from_statistics']:5.1f})"
+                          for m in TRUSTED)
+        floor = "  ".join(f"{row[m]['over_floor']:.3g}" for m in TRUSTED)
+        print(f"{name:<28}{row['n']:>5}{row['classes']:>4}{row['dim']:>5}   {cover}   {floor}", flush=True)
+    if args.out:
+        here = Path(__file__).parent
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        record = {"command": "python bench/nc_coverage.py", "draws": args.draws, "seed": args.seed,
+                  "commit": commit.stdout.strip() or None, "jax": jax.__version__, "machine": platform.machine(),
+                  "rows": rows}
+        Path(args.out).write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
