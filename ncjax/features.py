@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -90,19 +89,21 @@ def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = Non
              classifier: tuple[Array, Array] | None = None) -> dict[str, nc.Report]:
     """A report for every layer whose statistics were kept; NC3 and NC4 where the classifier reads.
 
+    Where features were kept too, a second look at them gives intervals, per-class values and decisions.
+
     Args:
       seen: the split to describe; the readout's features must have been kept for NC4.
-      centres: the training split's pass, whose class means NC4 uses.
+      centres: the training split's pass, whose class means NC4 uses, and about which other splits are measured too.
       readout, classifier: the layer that the classifier (weight [K, D], bias [K]) reads, if one is to take part.
     """
     out = {}
     for name, stats in seen.stats.items():
-        second_look = {"features": seen.features[name], "labels": seen.labels} if name in seen.features else {}
-        out[name] = nc.report(stats, classifier=classifier if name == readout else None, centres=centres.stats[name],
-                              **second_look)
+        own = classifier if name == readout else None
+        look = about = None
+        if name in seen.features:
+            pair = (seen.features[name], seen.labels)
+            look = nc.look_at(stats, *pair, classifier=own)
+            if centres is not seen:
+                about = (centres.stats[name], nc.look_at(centres.stats[name], *pair, classifier=own))
+        out[name] = nc.report(stats, classifier=own, look=look, about=about)
     return out
-
-
-def finite(report: nc.Report) -> dict[str, float]:
-    """The metrics of a report that are defined, by name."""
-    return {k: float(v) for k, v in report._asdict().items() if isinstance(v, float) and math.isfinite(v)}

@@ -64,14 +64,15 @@ def describe(run: Run, *, init: str, which: str, model: str | None, data: str, o
     own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None
     run.forget_rows()
+    reports = {split: features.collapse(seen[split], seen["train"], readout=network.readout, classifier=classifier)
+               for split in ("train", "test")}
     found: dict[str, Any] = {}
     for layer in network.layers:
         entry = found[layer] = {"dim": seen["train"].features[layer].shape[1]}
         for split in ("train", "test"):
-            one = seen[split]._replace(stats={layer: seen[split].stats[layer]})
-            report = features.collapse(one, seen["train"], readout=network.readout, classifier=classifier)[layer]
+            report = reports[split][layer]
             entry[split] = report.to_dict()
-            run.rows(0, split, layer, features.finite(report))
+            run.rows(0, split, layer, report.scalars())
         if probes:
             pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
             fitted = probe.fit(pairs["train"], pairs.get("val"), len(dataset.class_names))

@@ -35,7 +35,8 @@ class Tracker:
         self.run, self.model, self.epochs, self.every = run, model, epochs, every
         self.sources = {name: source(split, dataset, mesh, batch_size=batch_size)
                         for name, split in dataset.splits.items()}
-        self.measured = features.make_pass(model, loss, dims, mesh, stats=model.layers, keep=[model.readout])
+        self.measured = features.make_pass(model, loss, dims, mesh, stats=model.layers,
+                                           keep=list(dict.fromkeys((model.penultimate, model.readout))))
         self.plain = features.make_pass(model, loss, dims, mesh)
 
     def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
@@ -49,7 +50,7 @@ class Tracker:
                 centres = seen if centres is None else centres
                 reports = features.collapse(seen, centres, readout=self.model.readout,
                                             classifier=classifier_arrays(variables["params"]))
-                found[split].update({layer: features.finite(report) for layer, report in reports.items()})
+                found[split].update({layer: report.scalars() for layer, report in reports.items()})
         return found
 
     def write(self, epoch: int, found: Summary, prefix: str = "") -> None:

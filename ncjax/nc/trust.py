@@ -6,6 +6,7 @@ another sample *of the same size* would give, not the number at infinite n. NC1,
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -128,11 +129,11 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
 
 
 def interval(value: float, error: float) -> tuple[float, float]:
-    """95 % interval of a positive metric, symmetric in its logarithm."""
-    if not (value > 0 and error >= 0):
-        return float("nan"), float("nan")
-    factor = float(jnp.exp(jnp.minimum(NORMAL_975 * error / value, 50.0)))
-    return value / factor, value * factor
+    """95 % interval of a positive metric, symmetric in its logarithm; NaN where it would span a factor over 10^6."""
+    width = NORMAL_975 * error / value if value > 0 else math.nan
+    if not 0 <= width < math.log(1e3):
+        return math.nan, math.nan
+    return value * math.exp(-width), value * math.exp(width)
 
 
 def resolution_of(g: Geometry, stats: ClassStats) -> Array:

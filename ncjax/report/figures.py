@@ -74,8 +74,27 @@ def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
+def _band(axis: Any, run: Finished, split: str, layer: str, metric: str, colour: str) -> None:
+    """Shades the 95 % interval of a metric over epochs, where its rows have one."""
+    (epochs, low), (others, high) = (series(run, split, layer, f"{metric}_{end}") for end in ("low", "high"))
+    if epochs and epochs == others:
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def _with_error_bars(axis: Any, at: Sequence[int], entries: Sequence[dict[str, Any]], colour: str, style: str, *,
+                     label: str | None = None) -> None:
+    """NC1 over layers with 95 % intervals; what lies near its floor is grey."""
+    values = [e["nc1"] if e["nc1"] is not None else np.nan for e in entries]
+    axis.plot(at, values, style, color=colour, lw=0.9, label=label)
+    for x, value, entry in zip(at, values, entries, strict=True):
+        low, high = entry.get("interval", {}).get("nc1") or (None, None)
+        bars = None if low is None else [[value - low], [high - value]]
+        grey = "near_floor" in entry.get("flags", ())
+        axis.errorbar(x, value, bars, fmt="o", ms=3, color="#aaaaaa" if grey else colour, capsize=2, lw=0.9)
+
+
 def over_epochs(runs: Sequence[Finished]) -> Drawn:
-    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run."""
+    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run; 95 % bands."""
     panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(panels), 3)
@@ -84,6 +103,7 @@ def over_epochs(runs: Sequence[Finished]) -> Drawn:
                 where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
                 layer = "output" if metric == "accuracy" else run.results[where]
                 for split, style in (("train", "-"), ("test", "--")):
+                    _band(axis, run, split, layer, metric, colour)
                     axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
             axis.set(title=NAMES[metric], xlabel="epoch")
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
@@ -113,7 +133,7 @@ def layers_over_epochs(runs: Sequence[Finished]) -> Drawn:
 
 
 def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
-    """NC1 (train solid, test dashed) and, where probes were fitted, their test accuracy, over the layers."""
+    """NC1 over the layers (train solid, test dashed, 95 % intervals) and, where probes were fitted, their test accuracy."""
     probes = all("probe" in e for run in runs for e in run.results["layers"].values())
     with mpl.rc_context(STYLE):
         figure, axes = _grid(2 if probes else 1, 2, 3.4)
@@ -121,8 +141,8 @@ def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
         for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
             layers = run.results["layers"]
             at = [longest.index(layer) for layer in layers]
-            axes[0].plot(at, [e["train"]["nc1"] for e in layers.values()], "o-", color=colour, ms=3, label=run.name)
-            axes[0].plot(at, [e["test"]["nc1"] for e in layers.values()], "--", color=colour, lw=0.9)
+            for split, style, label in (("train", "-", run.name), ("test", "--", None)):
+                _with_error_bars(axes[0], at, [e[split] for e in layers.values()], colour, style, label=label)
             if probes:
                 axes[1].plot(at, [100 * e["probe"]["test"] for e in layers.values()], "o-", color=colour, ms=3)
         axes[0].set(title="NC1 by layer (test dashed)")

@@ -13,7 +13,10 @@ import jinja2
 
 from ncjax.report import figures
 from ncjax.report.collect import Finished, collect
-from ncjax.report.tables import Cell, Table, number, percent, save, text, to_latex, whole, wilson
+from ncjax.report.tables import Cell, Table, number, percent, save, text, to_latex, trusted, whole, wilson
+
+TRUST = ("Intervals of NC1 and CDNV: other draws of as many examples of the same classes. Grey: at least half of what "
+         "labels without signal would give.")
 
 
 class Section(NamedTuple):
@@ -42,12 +45,15 @@ def _pretraining(runs: Sequence[Finished]) -> Section:
             count = r["data"][split]["size"]
             rows.append([text(f"{run.name}, {split}"),
                          percent(found["output"]["accuracy"], _row(run, epoch, split, "output", "accuracy"), count),
-                         *(cell(m, r["penultimate"]) for m in ("nc1", "nc1_over_floor", "nc2", "cdnv")),
+                         *(trusted(found.get(r["penultimate"], {}), m, _row(run, epoch, split, r["penultimate"], m))
+                           for m in ("nc1", "cdnv")),
+                         *(cell(m, r["penultimate"]) for m in ("nc1_over_floor", "nc2")),
                          *(cell(m, r["readout"]) for m in ("nc2_w", "nc3", "nc4"))])
-    columns = ["run, split", "accuracy % [95 %]", "NC1", "NC1 / floor", "NC2", "CDNV", "NC2 of W", "NC3", "NC4"]
+    columns = ["run, split", "accuracy % [95 %]", "NC1 [95 %]", "CDNV [95 %]", "NC1 / floor", "NC2", "NC2 of W", "NC3",
+               "NC4"]
     table = Table("pretraining", "The last epoch. NC1, NC2 and CDNV at the penultimate layer; NC2 of W, NC3 and NC4 where "
                   "the classifier reads (behind the projection head, if there is one). NC4 uses the training set's class "
-                  "means for both splits.", columns, rows)
+                  "means for both splits. " + TRUST, columns, rows)
     drawn = [("Collapse and accuracy over epochs, train solid, test dashed; epoch 0 is the random initialisation.",
               figures.over_epochs(runs)),
              ("NC1 on the training set, every layer. \"projection\" is the output of the projection head.",
@@ -71,18 +77,21 @@ def _layers(runs: Sequence[Finished]) -> list[Section]:
 
                 probe = entry.get("probe", {})
                 rows.append([text(f"{run.name}, {layer}"), whole(entry["dim"]),
-                             number(entry["train"]["nc1"], source("train", "nc1")),
+                             trusted(entry["train"], "nc1", source("train", "nc1")),
                              number(entry["train"]["nc1_over_floor"], source("train", "nc1_over_floor")),
-                             number(entry["test"]["nc1"], source("test", "nc1")),
-                             number(entry["train"]["cdnv"], source("train", "cdnv")),
+                             trusted(entry["test"], "nc1", source("test", "nc1")),
+                             number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
+                             trusted(entry["train"], "cdnv", source("train", "cdnv")),
                              percent(probe.get("train"), source("train", "probe_accuracy")),
-                             percent(probe.get("test"), source("test", "probe_accuracy"), count)])
-        columns = ["run, layer", "D", "NC1 train", "NC1 / floor", "NC1 test", "CDNV train", "probe train %",
-                   "probe test % [95 %]"]
+                             percent(probe.get("test"), source("test", "probe_accuracy"), count),
+                             text(", ".join(entry["train"].get("flags", [])) or "–")])
+        columns = ["run, layer", "D", "NC1 train [95 %]", "NC1 / floor", "NC1 test [95 %]", "NC1 test about train",
+                   "CDNV train [95 %]", "probe train %", "probe test % [95 %]", "flags, train"]
         sizes = ", ".join(f"{k} {v['size']}" for k, v in here[0].results["data"].items())
         stem = "layers_" + "".join(c if c.isalnum() else "_" for c in data.split("/")[-1])
         table = Table(stem, f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
-                      "regularisation chosen on validation.", columns, rows)
+                      "regularisation chosen on validation. \"About train\": test features about the training "
+                      "set's class means. " + TRUST, columns, rows)
         drawn = [("Collapse beside what a linear probe reads, layer by layer.", figures.by_layer(here, stem))]
         drawn += [(f"{run.name}: how the nearest class mean errs, and how the class means lie.", figures.confusion(run))
                   for run in here[:1] if "class_means" in run.results]

@@ -6,7 +6,9 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ncjax.nc.trust import NEAR_FLOOR
 
 
 class Cell(NamedTuple):
@@ -15,6 +17,7 @@ class Cell(NamedTuple):
     value: str | float | int | None
     text: str
     source: str = ""  # file and row, shown when the pointer rests on the number
+    faint: bool = False  # greyed: too near what labels without signal would give
 
 
 class Table(NamedTuple):
@@ -36,6 +39,17 @@ def number(value: float | None, source: str = "", digits: int = 3) -> Cell:
     if value is None or not math.isfinite(value):
         return Cell(None, "–", source)
     return Cell(value, f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.{digits - 1}e}", source)
+
+
+def trusted(found: dict[str, Any], metric: str, source: str = "") -> Cell:
+    """A metric of a layer, {name: value} or a `Report.to_dict()`, with its 95 % interval; greyed near its floor."""
+    cell = number(found.get(metric), source)
+    if cell.value is None:
+        return cell
+    low, high = found.get("interval", {}).get(metric) or (found.get(f"{metric}_low"), found.get(f"{metric}_high"))
+    over = found.get("over_floor", {}).get(metric, found.get(f"{metric}_over_floor"))
+    between = "" if low is None else f" [{number(low).text}, {number(high).text}]"
+    return cell._replace(text=cell.text + between, faint=over is not None and over > NEAR_FLOOR)
 
 
 def whole(value: float | None, source: str = "") -> Cell:
