@@ -36,7 +36,7 @@ def run(devices):
     kernel = state.variables["params"]["head"]["linear"]["kernel"]
     return {"losses": losses, "accuracy": seen.accuracy, "head": np.ravel(kernel).tolist(),
             "statistics": np.ravel(state.variables["batch_stats"]["layer3.0"]["bn1"]["mean"]).tolist(),
-            "collapse": [float(nc.trace_ratio(s)) for s in seen.stats.values()]}
+            "collapse": [float(f(s)) for s in seen.stats.values() for f in (nc.nc1, nc.cdnv, nc.trace_ratio)]}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""`python -m ncjax.nc features.npz`: the collapse of features in a file, as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+
+import numpy as np
+
+from ncjax.nc.measure import collect, measure
+from ncjax.types import UserError
+
+KEYS = ("X", "y", "W", "b", "X_test", "y_test", "X_out")
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as e:
+        raise UserError(f"{path} is no readable .npz file of number arrays ({str(e).splitlines()[0]})") from None
+    if not {"X", "y"} <= arrays.keys():
+        raise UserError(f"{path} holds {', '.join(arrays) or 'nothing'}; expected X [N, D] and y [N] (and maybe W [K, D], "
+                        "b [K], X_test, y_test, X_out)")
+    if ("X_test" in arrays) != ("y_test" in arrays):
+        raise UserError(f"{path} holds one of X_test and y_test; expected both or neither")
+    if "b" in arrays and "W" not in arrays:
+        raise UserError(f"{path} holds b without W")
+    return arrays
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line for input that cannot be measured."""
+    parser = argparse.ArgumentParser(prog="python -m ncjax.nc", description="Measure the collapse of features in a file.")
+    parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
+    parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")
+    parser.add_argument("--spectrum", action="store_true", help="also ranks, RankMe and VCI")
+    parser.add_argument("--json", action="store_true", help="print JSON, with per-class and per-pair values")
+    args = parser.parse_args(argv)
+    try:
+        arrays = _read(args.file)
+        classifier = None
+        if "W" in arrays:
+            classifier = (arrays["W"], arrays.get("b", np.zeros(len(arrays["W"]), np.float32)))
+        options = {"classifier": classifier, "weighting": args.weighting, "spectrum": args.spectrum,
+                   "outside": arrays.get("X_out"), "num_classes": None if classifier is None else len(arrays["W"])}
+        reports = {"train": measure(arrays["X"], arrays["y"], **options)}
+        if "X_test" in arrays:
+            classes = len(reports["train"].counts)
+            reports["test"] = measure(arrays["X_test"], arrays["y_test"], **{**options, "num_classes": classes},
+                                      centres=collect(arrays["X"], arrays["y"], num_classes=classes))
+    except UserError as e:
+        print(f"ncjax.nc: {e}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps({name: report.to_dict(arrays=True) for name, report in reports.items()}))
+    else:
+        print("\n\n".join(f"{name}: {report}" if len(reports) > 1 else str(report) for name, report in reports.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
