@@ -186,8 +186,10 @@ def test_exact_simplex_is_zero_and_antipodal_pairs_are_not():
     assert "rank_deficient" in report.flags
 
 
-def test_coinciding_means_have_no_nc1():
-    constant = np.full((20, 6), 0.3, np.float32)
+@pytest.mark.parametrize("row", [np.full(6, 0.3), np.random.default_rng(0).normal(size=6)], ids=["same", "token"])
+def test_coinciding_means_have_no_nc1(row):
+    constant = np.tile(row, (20, 1)).astype(np.float32)
+    assert np.isnan(nc.report(nc.collect(constant, np.repeat(np.arange(4), 5))).nc1)
     assert np.isnan(nc.measure(constant, np.repeat(np.arange(4), 5)).nc1)
 
 

@@ -7,6 +7,7 @@ default is. The K x K Gram matrix of class means squares their condition number,
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Geometry(NamedTuple):
     cut: Array  # [] what a singular value (the root of `values`) must exceed
     total: Array  # [] N, examples of usable classes
     spread: Array  # [K] sum_i ||h - mu_k||^2, zero for classes left out
+    norm: Array  # [] the largest ||mu_k||
 
 
 def double(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,16 +83,18 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
         values, basis = jnp.linalg.eigh(matmul(rows.T, rows))
         values, basis = values[::-1][:directions], basis[:, ::-1][:, :directions]
     start = jnp.zeros((), means.dtype)
-    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread), stats)
+    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread,
+                          jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
 
 
 def refit(g: Geometry, stats: ClassStats) -> Geometry:
     """The geometry for the same class means and another spread: it decides what counts as rank."""
     keep, k, total, count = g.keep, g.k, g.total, g.keep.shape[0]
-    # Two limits: float64's in a Gram matrix, and the float32 sums behind a class mean, whose terms are residuals.
+    # Three limits: float64's in a Gram matrix and in the means, and that of the float32 residuals a class mean sums.
     within = jnp.sum(keep * stats.spread) / jnp.maximum(total, 1)
-    rounding = 4 * float(jnp.finfo(jnp.float32).eps) * jnp.sqrt(within)
-    cut = jnp.maximum(jnp.sqrt(jnp.maximum(g.values[0], 0) * 64 * count * float(jnp.finfo(jnp.float64).eps)), rounding)
+    eps = float(jnp.finfo(jnp.float64).eps)
+    rounding = 4 * float(jnp.finfo(jnp.float32).eps) * jnp.sqrt(within) + 64 * eps * math.sqrt(count) * g.norm
+    cut = jnp.maximum(jnp.sqrt(jnp.maximum(g.values[0], 0) * 64 * count * eps), rounding)
     inside = jnp.arange(g.values.shape[0]).astype(k.dtype) < k - 1
     return g._replace(used=inside & (g.values > jnp.square(cut)), cut=cut, spread=keep * stats.spread)
 

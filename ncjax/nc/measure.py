@@ -103,8 +103,7 @@ def _rounded(g: Geometry, stats: ClassStats) -> bool:
     squared distances, and e / (sqrt(D) s) to the relative error of NC1, s the smallest singular value of the means.
     """
     n, spread, values = (np.asarray(x, np.float64) for x in (g.n, stats.spread, g.values))
-    norm = np.max(np.linalg.norm(np.asarray(stats.anchor), axis=1))
-    error = np.finfo(np.float32).eps * np.sqrt(n.max()) / 3 * norm
+    error = np.finfo(np.float32).eps * np.sqrt(n.max()) / 3 * float(g.norm)
     within = np.sqrt(spread.sum() / max(n.sum(), 1))
     smallest = np.sqrt(max(values[: int(g.k) - 1].min(initial=np.inf), 0) * stats.anchor.shape[1])
     return not (error < 1e-3 * within and error < 1e-6 * smallest)
@@ -146,7 +145,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         out[f"floor.{name}"] = getattr(floors, name)
         # Weighted by sample, the gradients are others.
         out[f"error.{name}"] = getattr(errors, name) if weighting == "class" else jnp.full((), jnp.nan)
-    return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g, stats)}
+    return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g)}
 
 
 def _decisions(look: Look, *, classified: bool) -> dict[str, float]:

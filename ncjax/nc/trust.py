@@ -136,10 +136,9 @@ def interval(value: float, error: float) -> tuple[float, float]:
     return value * math.exp(-width), value * math.exp(width)
 
 
-def resolution_of(g: Geometry, stats: ClassStats) -> Array:
+def resolution_of(g: Geometry) -> Array:
     """`resolution` where the geometry is known."""
-    mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
-    rounding = float(jnp.finfo(jnp.float32).eps) * jnp.max(jnp.linalg.norm(mean, axis=1))
+    rounding = float(jnp.finfo(jnp.float32).eps) * g.norm
     within = jnp.sqrt(jnp.sum(g.spread) / jnp.maximum(g.total, 1))
     smallest = jnp.sqrt(jnp.min(jnp.where(g.used, g.values, jnp.inf)))
     return jnp.minimum(within, smallest) / jnp.where(rounding > 0, rounding, 1)
@@ -151,7 +150,7 @@ def resolution(stats: ClassStats) -> Array:
 
     What is smaller than the rounding of the features themselves cannot be in them.
     """
-    return resolution_of(geometry(stats), stats)
+    return resolution_of(geometry(stats))
 
 
 def flags(*, over_floor: list[float], rank: int, full_rank: int, counts: list[int], resolution: float) -> tuple[str, ...]:
