@@ -474,6 +474,20 @@ def test_labels_beyond_the_classes_are_refused():
         nc.measure(*sample(), num_classes=3)
 
 
+def test_what_does_not_fit_together_is_refused():
+    h, y = sample()
+    with pytest.raises(UserError, match=r"expected features \[N, 12\]"):
+        nc.measure(h[:, :5], y, centres=nc.collect(h, y))
+    with pytest.raises(UserError, match=r"outside the statistics' \[0, 3\)"):
+        nc.look_at(nc.collect(*sample(k=3)), h, y)
+    with pytest.raises(UserError, match=r"outside: expected features \[M, 12\]"):
+        nc.measure(h, y, outside=np.ones((4, 5)))
+    with pytest.raises(UserError, match="renumber the labels"):
+        nc.measure(h, np.where(y == 2, 10**9, y))
+    with pytest.raises(UserError, match="complex"):
+        nc.measure(h.astype(complex), y)
+
+
 def test_a_classifier_of_the_wrong_shape_is_refused():
     h, y = sample()
     with pytest.raises(UserError, match=r"expected weight \[5, 12\]"):

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncjax.nc.second import Look
+from ncjax.nc.stats import ClassStats
 from ncjax.types import Array, UserError
 
 Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
+MANY = 10_000  # classes that are taken for a mistake if examples are fewer than a tenth of them
 
 
 def to_jax(x: Any) -> Array:
@@ -52,6 +54,8 @@ def check(features: Any, labels: Any, num_classes: int | None) -> tuple[Array, A
         raise UserError(f"features are empty: {list(features.shape)}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels must be integers, got {labels.dtype}")
+    if jnp.issubdtype(features.dtype, jnp.complexfloating):
+        raise UserError("features are complex; give real numbers")
     wide = features.dtype == jnp.float64 and not jax.config.jax_enable_x64
     if wide or not jnp.issubdtype(features.dtype, jnp.floating):
         features = features.astype(jnp.float32)
@@ -59,9 +63,29 @@ def check(features: Any, labels: Any, num_classes: int | None) -> tuple[Array, A
     classes = high + 1 if num_classes is None else num_classes
     if low < 0 or high >= classes:
         raise UserError(f"labels run from {low} to {high}, outside [0, {classes})")
+    if classes > max(MANY, 10 * len(labels)):
+        raise UserError(f"{classes} classes for {len(labels)} examples: renumber the labels 0, 1, 2, ...")
     if np.sum(np.bincount(labels, minlength=classes) >= 2) < 2:
         raise UserError("collapse is between classes: expected two or more with two examples each")
     return features, jnp.asarray(labels.astype(np.int32)), classes
+
+
+def check_fit(stats: ClassStats, features: Array, labels: np.ndarray) -> None:
+    """Raises where features [N, D] with labels [N] cannot be looked at from these statistics."""
+    count, dim = stats.anchor.shape
+    if features.ndim != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
+        raise UserError(f"expected features [N, {dim}] and labels [N] as in the statistics, got {list(features.shape)} and "
+                        f"{list(labels.shape)}")
+    if labels.size and (labels.min() < 0 or labels.max() >= count):
+        raise UserError(f"labels run from {labels.min()} to {labels.max()}, outside the statistics' [0, {count})")
+
+
+def check_outside(outside: Any, dim: int) -> Array:
+    """Out-of-distribution features [M, D] or their mean [D] as a JAX array."""
+    outside = to_jax(outside)
+    if outside.ndim not in (1, 2) or outside.shape[-1] != dim:
+        raise UserError(f"outside: expected features [M, {dim}] or their mean [{dim}], got {list(outside.shape)}")
+    return outside.astype(jnp.float32)
 
 
 def check_finite(look: Look, features: Array, labels: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from typing import Any
@@ -13,50 +14,27 @@ from threadpoolctl import ThreadpoolController
 
 from ncjax.nc import metrics, trust
 from ncjax.nc import second as looks
+from ncjax.nc.chunks import fold, rows_together
 from ncjax.nc.geometry import Geometry, double, geometry, geometry_of, refit
-from ncjax.nc.inputs import Classifier, check, check_classifier, check_finite, to_jax
+from ncjax.nc.inputs import Classifier, check, check_classifier, check_finite, check_fit, check_outside, to_jax
 from ncjax.nc.ranks import numerical_rank, ranks_of
 from ncjax.nc.reports import TRUSTED, Report
 from ncjax.nc.second import Look
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
 from ncjax.types import Array
 
-CACHE_BYTES = 1 << 22  # features looked at together on a CPU: what stays in its second-level cache
-DEVICE_ROWS = 1 << 16  # and on an accelerator
 TILT_ROWS = 3072  # examples that the interval's smallest part is estimated from
-
-
-def _chunk_rows(features: Array) -> int:
-    """Rows of features [N, D] to look at together: all of them where they are sharded over devices."""
-    if len(features.sharding.device_set) > 1:
-        return features.shape[0]
-    cached = max(256, CACHE_BYTES // (4 * features.shape[1]))
-    return min(features.shape[0], cached if jax.default_backend() == "cpu" else DEVICE_ROWS)
-
-
-def _in_chunks(step: Any, start: Any, features: Array, labels: Array, rows: int) -> Any:
-    """Folds `step(carry, features, labels)` over chunks of rows."""
-    whole = features.shape[0] // rows
-
-    def body(carry: Any, i: Array) -> tuple[Any, None]:
-        part = (jax.lax.dynamic_slice_in_dim(x, i * rows, rows) for x in (features, labels))
-        return step(carry, *part), None
-
-    carry = jax.lax.scan(body, start, jnp.arange(whole))[0] if whole > 1 else step(
-        start, features[:rows], labels[:rows])
-    rest = whole * rows
-    return step(carry, features[rest:], labels[rest:]) if rest < features.shape[0] else carry
 
 
 @functools.partial(jax.jit, static_argnames="rows")
 def _collect(start: ClassStats, features: Array, labels: Array, *, rows: int) -> ClassStats:
-    return _in_chunks(observe, start, features, labels, rows)
+    return fold(observe, start, features, labels, rows)
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "decisions"))
 def _look(frame: looks.Frame, features: Array, labels: Array, *, rows: int, decisions: bool) -> Look:
     step = functools.partial(_step, frame, decisions)
-    return _in_chunks(step, looks.unseen(frame), features, labels, rows)
+    return fold(step, looks.unseen(frame), features, labels, rows)
 
 
 def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labels: Array) -> Look:
@@ -189,6 +167,8 @@ def report(
     """
     if classifier is not None:
         classifier = check_classifier(classifier, *stats.anchor.shape)
+    if outside is not None:
+        outside = check_outside(outside, stats.anchor.shape[1])
     g = _geometry(stats, weighting) if known is None else known
     found = _alone(_values, g, stats, look, about, classifier, outside, tilt, weighting=weighting,
                    spectrum=spectrum)
@@ -230,17 +210,23 @@ def collect(features: Array, labels: Array, *, num_classes: int | None = None, s
     """
     features, labels, classes = check(features, labels, num_classes)
     start = empty(classes, features.shape[1], jnp.promote_types(features.dtype, jnp.float32), scatter=scatter)
-    return _collect(start, features, labels, rows=_chunk_rows(features))
+    return _collect(start, features, labels, rows=rows_together(features))
 
 
 def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Classifier | None = None,
             weighting: str = "class", decisions: bool = True, known: Geometry | None = None) -> Look:
-    """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache."""
-    features, labels = to_jax(features), jnp.asarray(np.asarray(labels).astype(np.int32))
+    """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache.
+
+    Raises:
+      UserError: width or labels are not those of `stats`.
+    """
+    features, labels = to_jax(features), np.asarray(labels)
+    check_fit(stats, features, labels)
+    labels = jnp.asarray(labels.astype(np.int32))
     if classifier is not None:
         classifier = check_classifier(classifier, *stats.anchor.shape)
     frame = _frame(_geometry(stats, weighting) if known is None else known, stats, classifier)
-    return _look(frame, features, labels, rows=_chunk_rows(features), decisions=decisions)
+    return _look(frame, features, labels, rows=rows_together(features), decisions=decisions)
 
 
 def measure(
@@ -292,8 +278,6 @@ def measure(
     sample = np.arange(0, len(features), max(1, len(features) // TILT_ROWS))
     few = stats.scatter is None and known.values.shape[0] <= looks.FULL_UP_TO
     tilt = _tilt(_frame(known, stats, None), features[sample], labels[sample]) if few else None
-    found = report(stats, classifier=classifier, look=look, about=about, outside=None if outside is None else
-                   to_jax(outside), weighting=weighting, spectrum=spectrum, decided=decisions, tilt=tilt, known=known)
-    if spectrum:
-        object.__setattr__(found, "numerical_rank", numerical_rank(features, labels))
-    return found
+    found = report(stats, classifier=classifier, look=look, about=about, outside=outside, weighting=weighting,
+                   spectrum=spectrum, decided=decisions, tilt=tilt, known=known)
+    return dataclasses.replace(found, numerical_rank=numerical_rank(features, labels)) if spectrum else found
