@@ -125,7 +125,8 @@ def test_devices_do_not_change_the_numbers(tmp_path):
     assert set(found) == {"1", "2", "8"}
     for count in ("2", "8"):
         for key, value in found["1"].items():
-            np.testing.assert_allclose(found[count][key], value, rtol=1e-6, atol=1e-7, err_msg=f"{key} on {count} devices")
+            rtol = 1e-5 if key == "collapse" else 1e-6  # class statistics are float32 sums
+            np.testing.assert_allclose(found[count][key], value, rtol=rtol, atol=1e-7, err_msg=f"{key} on {count} devices")
 
 
 def test_a_damaged_checkpoint_is_one_line(whole, tmp_path, capsys):
