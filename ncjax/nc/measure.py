@@ -23,7 +23,7 @@ from ncjax.nc.second import Look
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
 from ncjax.types import Array
 
-TILT_ROWS = 3072  # examples that the interval's smallest part is estimated from
+TILT_ROWS = 1024  # examples that the interval's smallest part is estimated from
 
 
 @functools.partial(jax.jit, static_argnames="rows")
