@@ -244,6 +244,11 @@ def _peak_kb() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
 def show(row: dict[str, Any]) -> None:
     """Prints a row."""
     mark = "  (disturbed)" if row["others"] > 0.1 else ""
@@ -292,7 +297,7 @@ def main() -> int:
         git = ["git", "rev-parse", "--short=12", "HEAD"]
         commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
         record = {"command": "python bench/nc.py", "n": args.n, "repeats": args.repeats, "commit": commit or None,
-                  "machine": platform.machine(), "cpus": len(os.sched_getaffinity(0)),
+                  "machine": f"{platform.machine()}, {_cpu()}", "cpus": len(os.sched_getaffinity(0)),
                   "versions": {"jax": jax.__version__, "torch": torch.__version__, "numpy": np.__version__}, "rows": rows}
         Path(args.out).write_text(json.dumps(record, indent=1))
     return 0

@@ -217,6 +217,20 @@ def test_classifier_metrics_equal_their_definitions(rng):
     assert report.nc4 == pytest.approx(float(alone))
 
 
+def test_subspace_angles_know_small_angles_absent_classes_and_dependent_rows():
+    h, y = sample(k=6, d=40)
+    stats = nc.collect(h, y, num_classes=7)  # the last class is absent
+    weight = np.zeros((7, 40), np.float32)
+    weight[:6] = stats.mean[:6]
+    angles = np.asarray(nc.subspace_angles(stats, weight))
+    np.testing.assert_allclose(angles[:5], 0, atol=1e-6)  # float32 means: what was put in, rounded
+    assert np.isnan(angles[5:]).all()
+    report = nc.measure(h, y, num_classes=7, classifier=(weight, np.zeros(7, np.float32)))
+    assert report.angle < 1e-6
+    weight[5] = weight[4]  # a direction of the means that W no longer has
+    np.testing.assert_allclose(np.asarray(nc.subspace_angles(stats, weight))[:5], [0, 0, 0, 0, np.pi / 2], atol=1e-6)
+
+
 def test_nc4_reads_the_bias():
     h, y = sample(k=3, spread=0.1)
     means = np.stack([h[y == c].mean(0) for c in range(3)])

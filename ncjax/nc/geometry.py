@@ -73,18 +73,25 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     mean = jnp.where(keep[:, None] > 0, stats.anchor + stats.shift, 0)
     means = keep[:, None] * (mean - jnp.sum(share[:, None] * mean, axis=0, keepdims=True))
     rows = jnp.sqrt(k * share)[:, None] * means
+    values, basis = eigenvectors_of_rows(rows)
+    start = jnp.zeros((), means.dtype)
+    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread,
+                          jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
+
+
+def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array]:
+    """Of rows [K, D] that sum to zero: the largest R = min(K - 1, D) eigenvalues of A^T A, and its eigenvectors [D, R].
+
+    From the smaller of A A^T and A^T A. Where an eigenvalue is not positive, its vector is zero.
+    """
     count, dim = rows.shape
     directions = min(max(count - 1, 1), dim)
     if count <= dim:
         values, left = jnp.linalg.eigh(matmul(rows, rows.T))
         values, left = values[::-1][:directions], left[:, ::-1][:, :directions]
-        basis = matmul(rows.T, left) / jnp.sqrt(jnp.where(values > 0, values, jnp.inf))[None, :]
-    else:
-        values, basis = jnp.linalg.eigh(matmul(rows.T, rows))
-        values, basis = values[::-1][:directions], basis[:, ::-1][:, :directions]
-    start = jnp.zeros((), means.dtype)
-    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread,
-                          jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
+        return values, matmul(rows.T, left) / jnp.sqrt(jnp.where(values > 0, values, jnp.inf))[None, :]
+    values, basis = jnp.linalg.eigh(matmul(rows.T, rows))
+    return values[::-1][:directions], basis[:, ::-1][:, :directions]
 
 
 def refit(g: Geometry, stats: ClassStats) -> Geometry:

@@ -107,7 +107,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         out |= {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
                 "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight),
                 "angles": metrics.subspace_angles_of(g, weight)}
-        out["angle"] = out["angles"][-1]
+        out["angle"] = jnp.nanmax(out["angles"])
     if outside is not None:
         out["nc5"] = metrics.nc5_of(g, stats, outside)
     if spectrum:

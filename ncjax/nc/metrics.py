@@ -14,6 +14,7 @@ from ncjax.nc.geometry import (
     Geometry,
     distances,
     double,
+    eigenvectors_of_rows,
     geometry,
     inverse,
     pairs,
@@ -218,21 +219,22 @@ def subspace_angles_of(g: Geometry, weight: Array) -> Array:
     """`subspace_angles` where the geometry is known."""
     keep = g.keep[:, None]
     weight = keep * (weight - jnp.sum(keep * weight, axis=0, keepdims=True) / jnp.maximum(g.k, 1))
-    directions = g.basis.shape[1]
-    other = jnp.linalg.svd(weight, full_matrices=False)[2][:directions].T  # [D, R]
+    values, other = eigenvectors_of_rows(weight)  # [D, R]
+    spans = values > 64 * weight.shape[0] * float(jnp.finfo(values.dtype).eps) * values[0]
     basis = jnp.where(g.used[None, :], g.basis, 0)
-    cosine = jnp.linalg.svd(matmul(basis.T, other), compute_uv=False)
-    # Small angles from their sine: the cosine of 1e-6 is 1 to float64's last digits but three.
-    outside = jnp.linalg.svd(other - matmul(basis, matmul(basis.T, other)), compute_uv=False)[::-1]
-    return jnp.arctan2(jnp.sort(outside[:directions]), jnp.clip(cosine, 0, 1))
+    outside = jnp.where(spans[None, :], other - matmul(basis, matmul(basis.T, other)), 0)
+    defined = jnp.arange(len(values)).astype(g.k.dtype) < g.k - 1
+    square = jnp.linalg.eigvalsh(matmul(outside.T, outside) + jnp.diag(jnp.where(spans, 0.0, jnp.where(defined, 1.0, 2.0))))
+    return undefined_unless(square < 1.5, jnp.arcsin(jnp.sqrt(jnp.clip(square, 0, 1))))
 
 
 @double
 def subspace_angles(stats: ClassStats, weight: Array) -> Array:
     """[R] principal angles, in radians, smallest first, between the spans of the centred class means and of centred W.
 
-    R = min(K - 1, D). All zero when classifier and means span the same space; a direction outside the rank of the means
-    counts as a right angle. Bjorck & Golub (1973).
+    R = min(K - 1, D); with k usable classes, NaN beyond k - 1. All zero when classifier and means span the same space; a
+    direction outside the rank of the means or of W counts as a right angle. From the squared sines (Bjorck & Golub,
+    1973), right to about 1e-8.
     """
     return subspace_angles_of(geometry(stats), weight)
 
