@@ -1,8 +1,13 @@
-"""One pass over a split in evaluation mode: loss, accuracy, every layer's statistics, and the features asked for."""
+"""Passes over a split in evaluation mode: loss, accuracy, every layer's statistics, the features asked for; second looks.
+
+A layer's collapse needs K D numbers, and D^2 more where that is cheap. Where it is not (D > 4096), or where intervals are
+wanted for layers whose features are not kept, the split runs through the network again, and every layer is looked at in the
+directions of its class means: K D numbers still, whatever the number of images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +19,8 @@ from ncjax import mesh as meshes
 from ncjax import nc
 from ncjax.types import Array, Loss, Model, PyTree
 
+Looks = dict[str, tuple[nc.Look, ...]]
+_frame = jax.jit(nc.frame)
 
 class Evaluation(NamedTuple):
     """What one pass saw."""
@@ -32,16 +39,25 @@ def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[
     return {name: features[name].shape[-1] for name in model.layers}
 
 
+def _batches(source: Any) -> Iterator[Any]:
+    """Every batch of a split, in order."""
+    # The gather is compiled by itself: it depends on the split's size, the network does not.
+    fetch, key = jax.jit(source.fetch), jax.random.key(0)  # evaluation draws nothing
+    for item in source.items(np.arange(source.size)):
+        yield fetch(source.arrays, item, key)
+
+
 def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, stats: Sequence[str] = (),
-              keep: Sequence[str] = ()) -> Callable[[PyTree, Any], Evaluation]:
+              keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[[PyTree, Any], Evaluation]:
     """`(variables, source) -> Evaluation`. Compiled once per batch shape, whatever the split.
 
     Args:
       model, loss: what to run.
       dims: feature widths, from `widths`.
       mesh: devices.
-      stats: layers whose `ClassStats` are kept; memory K*D + D*D scalars each.
-      keep: layers whose features come back to the host; memory N*D float32 each.
+      stats: layers whose `ClassStats` are kept; memory 2 K D scalars each, and D D where they keep a scatter.
+      keep: layers whose features come back to the host; memory N D float32 each.
+      scatter: as for `nc.empty`.
     """
 
     def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
@@ -57,16 +73,12 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
     def run(variables: PyTree, source: Any) -> Evaluation:
-        # The gather is compiled by itself: it depends on the split's size, the network does not.
-        fetch = jax.jit(source.fetch)
         zero = np.zeros((), np.float32)
-        seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name]) for name in stats})
+        seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
         seen = meshes.place(seen, meshes.replicated(mesh))
         kept: dict[str, list[Array]] = {name: [] for name in keep}
         labels = []
-        key = jax.random.key(0)  # evaluation draws nothing
-        for item in source.items(np.arange(source.size)):
-            batch = fetch(source.arrays, item, key)
+        for batch in _batches(source):
             seen, features, label = observe(seen, variables, batch)
             labels.append(label)
             for name in keep:
@@ -85,25 +97,56 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
     return run
 
 
+def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[str, tuple[nc.Frame, ...]]], Looks]:
+    """`(variables, source, frames) -> looks`: the split once more, each layer looked at from each of its frames."""
+
+    def look(seen: Looks, variables: PyTree, frames: dict[str, tuple[nc.Frame, ...]], batch: Any) -> Looks:
+        features, _ = model.apply(variables, batch.image)
+        return {name: tuple(nc.look(x, frame, features[name], batch.label, batch.mask)
+                            for x, frame in zip(seen[name], frames[name], strict=True)) for name in frames}
+
+    look = meshes.compile_step(look, mesh, donate=(0,))
+
+    def run(variables: PyTree, source: Any, frames: dict[str, tuple[nc.Frame, ...]]) -> Looks:
+        frames = meshes.place(frames, meshes.replicated(mesh))
+        seen = {name: tuple(nc.unseen(frame) for frame in several) for name, several in frames.items()}
+        seen = meshes.place(seen, meshes.replicated(mesh))
+        for batch in _batches(source):
+            seen = look(seen, variables, frames, batch)
+        return seen
+
+    return run
+
+
+def _looks_at_kept(seen: Evaluation, name: str, classifier: tuple[Array, Array] | None,
+                   several: Sequence[nc.ClassStats]) -> tuple[nc.Look, ...]:
+    return tuple(nc.look_at(stats, seen.features[name], seen.labels, classifier=classifier) for stats in several)
+
+
 def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = None,
-             classifier: tuple[Array, Array] | None = None) -> dict[str, nc.Report]:
+             classifier: tuple[Array, Array] | None = None, everywhere: bool = False,
+             again: Callable[[dict[str, tuple[nc.Frame, ...]]], Looks] | None = None) -> dict[str, nc.Report]:
     """A report for every layer whose statistics were kept; NC3 and NC4 where the classifier reads.
 
-    Where features were kept too, a second look at them gives intervals, per-class values and decisions.
+    Where features were kept too, a second look at them gives intervals, per-class values and decisions. Where they were
+    not and the statistics keep no scatter, NC1 takes a second pass through the network.
 
     Args:
-      seen: the split to describe; the readout's features must have been kept for NC4.
+      seen: the split to describe; NC4 needs a second look at the readout.
       centres: the training split's pass, whose class means NC4 uses, and about which other splits are measured too.
       readout, classifier: the layer that the classifier (weight [K, D], bias [K]) reads, if one is to take part.
+      everywhere: a second pass for every layer whose features were not kept, not only for those that need it.
+      again: that second pass over the split, `make_second_pass` but for its frames.
     """
+    own = {name: classifier if name == readout else None for name in seen.stats}
+    means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
+    wanted = [name for name, stats in seen.stats.items()
+              if name not in seen.features and (everywhere or stats.scatter is None)]
+    frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
+    looks = again(frames) if wanted and again is not None else {}
     out = {}
     for name, stats in seen.stats.items():
-        own = classifier if name == readout else None
-        look = about = None
-        if name in seen.features:
-            pair = (seen.features[name], seen.labels)
-            look = nc.look_at(stats, *pair, classifier=own)
-            if centres is not seen:
-                about = (centres.stats[name], nc.look_at(centres.stats[name], *pair, classifier=own))
-        out[name] = nc.report(stats, classifier=own, look=look, about=about)
+        found = _looks_at_kept(seen, name, own[name], means[name]) if name in seen.features else looks.get(name, ())
+        about = (centres.stats[name], found[1]) if len(found) > 1 else None
+        out[name] = nc.report(stats, classifier=own[name], look=found[0] if found else None, about=about)
     return out

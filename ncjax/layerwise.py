@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,18 +18,39 @@ from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
 from ncjax.types import Model, PyTree
 
+KEEP_BYTES = 1 << 31
 CONFUSION_CLASSES = 100  # larger confusion matrices are not written
 
 
-def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *,
-            batch_size: int) -> dict[str, features.Evaluation]:
-    """One pass over every split, keeping all layers' features on the host (N * sum of widths float32)."""
+class Measured(NamedTuple):
+    """What `extract` saw, by split; reports, by split and layer, of train and test."""
+
+    seen: dict[str, features.Evaluation]
+    reports: dict[str, dict[str, nc.Report]]
+
+
+def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, batch_size: int, probes: bool,
+            classifier: tuple[Any, Any] | None, scatter: bool | None) -> Measured:
+    """Passes over every split: all layers measured.
+
+    All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
+    those of the last layers do, and every split runs through the network a second time.
+    """
     dims = features.widths(model, variables, dataset.image_shape)
     # The classifier's own width is that of its labels; a target with other classes is measured without it.
     sized = model._replace(num_classes=len(dataset.class_names))
-    run_pass = features.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=model.layers)
-    return {name: run_pass(variables, source(split, dataset, mesh, batch_size=batch_size))
-            for name, split in dataset.splits.items()}
+    size = 4 * sum(dims.values()) * sum(len(split.labels) for split in dataset.splits.values())
+    keep = model.layers if probes or size <= KEEP_BYTES else tuple({model.penultimate: None, model.readout: None})
+    first = features.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=keep, scatter=scatter)
+    second = features.make_second_pass(model, mesh)
+    seen, reports = {}, {}
+    for name, split in dataset.splits.items():  # train comes first
+        batches = source(split, dataset, mesh, batch_size=batch_size)
+        seen[name] = first(variables, batches)
+        if name in ("train", "test"):
+            reports[name] = features.collapse(seen[name], seen["train"], readout=model.readout, classifier=classifier,
+                                              everywhere=True, again=functools.partial(second, variables, batches))
+    return Measured(seen, reports)
 
 
 def class_means(train: features.Evaluation, test: features.Evaluation, layer: str) -> dict[str, Any]:
@@ -45,7 +67,7 @@ def class_means(train: features.Evaluation, test: features.Evaluation, layer: st
 
 
 def describe(run: Run, *, init: str, which: str, model: str | None, data: str, options: dict[str, Any],
-             batch_size: int, probes: bool) -> dict[str, Any]:
+             batch_size: int, probes: bool, scatter: bool | None) -> dict[str, Any]:
     """Measures train and test at every layer, writes rows of epoch 0, prints a table.
 
     The classifier takes part (NC3, NC4, accuracy) only if the data set's classes are the ones it was trained on.
@@ -56,19 +78,19 @@ def describe(run: Run, *, init: str, which: str, model: str | None, data: str, o
       data, options: the data set and options of `data.load`.
       batch_size: images a step.
       probes: fit a linear probe at every layer.
+      scatter: as for `nc.empty`.
     """
     card, network, variables = cards.load(init, which=which, model=model)
     dataset = load(data, **cards.like(card, options))
     run.announce(dataset)
-    seen = extract(network, variables, dataset, make(), batch_size=batch_size)
     own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None
+    seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
+                            classifier=classifier, scatter=scatter)
     run.forget_rows()
-    reports = {split: features.collapse(seen[split], seen["train"], readout=network.readout, classifier=classifier)
-               for split in ("train", "test")}
     found: dict[str, Any] = {}
     for layer in network.layers:
-        entry = found[layer] = {"dim": seen["train"].features[layer].shape[1]}
+        entry = found[layer] = {"dim": reports["train"][layer].dim}
         for split in ("train", "test"):
             report = reports[split][layer]
             entry[split] = report.to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -31,12 +32,14 @@ class Tracker:
     """Evaluates every split, writes rows, prints a line an epoch, and gives the value that chooses the best epoch."""
 
     def __init__(self, run: Run, model: Model, loss: Loss, dataset: Dataset, mesh: Mesh, *, batch_size: int,
-                 dims: dict[str, int], epochs: int, every: int):
+                 dims: dict[str, int], epochs: int, every: int, scatter: bool | None):
         self.run, self.model, self.epochs, self.every = run, model, epochs, every
         self.sources = {name: source(split, dataset, mesh, batch_size=batch_size)
                         for name, split in dataset.splits.items()}
         self.measured = features.make_pass(model, loss, dims, mesh, stats=model.layers,
-                                           keep=list(dict.fromkeys((model.penultimate, model.readout))))
+                                           keep=list(dict.fromkeys((model.penultimate, model.readout))),
+                                           scatter=scatter)
+        self.second = features.make_second_pass(model, mesh)
         self.plain = features.make_pass(model, loss, dims, mesh)
 
     def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
@@ -49,7 +52,8 @@ class Tracker:
             if measure:
                 centres = seen if centres is None else centres
                 reports = features.collapse(seen, centres, readout=self.model.readout,
-                                            classifier=classifier_arrays(variables["params"]))
+                                            classifier=classifier_arrays(variables["params"]),
+                                            again=functools.partial(self.second, variables, batches))
                 found[split].update({layer: report.scalars() for layer, report in reports.items()})
         return found
 
@@ -90,6 +94,7 @@ def fit(
     augment: str | None,
     seed: int,
     measure_every: int,
+    scatter: bool | None,
     optimizer: dict[str, Any],
 ) -> tuple[Trained, Tracker, checkpoint.Store]:
     """Trains the leaves of `mask`, resuming from the run's last checkpoint if there is one.
@@ -100,6 +105,7 @@ def fit(
       loss, augment: dotted names.
       epochs, batch_size, seed: length of the run, examples a step, seed of data order and augmentation.
       measure_every: epochs between measurements of collapse (the last epoch included); 0 for none.
+      scatter: as for `nc.empty`, at every layer.
       optimizer: keyword arguments of `optim.build`.
     """
     objective = resolve(loss)()
@@ -110,7 +116,7 @@ def fit(
     tx, lr_at = optim.build(mask, batches.steps, epochs, **optimizer)
     dims = features.widths(model, variables, dataset.image_shape)
     tracker = Tracker(run, model, objective, dataset, mesh, batch_size=batch_size, dims=dims, epochs=epochs,
-                      every=measure_every)
+                      every=measure_every, scatter=scatter)
     store = checkpoint.Store(run.workdir / "checkpoints")
     card.write(store.directory)
     state = train.init_state(variables, tx, mask, jax.random.key(seed), mesh)

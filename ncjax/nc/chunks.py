@@ -9,15 +9,15 @@ import jax.numpy as jnp
 
 from ncjax.types import Array
 
-CACHE_BYTES = 1 << 22  # features looked at together on a CPU: what stays in its second-level cache
+TOGETHER = 1 << 21  # numbers that a part holds on a CPU, features and one column a class: what stays in its caches
 DEVICE_ROWS = 1 << 16  # and on an accelerator
 
 
-def rows_together(features: Array) -> int:
+def rows_together(features: Array, num_classes: int) -> int:
     """Rows of features [N, D] to look at together: all of them where they are sharded over devices."""
     if len(features.sharding.device_set) > 1:
         return features.shape[0]
-    cached = max(256, CACHE_BYTES // (4 * features.shape[1]))
+    cached = max(256, TOGETHER // (features.shape[1] + num_classes))
     return min(features.shape[0], cached if jax.default_backend() == "cpu" else DEVICE_ROWS)
 
 

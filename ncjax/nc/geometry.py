@@ -26,9 +26,11 @@ class Geometry(NamedTuple):
     keep: Array  # [K] 1 for a usable class
     k: Array  # [] number of usable classes
     n: Array  # [K] examples, 0 for classes left out
+    weight: Array  # [K] k times the weight of each class in mu_G and Sigma_B: 1 for usable classes, or k n_k / N
     means: Array  # [K, D] mu_k - mu_G, zero for classes left out
     values: Array  # [R] k times the eigenvalues of Sigma_B, largest first
     basis: Array  # [D, R] their eigenvectors
+    place: Array  # [K, R] the centred means in that basis
     used: Array  # [R] directions inside the numerical rank
     cut: Array  # [] what a singular value (the root of `values`) must exceed
     total: Array  # [] N, examples of usable classes
@@ -72,15 +74,16 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     share = keep / jnp.maximum(k, 1) if weighting == "class" else n / jnp.maximum(total, 1)
     mean = jnp.where(keep[:, None] > 0, stats.anchor + stats.shift, 0)
     means = keep[:, None] * (mean - jnp.sum(share[:, None] * mean, axis=0, keepdims=True))
-    rows = jnp.sqrt(k * share)[:, None] * means
-    values, basis = eigenvectors_of_rows(rows)
+    scale = jnp.sqrt(k * share)[:, None]
+    values, basis, image = eigenvectors_of_rows(scale * means)
+    place = image / jnp.where(scale > 0, scale, 1)
     start = jnp.zeros((), means.dtype)
-    return refit(Geometry(keep, k, n, means, values, basis, values > 0, start, total, keep * stats.spread,
-                          jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
+    return refit(Geometry(keep, k, n, k * share, means, values, basis, place, values > 0, start, total,
+                          keep * stats.spread, jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
 
 
-def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array]:
-    """Of rows [K, D] that sum to zero: the largest R = min(K - 1, D) eigenvalues of A^T A, and its eigenvectors [D, R].
+def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array, Array]:
+    """Of rows A [K, D] that sum to zero: the largest R = min(K - 1, D) eigenvalues of A^T A, their vectors V [D, R], A V.
 
     From the smaller of A A^T and A^T A. Where an eigenvalue is not positive, its vector is zero.
     """
@@ -89,9 +92,11 @@ def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array]:
     if count <= dim:
         values, left = jnp.linalg.eigh(matmul(rows, rows.T))
         values, left = values[::-1][:directions], left[:, ::-1][:, :directions]
-        return values, matmul(rows.T, left) / jnp.sqrt(jnp.where(values > 0, values, jnp.inf))[None, :]
+        basis = matmul(rows.T, left) / jnp.sqrt(jnp.where(values > 0, values, jnp.inf))[None, :]
+        return values, basis, left * jnp.sqrt(jnp.maximum(values, 0))[None, :]
     values, basis = jnp.linalg.eigh(matmul(rows.T, rows))
-    return values[::-1][:directions], basis[:, ::-1][:, :directions]
+    values, basis = values[::-1][:directions], basis[:, ::-1][:, :directions]
+    return values, basis, matmul(rows, basis)
 
 
 def refit(g: Geometry, stats: ClassStats) -> Geometry:

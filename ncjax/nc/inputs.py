@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.nc.second import Look
 from ncjax.nc.stats import ClassStats
 from ncjax.types import Array, UserError
 
@@ -88,11 +87,11 @@ def check_outside(outside: Any, dim: int) -> Array:
     return outside.astype(jnp.float32)
 
 
-def check_finite(look: Look, features: Array, labels: Array) -> None:
-    """Raises where a look has met NaN or infinite features, and says in how many examples and which classes."""
-    if not np.isfinite(np.asarray(look.rho)).all():
-        bad = ~np.asarray(jnp.all(jnp.isfinite(features), axis=1))
-        classes = np.unique(np.asarray(labels)[bad]).tolist()
-        if not bad.any():
-            raise UserError("the squared features overflow float32: divide them by a constant first")
-        raise UserError(f"{bad.sum()} examples have NaN or infinite features (classes {classes})")
+def check_sound(stats: ClassStats) -> ClassStats:
+    """The statistics; raises where they have met NaN or infinite features, and says how many and in which classes."""
+    bad = np.asarray(stats.bad)
+    if bad.any():
+        raise UserError(f"{bad.sum():.0f} examples have NaN or infinite features (classes {np.flatnonzero(bad).tolist()})")
+    if not np.isfinite(stats.spread).all():
+        raise UserError("the squared features overflow float32: divide them by a constant first")
+    return stats

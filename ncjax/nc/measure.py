@@ -16,7 +16,7 @@ from ncjax.nc import metrics, trust
 from ncjax.nc import second as looks
 from ncjax.nc.chunks import fold, rows_together
 from ncjax.nc.geometry import Geometry, double, geometry, geometry_of, refit
-from ncjax.nc.inputs import Classifier, check, check_classifier, check_finite, check_fit, check_outside, to_jax
+from ncjax.nc.inputs import Classifier, check, check_classifier, check_fit, check_outside, check_sound, to_jax
 from ncjax.nc.ranks import numerical_rank, ranks_of
 from ncjax.nc.reports import TRUSTED, Report
 from ncjax.nc.second import Look
@@ -43,7 +43,11 @@ def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labe
 
 _geometry_jit = jax.jit(geometry_of, static_argnames="weighting")
 _frame = jax.jit(looks.frame_of)
-_tilt = jax.jit(looks.tilt)
+
+
+@jax.jit
+def _tilt(frame: looks.Frame, features: Array, labels: Array, sample: Array) -> looks.Tilt:
+    return looks.tilt(frame, features[sample], labels[sample])
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -52,7 +56,7 @@ def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassSta
     dtype = jnp.promote_types(features.dtype, jnp.float32)
     count = by_class(jnp.ones(labels.shape, dtype), labels, num_classes)
     mean = by_class(features.astype(dtype), labels, num_classes) / jnp.maximum(count, 1)[:, None]
-    return ClassStats(count, mean, jnp.zeros_like(mean), jnp.zeros_like(count), None)
+    return ClassStats(count, mean, jnp.zeros_like(mean), *(jnp.zeros_like(count) for _ in range(2)), None)
 
 
 @functools.cache
@@ -77,14 +81,15 @@ def _geometry(stats: ClassStats, weighting: str) -> Geometry:
 def _rounded(g: Geometry, stats: ClassStats) -> bool:
     """Whether the rounding of class means summed in float32, one example after another, may show in the metrics.
 
-    Such a sum of n terms is off by about eps sqrt(n) / 6 of itself in each coordinate. Means off by e as vectors add e^2 to
-    squared distances, and e / (sqrt(D) s) to the relative error of NC1, s the smallest singular value of the means.
+    It may where they are not finite. Such a sum of n terms is off by about eps sqrt(n) / 6 of itself in each coordinate.
+    Means off by e as vectors add e^2 to squared distances, and e / (sqrt(D) s) to the relative error of NC1, s the smallest
+    singular value of the means.
     """
     n, spread, values = (np.asarray(x, np.float64) for x in (g.n, stats.spread, g.values))
     error = np.finfo(np.float32).eps * np.sqrt(n.max()) / 3 * float(g.norm)
     within = np.sqrt(spread.sum() / max(n.sum(), 1))
     smallest = np.sqrt(max(values[: int(g.k) - 1].min(initial=np.inf), 0) * stats.anchor.shape[1])
-    return not (error < 1e-3 * within and error < 1e-6 * smallest)
+    return not (error < 1e-3 * within < np.inf and error < 1e-6 * smallest)
 
 
 @functools.partial(jax.jit, static_argnames=("weighting", "spectrum"))
@@ -105,8 +110,9 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
     if classifier is not None:
         weight = classifier[0]
         out |= {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
-                "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight),
-                "angles": metrics.subspace_angles_of(g, weight)}
+                "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight)}
+    if classifier is not None and (spectrum or g.values.shape[0] <= looks.FULL_UP_TO):
+        out["angles"] = metrics.subspace_angles_of(g, classifier[0])
         out["angle"] = jnp.nanmax(out["angles"])
     if outside is not None:
         out["nc5"] = metrics.nc5_of(g, stats, outside)
@@ -121,8 +127,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
     floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look, tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
-        # Weighted by sample, the gradients are others.
-        out[f"error.{name}"] = getattr(errors, name) if weighting == "class" else jnp.full((), jnp.nan)
+        out[f"error.{name}"] = getattr(errors, name)
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g)}
 
 
@@ -157,19 +162,19 @@ def report(
         Decisions (NC4, accuracies) then come from it.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
       weighting: "class" or "sample", see `nc1`; that of the frames.
-      spectrum: also ranks and VCI, from the scatter, D^3 operations.
+      spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
       decided: whether the looks were made with `decisions`.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
 
     Raises:
-      UserError: the classifier's shape does not fit.
+      UserError: the classifier's shape does not fit, or the features were NaN or infinite.
     """
     if classifier is not None:
         classifier = check_classifier(classifier, *stats.anchor.shape)
     if outside is not None:
         outside = check_outside(outside, stats.anchor.shape[1])
-    g = _geometry(stats, weighting) if known is None else known
+    g = _geometry(check_sound(stats), weighting) if known is None else known
     found = _alone(_values, g, stats, look, about, classifier, outside, tilt, weighting=weighting,
                    spectrum=spectrum)
     found = {name: np.asarray(x, np.float64) for name, x in found.items()}
@@ -210,11 +215,15 @@ def collect(features: Array, labels: Array, *, num_classes: int | None = None, s
     """
     features, labels, classes = check(features, labels, num_classes)
     start = empty(classes, features.shape[1], jnp.promote_types(features.dtype, jnp.float32), scatter=scatter)
-    return _collect(start, features, labels, rows=rows_together(features))
+    return check_sound(_collect(start, features, labels, rows=rows_together(features, classes)))
+
+
+def _look_from(frame: looks.Frame, features: Array, labels: Array, decisions: bool) -> Look:
+    return _look(frame, features, labels, rows=rows_together(features, frame.keep.shape[0]), decisions=decisions)
 
 
 def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Classifier | None = None,
-            weighting: str = "class", decisions: bool = True, known: Geometry | None = None) -> Look:
+            weighting: str = "class", decisions: bool = True) -> Look:
     """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache.
 
     Raises:
@@ -225,8 +234,8 @@ def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Cl
     labels = jnp.asarray(labels.astype(np.int32))
     if classifier is not None:
         classifier = check_classifier(classifier, *stats.anchor.shape)
-    frame = _frame(_geometry(stats, weighting) if known is None else known, stats, classifier)
-    return _look(frame, features, labels, rows=rows_together(features), decisions=decisions)
+    frame = _frame(_geometry(stats, weighting), stats, classifier)
+    return _look_from(frame, features, labels, decisions)
 
 
 def measure(
@@ -252,7 +261,8 @@ def measure(
         then measured too, and whose means decide in NC4.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
       weighting: "class" or "sample", see `nc1`.
-      spectrum: also ranks, RankMe and VCI: 2 N D^2 operations and per-class spectra in float64.
+      spectrum: also ranks, RankMe and VCI, 2 N D^2 operations and per-class spectra in float64; and the angles where
+        they are over 256.
       decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`).
 
     Raises:
@@ -262,22 +272,24 @@ def measure(
     features, labels, classes = check(features, labels, num_classes)
     if classifier is not None:
         classifier = check_classifier(classifier, classes, features.shape[1])
-    seen = functools.partial(look_at, features=features, labels=labels, classifier=classifier, weighting=weighting,
-                             decisions=decisions)
     stats = _means_at_once(features, labels, classes)
     known = _geometry(stats, weighting)
-    look = seen(stats, known=known)
-    check_finite(look, features, labels)
+    look = _look_from(_frame(known, stats, classifier)._replace(shift=None), features, labels, decisions)
     stats = stats._replace(spread=look.rho)
-    # Means summed in one go are rounded; where that may show, sum again about an example of each class.
+    # Means summed in one go are rounded; where that may show, sum again about an example of each class. That raises
+    # where features are not finite.
     if spectrum or _rounded(known, stats):
         stats = collect(features, labels, num_classes=classes, scatter=spectrum)
         known = _geometry(stats, weighting)
-        look = seen(stats, known=known)
-    about = None if centres is None else (centres, seen(centres))
-    sample = np.arange(0, len(features), max(1, len(features) // TILT_ROWS))
-    few = stats.scatter is None and known.values.shape[0] <= looks.FULL_UP_TO
-    tilt = _tilt(_frame(known, stats, None), features[sample], labels[sample]) if few else None
+        look = _look_from(_frame(known, stats, classifier), features, labels, decisions)
+    about = tilt = None
+    if centres is not None:
+        about = (centres, look_at(centres, features, labels, classifier=classifier, weighting=weighting,
+                                  decisions=decisions))
+    if stats.scatter is None and known.values.shape[0] <= looks.FULL_UP_TO:
+        # Drawn at random, always the same: labels may come in any order, a periodic one too.
+        sample = np.random.default_rng(0).choice(len(features), min(TILT_ROWS, len(features)), replace=False)
+        tilt = _tilt(_frame(known, stats, None), features, labels, sample)
     found = report(stats, classifier=classifier, look=look, about=about, outside=outside, weighting=weighting,
                    spectrum=spectrum, decided=decisions, tilt=tilt, known=known)
     return dataclasses.replace(found, numerical_rank=numerical_rank(features, labels)) if spectrum else found

@@ -219,7 +219,7 @@ def subspace_angles_of(g: Geometry, weight: Array) -> Array:
     """`subspace_angles` where the geometry is known."""
     keep = g.keep[:, None]
     weight = keep * (weight - jnp.sum(keep * weight, axis=0, keepdims=True) / jnp.maximum(g.k, 1))
-    values, other = eigenvectors_of_rows(weight)  # [D, R]
+    values, other, _ = eigenvectors_of_rows(weight)  # [R], [D, R]
     spans = values > 64 * weight.shape[0] * float(jnp.finfo(values.dtype).eps) * values[0]
     basis = jnp.where(g.used[None, :], g.basis, 0)
     outside = jnp.where(spans[None, :], other - matmul(basis, matmul(basis.T, other)), 0)

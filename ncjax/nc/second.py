@@ -27,12 +27,12 @@ class Frame(NamedTuple):
 
     keep: Array  # [K] 1 for a usable class
     anchor: Array  # [K, D] class means as anchor + shift
-    shift: Array  # [K, D]
+    shift: Array | None  # [K, D]; None for zero
     directions: Array  # [D, R] orthonormal directions of the class means; then, with a classifier, its rows: [D, R + K]
     inverse: Array  # [R] 1 / (unit s^2), zero outside the numerical rank
     unit: Array  # [] 1 / largest s^2: apart, so that `inverse` stays near 1 whatever the scale of the features
     place: Array  # [K, R] centred class means in the basis
-    between: Array  # [K, K] place place^T
+    between: Array | None  # [K, K] place place^T (none beyond 256 classes)
     logits: Array | None  # [K, K] classifier at each class mean
 
 
@@ -74,15 +74,14 @@ def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, w
 @double
 def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | None) -> Frame:
     """`frame` where the geometry is known."""
-    place = matmul(g.means, g.basis)
     logits, directions = None, g.basis
     if classifier is not None:
         mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
         logits = matmul(mean, classifier[0].T) + classifier[1][None, :]
         directions = jnp.concatenate([directions, classifier[0].T], axis=1)
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
-    return Frame(g.keep, stats.anchor, stats.shift, directions, inverse(g) * unit, 1 / unit, place,
-                 matmul(place, place.T), logits)
+    between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
+    return Frame(g.keep, stats.anchor, stats.shift, directions, inverse(g) * unit, 1 / unit, g.place, between, logits)
 
 
 def unseen(frame: Frame) -> Look:
@@ -118,22 +117,26 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
     columns = [mask, q, jnp.square(q), rho, jnp.square(rho)]
     toward = jnp.zeros_like(seen.toward)
     if decisions:
-        t = matmul(p, frame.place.T)  # [N, K] r . (mu_k - mu_G)
         if toward.size:
+            t = matmul(p, frame.place.T)  # [N, K] r . (mu_k - mu_G)
             toward = sums(jnp.square(jnp.take_along_axis(t, labels[:, None], axis=1) - t))
-        score = t + frame.between[labels] - 0.5 * jnp.diagonal(frame.between)[None, :]
-        nearest = jnp.argmax(jnp.where(frame.keep[None, :] > 0, score, -jnp.inf), axis=1).astype(labels.dtype)
+            score = t + frame.between[labels]
+        else:
+            score = matmul(p + frame.place[labels], frame.place.T)
+        half = jnp.where(frame.keep > 0, 0.5 * jnp.sum(jnp.square(frame.place), axis=1), jnp.inf)
+        nearest = _first_max(score - half[None, :])
         columns.append(jnp.where(nearest == labels, mask, 0))
         if frame.logits is not None:
-            logits = logits + frame.logits[labels]
-            columns += [jnp.where(_decides(logits, choice), mask, 0) for choice in (nearest, labels)]
+            decided = _first_max(logits + frame.logits[labels])
+            columns += [jnp.where(decided == choice, mask, 0) for choice in (nearest, labels)]
     columns += [jnp.zeros_like(mask)] * (8 - len(columns))
     found = sums(jnp.stack(columns, axis=1)).T  # [8, K]
     return merge(seen, Look(frame.unit, *found[:5], spread, toward, *found[5:]))
 
 
 def _residual(frame: Frame, features: Array, labels: Array) -> Array:
-    return (features - frame.anchor[labels]) - frame.shift[labels]
+    residual = features - frame.anchor[labels]
+    return residual if frame.shift is None else residual - frame.shift[labels]
 
 
 def tilt(frame: Frame, features: Array, labels: Array) -> Tilt:
@@ -147,23 +150,23 @@ def tilt(frame: Frame, features: Array, labels: Array) -> Tilt:
     residual = _residual(frame, features.astype(frame.anchor.dtype), labels) * frame.keep[labels][:, None]
     a, b, c = (residual[i : 3 * third : 3] for i in range(3))
 
-    def image(r: Array) -> Array:  # [D, R]
-        found = matmul(r.T, matmul(r, basis)) / third
-        return found - matmul(basis, matmul(basis.T, found))
+    def image(r: Array) -> Array:  # [R, D]
+        found = matmul(matmul(r, basis).T, r) / third
+        return found - matmul(matmul(found, basis), basis.T)
 
     one, two = image(a), image(b)
-    outside, both = matmul(matmul(c, one).T, matmul(c, two)) / third, matmul(one.T, two)
+    outside, both = matmul(matmul(one, c.T), matmul(c, two.T)) / third, matmul(one, two.T)
     return Tilt((outside + outside.T) / 2, (both + both.T) / 2)
 
 
-def _decides(logits: Array, choice: Array) -> Array:
-    """[N] whether argmax of logits [N, K] is `choice` [N]: the largest, and none before it as large.
+def _first_max(scores: Array) -> Array:
+    """[N] int32 argmax over scores [N, K], the first of equals; K where a row has none (NaN).
 
-    Plain maxima are several times as fast on a CPU as a reduction that carries the index along.
+    A maximum, then a minimum of indices: several times as fast on a CPU as a reduction that carries the index along.
     """
-    own = jnp.take_along_axis(logits, choice[:, None], axis=1)[:, 0]
-    before = jnp.arange(logits.shape[1], dtype=choice.dtype)[None, :] < choice[:, None]
-    return (own >= jnp.max(logits, axis=1)) & (own > jnp.max(jnp.where(before, logits, -jnp.inf), axis=1))
+    index = jnp.arange(scores.shape[1], dtype=jnp.int32)[None, :]
+    best = jnp.max(scores, axis=1, keepdims=True)
+    return jnp.min(jnp.where(scores == best, index, scores.shape[1]), axis=1)
 
 
 def merge(a: Seen, b: Seen) -> Seen:

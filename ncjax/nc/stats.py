@@ -28,6 +28,7 @@ class ClassStats(NamedTuple):
     anchor: Array  # [K, D] a point near each class (zero where count is 0)
     shift: Array  # [K, D] class mean mu_k less its anchor
     spread: Array  # [K] sum_i ||h_{k,i} - mu_k||^2
+    bad: Array  # [K] examples with NaN or infinite features: where there are any, the moments are NaN
     scatter: Array | None  # [D, D] sum_k sum_i (h_{k,i} - mu_k)(h_{k,i} - mu_k)^T over classes, if it is kept
 
     @property
@@ -43,12 +44,12 @@ def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter
       num_classes, dim: K and D.
       dtype: of the moments.
       scatter: whether to keep the D x D scatter, from which NC1 is read without a second look. It costs 2 D^2
-        operations an example and D^2 scalars. Default: up to D = 4096. Without it: 2 K + 2 K D scalars in all.
+        operations an example and D^2 scalars. Default: up to D = 4096. Without it: 3 K + 2 K D scalars in all.
     """
     zeros = functools.partial(jnp.zeros, dtype=dtype)
     scatter = dim <= SCATTER_UP_TO if scatter is None else scatter
     return ClassStats(zeros(num_classes), zeros((num_classes, dim)), zeros((num_classes, dim)), zeros(num_classes),
-                      zeros((dim, dim)) if scatter else None)
+                      zeros(num_classes), zeros((dim, dim)) if scatter else None)
 
 
 def by_class(values: Array, labels: Array, num_classes: int) -> Array:
@@ -87,14 +88,15 @@ def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | Non
     first = jax.ops.segment_min(jnp.where(mask > 0, rows, labels.shape[0] - 1), labels, num_classes)
     anchor = features[jnp.clip(first, 0, labels.shape[0] - 1)]  # [K, D] the first example of each class
     anchor = jnp.where(stats.count[:, None] > 0, stats.anchor, anchor)
-    count = sums(mask)
+    bad = jnp.where(jnp.all(jnp.isfinite(features), axis=1), 0, mask)
+    count, bad = sums(jnp.stack([mask, bad], axis=1)).T
     residual = (features - anchor[labels]) * mask[:, None]  # [N, D]
     shift = sums(residual) / jnp.maximum(count, 1)[:, None]
     residual = (residual - shift[labels]) * mask[:, None]
     spread = sums(jnp.sum(jnp.square(residual), axis=1))
     scatter = None if stats.scatter is None else matmul(residual.T, residual)
     seen = (count > 0)[:, None]
-    return merge(stats, ClassStats(count, jnp.where(seen, anchor, 0), jnp.where(seen, shift, 0), spread, scatter))
+    return merge(stats, ClassStats(count, jnp.where(seen, anchor, 0), jnp.where(seen, shift, 0), spread, bad, scatter))
 
 
 def merge(a: ClassStats, b: ClassStats) -> ClassStats:
@@ -119,6 +121,7 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
         anchor,
         shift_a + jnp.where(known, share[:, None] * delta, shift_b),
         a.spread + b.spread + jnp.sum(weighted * delta, axis=1),
+        a.bad + b.bad,
         None if a.scatter is None else a.scatter + b.scatter + matmul(weighted.T, delta),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
@@ -39,35 +40,60 @@ class Errors(NamedTuple):
     trace_ratio: Array
 
 
+def _narrow(rate: Array, k: Array, dim: Array) -> Array:
+    """E tr (Z^T S Z)^-1 for Z standard Gaussian [K - 1, D], D < K - 2, S with about the eigenvalues `rate` [K].
+
+    Each z_i^T A^-1 z_i of A = Z^T S Z is t / (1 + s_i t), t near tr A^-1, so sum_i s_i t / (1 + s_i t) = D gives t; the
+    last factor makes it exact for equal rates.
+    """
+    some, low, high = rate > 0, jnp.min(jnp.where(rate > 0, rate, jnp.inf)), jnp.max(rate)
+    room = jnp.maximum(k - 1 - dim, 1)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = jnp.sqrt(ends[0] * ends[1])
+        filled = jnp.sum(jnp.where(some, rate * middle / (1 + rate * middle), 0)) * (k - 1) / k
+        return jnp.where(filled < dim, middle, ends[0]), jnp.where(filled < dim, ends[1], middle)
+
+    # So many that the ends are one float64 apart, were they a factor of 10^9 apart.
+    ends = jax.lax.fori_loop(0, 60, halve, (dim / (room * high), dim / (room * low)))
+    return ends[1] * room / jnp.maximum(room - 1, 1)
+
+
 def floors_of(g: Geometry) -> Floors:
     """`floors` where the geometry is known."""
     dim = jnp.asarray(g.means.shape[1], g.k.dtype)
-    rate = jnp.where(g.keep > 0, 1 / jnp.maximum(g.n, 1), 0)  # [K] 1 / n_k
-    mean_rate = jnp.sum(rate) / jnp.maximum(g.k, 1)
+    rate = jnp.where(g.keep > 0, g.weight / jnp.maximum(g.n, 1), 0)  # [K] variance of a row of the weighted class means
+    size = jnp.where(rate > 0, 1 / jnp.where(rate > 0, rate, 1), 0)
     within = 1 - g.k / jnp.maximum(g.total, 1)  # E tr Sigma_W per direction
-    p, q = jnp.minimum(g.k - 1, dim), jnp.maximum(g.k - 1, dim)
-    nc1 = undefined_unless((g.k >= 2) & (q > p + 1), within / mean_rate * p / jnp.maximum(q - p - 1, 1))
-    freedom = (g.k - 1) * dim
-    trace = within / mean_rate * g.k / jnp.maximum(g.k - 1, 1) * freedom / jnp.maximum(freedom - 2, 1)
-    pair = pairs(g)
-    both = rate[:, None] + rate[None, :]
+    wide = (jnp.sum(size) - jnp.sum(jnp.square(size)) / jnp.maximum(jnp.sum(size), 1)) / jnp.maximum(dim - g.k, 1)
+    found = jnp.where(dim > g.k - 1, wide, _narrow(rate, g.k, dim))
+    nc1 = undefined_unless((g.k >= 2) & (jnp.abs(g.k - 1 - dim) > 1), within * found)
+    total = jnp.sum(rate)  # K - 1 eigenvalues of the rows' covariance: their sum, and the sum of their squares
+    first = total * (g.k - 1) / jnp.maximum(g.k, 1)
+    second = jnp.sum(jnp.square(rate)) * (1 - 2 / jnp.maximum(g.k, 1)) + jnp.square(total / jnp.maximum(g.k, 1))
+    freedom = dim * jnp.square(first) / jnp.where(second > 0, second, 1)
+    trace = within * g.k / jnp.where(first > 0, first, 1) * freedom / jnp.maximum(freedom - 2, 1)
+    pair, mean_rate = pairs(g), jnp.where(g.keep > 0, 1 / jnp.maximum(g.n, 1), 0)
+    both = mean_rate[:, None] + mean_rate[None, :]
     ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
     cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
     return Floors(nc1, undefined_unless((g.k >= 2) & (dim > 2), cdnv), undefined_unless(freedom > 2, trace))
 
 
 @double
-def floors(stats: ClassStats) -> Floors:
+def floors(stats: ClassStats, *, weighting: str = "class") -> Floors:
     """Expected NC1, CDNV and trace ratio of isotropic Gaussian features without signal, for these n_k, K and D.
 
-    NC1: (1 - K/N) n_h p / (q - p - 1), n_h the harmonic mean of the n_k, p = min(K - 1, D), q = max(K - 1, D): the class
-    means' Gram matrix is Wishart, and tr(W^-1) has mean p / (q - p - 1). For D >> K this is n (K - 1) / D. NaN where
-    q <= p + 1: the mean does not exist. CDNV: the mean over pairs of (2 - 1/n - 1/n') / (2 (1/n + 1/n')) D / (D - 2),
-    about n/2. Trace ratio: (1 - K/N) n_h K / (K - 1) f / (f - 2), f = (K - 1) D.
+    NC1: (1 - K/N) E tr(W^-1), W the Gram matrix of the centred class means over the features' variance. For D >= K it is
+    Wishart, and the mean is (N - sum n_k^2 / N) / (D - K): with equal n_k about n (K - 1) / D for D >> K. For K - 1 > D
+    it is n_h D / (K - D - 2) with equal n_k, and close to it in general. NaN where |K - 1 - D| <= 1: no mean exists.
+    CDNV: the mean over pairs of (2 - 1/n - 1/n') / (2 (1/n + 1/n')) D / (D - 2), about n/2. Trace ratio: (1 - K/N) n_h
+    K / (K - 1) f / (f - 2), n_h the harmonic mean of the n_k and f = (K - 1) D with equal n_k, less with unequal ones.
+    Weighted by sample, all is as for equal n_k = N / K.
 
     Features of low effective dimension have higher floors than these.
     """
-    return floors_of(geometry(stats))
+    return floors_of(geometry(stats, weighting))
 
 
 def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
@@ -75,10 +101,9 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | No
     within = projected(stats, g)
     if within is None and look is not None:
         within = look.projected / jnp.maximum(jnp.sum(look.count), 1)
-        within = jnp.diag(within) if within.ndim == 1 else within
     if within is None:
         return Errors(*(jnp.full((), jnp.nan),) * 3)
-    inv, n, place = inverse(g), jnp.maximum(g.n, 1), matmul(g.means, g.basis)
+    inv, n, place = inverse(g), jnp.maximum(g.n, 1), g.place
     variance = g.spread / n
     pooled = jnp.sum(g.spread) / jnp.maximum(g.total, 1)
     relative = variance / jnp.where(pooled > 0, pooled, 1)  # [K] spread of a class beside the pooled one
@@ -89,23 +114,26 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | No
         q = jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
         rho = jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
 
+    def times(slope: Array, within: Array) -> Array:
+        return slope * within[None, :] if within.ndim == 1 else matmul(slope, within)
+
     def moved(slope: Array, within: Array = within, other: Array | None = None) -> Array:
         """Variance (covariance, given two) that the means' errors bring, from gradients [K, R]."""
-        return jnp.sum(g.keep * relative * jnp.sum(matmul(slope, within) * (slope if other is None else other), axis=1) / n)
+        return jnp.sum(g.keep * relative * jnp.sum(times(slope, within) * (slope if other is None else other), axis=1) / n)
 
-    lever = place * inv[None, :]
+    lever = g.weight[:, None] * place * inv[None, :]
     if stats.scatter is not None:
         image = matmul(stats.scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
         image = image - matmul(g.basis, matmul(g.basis.T, image))
         tilt = Tilt(matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1), matmul(image.T, image))
-    inside, outside = -2 * matmul(lever, within) * inv[None, :], 2 * lever * inv[None, :]
+    inside, outside = -2 * times(lever, within) * inv[None, :], 2 * lever * inv[None, :]
     nc1 = moved(inside)
     if tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
         nc1 = jnp.maximum(nc1 + 2 * moved(inside, tilt.both, outside) + moved(outside, tilt.outside), 0)
     nc1 = nc1 + jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1))
     between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
     trace = jnp.sum(g.n * rho) / jnp.square(jnp.maximum(g.total, 1) * between) + moved(
-        2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * place)
+        2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * g.weight[:, None] * place)
     pair = pairs(g)
     apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
     count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
@@ -116,7 +144,8 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | No
 
 
 @double
-def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None) -> Errors:
+def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None, *,
+           weighting: str = "class") -> Errors:
     """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
 
     The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
@@ -125,7 +154,7 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
     moments that would link the two parts and, with neither scatter nor `ncjax.nc.tilt`, the part of NC1's error that
     comes from the span of the means tilting in features of uneven variance. Efron & Tibshirani (1993), ch. 22.
     """
-    return errors_of(geometry(stats), stats, look, tilt)
+    return errors_of(geometry(stats, weighting), stats, look, tilt)
 
 
 def interval(value: float, error: float) -> tuple[float, float]:

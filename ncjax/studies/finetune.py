@@ -47,6 +47,7 @@ def run(
     augment: str | None = None,
     seed: int = 0,
     measure_every: int = 0,
+    scatter: bool | None = None,
     **options: Annotated[Any, load, optim.build],
 ) -> dict[str, Any]:
     """Fine-tunes by one method; the epoch is chosen on validation and only then tested.
@@ -60,7 +61,7 @@ def run(
       model: checked against the checkpoint; None takes the checkpoint's word.
       which: "last" or "best" checkpoint of `init`.
       head_init: "random", or "probe" to start the classifier from a linear probe (LP-FT).
-      loss, epochs, batch_size, augment, seed, measure_every: as in pre-training.
+      loss, epochs, batch_size, augment, seed, measure_every, scatter: as in pre-training.
       **options: of `data.load` and `optim.build`.
     """
     if head_init not in ("random", "probe"):
@@ -79,7 +80,7 @@ def run(
     card = cards.Card(card.model, 0, dataset.image_shape, dataset.class_names, data, method, layer)
     trained, tracker, store = recipe.fit(
         run, plan.model, plan.variables, plan.mask, plan.live, dataset, devices, card, loss=loss, epochs=epochs,
-        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every,
+        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every, scatter=scatter,
         optimizer=pick(optim.build, options))
     best_epoch = int(trained.state.best_epoch) + 1
     best = store.restore("best", trained.state)

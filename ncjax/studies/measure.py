@@ -18,6 +18,7 @@ def run(
     which: str = "last",
     batch_size: int = 256,
     probes: bool = False,
+    scatter: bool | None = None,
     **options: Annotated[Any, load],
 ) -> dict[str, Any]:
     """NC1, NC2, CDNV and the rest at every block, on train and test.
@@ -30,7 +31,9 @@ def run(
       which: "last" or "best" checkpoint.
       batch_size: images a step.
       probes: fit a linear probe at every layer, its regularisation chosen on validation.
+      scatter: whether NC1 comes from D x D moments, or from a second look in the directions of the class means. None for
+        the first up to D = 4096, layer by layer.
       **options: of `data.load`.
     """
     return layerwise.describe(run, init=init, which=which, model=model, data=data, options=options,
-                              batch_size=batch_size, probes=probes)
+                              batch_size=batch_size, probes=probes, scatter=scatter)

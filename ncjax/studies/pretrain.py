@@ -25,6 +25,7 @@ def run(
     augment: str | None = None,
     seed: int = 0,
     measure_every: int = 1,
+    scatter: bool | None = None,
     **options: Annotated[Any, load, optim.build],
 ) -> dict[str, Any]:
     """Pre-trains a model from scratch.
@@ -39,6 +40,8 @@ def run(
       augment: dotted name of an augmentation, `augment.crop_flip(strength=1.0)`, or None.
       seed: of initialisation, data order and augmentation.
       measure_every: epochs between measurements of collapse; the last epoch is always measured. 0 for never.
+      scatter: whether NC1 comes from D x D moments, or from a second pass in the directions of the class means. None for
+        the first up to D = 4096, layer by layer.
       **options: of `data.load` and `optim.build`.
     """
     devices = mesh.make()
@@ -52,7 +55,7 @@ def run(
     trained, _, store = recipe.fit(
         run, network, variables, trees.block_mask(variables["params"], network.blocks), frozenset(network.blocks),
         dataset, devices, Card(model, head, dataset.image_shape, dataset.class_names, data), loss=loss, epochs=epochs,
-        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every,
+        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every, scatter=scatter,
         optimizer=pick(optim.build, options))
     store.close()
     final = summary(run.workdir, epochs)

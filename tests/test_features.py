@@ -1,0 +1,82 @@
+"""Passes over a split: a second pass through the network finds what a second look at kept features finds."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ncjax import features, layerwise, mesh, nc
+from ncjax.data import load, source
+from ncjax.losses import cross_entropy
+from ncjax.main import main
+from ncjax.models.mlp import mlp
+from ncjax.models.sequential import classifier_arrays
+from ncjax.rundir import read_rows
+
+
+@pytest.fixture
+def network(npz):
+    dataset = load(f"npz:{npz}", val_fraction=0.0)
+    model = mlp(num_classes=3, width=24, depth=2)
+    return dataset, model, model.init(jax.random.key(0), dataset.image_shape)
+
+
+@pytest.mark.parametrize("scatter", [True, False])
+def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
+    dataset, model, variables = network
+    devices, classifier = mesh.make(), classifier_arrays(variables["params"])
+    make = functools.partial(features.make_pass, model, cross_entropy(),
+                             features.widths(model, variables, dataset.image_shape), devices, stats=model.layers)
+    second = features.make_second_pass(model, devices)
+    batches = {name: source(split, dataset, devices, batch_size=7) for name, split in dataset.splits.items()}
+    kept = {name: make(keep=model.layers)(variables, x) for name, x in batches.items()}
+    seen = {name: make(scatter=scatter)(variables, x) for name, x in batches.items()}
+    for name, x in batches.items():
+        options = {"readout": model.readout, "classifier": classifier}
+        wanted = features.collapse(kept[name], kept["train"], **options)
+        again = functools.partial(second, variables, x)
+        found = features.collapse(seen[name], seen["train"], everywhere=True, again=again, **options)
+        needed = features.collapse(seen[name], seen["train"], again=again, **options)
+        for layer in model.layers:
+            a, b = wanted[layer].scalars(), found[layer].scalars()
+            assert a.keys() == b.keys()
+            if not scatter:  # neither a scatter nor a tilt: the interval of NC1 lacks its smallest part
+                for end in ("nc1_low", "nc1_high"):
+                    assert b.pop(end) == pytest.approx(a.pop(end), rel=0.02)
+            assert b == pytest.approx(a, rel=1e-3), layer
+            assert needed[layer].nc1 == pytest.approx(a["nc1"], rel=1e-3)
+            assert (needed[layer].nc1_classes is None) == scatter
+
+
+def test_without_room_for_features_a_measurement_is_the_same(network, monkeypatch):
+    dataset, model, variables = network
+    extract = functools.partial(layerwise.extract, model, variables, dataset, mesh.make(), batch_size=16, probes=False,
+                                classifier=classifier_arrays(variables["params"]), scatter=None)
+    wanted = extract()
+    monkeypatch.setattr(layerwise, "KEEP_BYTES", 0)
+    found = extract()
+    assert set(wanted.seen["train"].features) == set(model.layers)
+    assert set(found.seen["train"].features) < set(model.layers)
+    for split in ("train", "test"):
+        for layer in model.layers:
+            a, b = (x.reports[split][layer] for x in (wanted, found))
+            assert b.scalars() == pytest.approx(a.scalars(), rel=2e-3)
+            np.testing.assert_allclose(b.nc1_classes, a.nc1_classes, rtol=2e-3)
+
+
+def test_wide_layers_are_looked_at_twice_by_default():
+    assert nc.empty(3, 4096).scatter is not None
+    assert nc.empty(3, 4097).scatter is None
+
+
+def test_pre_training_can_do_without_scatter(tmp_path, capsys):
+    rows = {}
+    for scatter in (True, False):
+        workdir = tmp_path / str(scatter)
+        assert main(["--config=configs/pretrain.py:smoke", f"--workdir={workdir}", "--config.epochs=1",
+                     f"--config.scatter={scatter}"]) == 0
+        rows[scatter] = {(r["split"], r["layer"]): r["value"] for r in read_rows(workdir) if r["metric"] == "nc1"}
+    capsys.readouterr()
+    assert rows[False].keys() == rows[True].keys()
+    assert rows[False] == pytest.approx(rows[True], rel=1e-3)
