@@ -5,7 +5,8 @@ import tempfile
 
 # XLA's CPU thread pool must outnumber the simulated devices: a device that waits in a collective holds a thread.
 os.environ["NPROC"] = "16"
-# The tests compile the same small programs many times over, in this process and in others.
+# The tests compile many small programs, and the same ones in this process and in others: compile in haste, and keep.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 _cache = tempfile.TemporaryDirectory(prefix="ncjax-xla-", ignore_cleanup_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"

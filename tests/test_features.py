@@ -43,7 +43,7 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
             assert a.keys() == b.keys()
             if not scatter:  # neither a scatter nor a tilt: the interval of NC1 lacks its smallest part
                 for end in ("nc1_low", "nc1_high"):
-                    assert b.pop(end) == pytest.approx(a.pop(end), rel=0.02)
+                    assert b.pop(end) == pytest.approx(a.pop(end), rel=0.05)
             assert b == pytest.approx(a, rel=1e-3), layer
             assert needed[layer].nc1 == pytest.approx(a["nc1"], rel=1e-3)
             assert (needed[layer].nc1_classes is None) == scatter
