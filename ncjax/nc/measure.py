@@ -95,8 +95,7 @@ def _rounded(g: Geometry, stats: ClassStats) -> bool:
 @functools.partial(jax.jit, static_argnames=("weighting", "spectrum"))
 @double
 def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[ClassStats, Look] | None,
-            classifier: Classifier | None, outside: Array | None, tilt: looks.Tilt | None, *, weighting: str,
-            spectrum: bool) -> dict[str, Array]:
+            outside: Array | None, tilt: looks.Tilt | None, *, weighting: str, spectrum: bool) -> dict[str, Array]:
     g = refit(g, stats)
     out = {name: getattr(metrics, f"{name}_of")(g) for name in (
         "trace_ratio", "nc2", "equinorm", "equiangularity", "class_separation")}
@@ -106,14 +105,9 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
     if look is not None or stats.scatter is not None:
         out["nc1"] = metrics.nc1_of(g, stats, look)
     if look is not None:
-        out |= {"nc1_classes": looks.nc1_classes(stats, look), "nc1_pairs": looks.nc1_pairs_of(g, look)}
-    if classifier is not None:
-        weight = classifier[0]
-        out |= {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
-                "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight)}
-    if classifier is not None and (spectrum or g.values.shape[0] <= looks.FULL_UP_TO):
-        out["angles"] = metrics.subspace_angles_of(g, classifier[0])
-        out["angle"] = jnp.nanmax(out["angles"])
+        out["nc1_classes"] = looks.nc1_classes(stats, look)
+    if look is not None and look.toward.size:
+        out["nc1_pairs"] = looks.nc1_pairs_of(g, look)
     if outside is not None:
         out["nc5"] = metrics.nc5_of(g, stats, outside)
     if spectrum:
@@ -129,6 +123,19 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         out[f"floor.{name}"] = getattr(floors, name)
         out[f"error.{name}"] = getattr(errors, name)
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g)}
+
+
+@functools.partial(jax.jit, static_argnames="angles")
+@double
+def _classifier_values(g: Geometry, stats: ClassStats, weight: Array, *, angles: bool) -> dict[str, Array]:
+    """By itself: at 1000 classes a K x K matrix takes 8 MB, and a program of everything holds many at once."""
+    g = refit(g, stats)
+    out = {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
+           "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight)}
+    if angles:
+        out["angles"] = metrics.subspace_angles_of(g, weight)
+        out["angle"] = jnp.nanmax(out["angles"])
+    return out
 
 
 def _decisions(look: Look, *, classified: bool) -> dict[str, float]:
@@ -175,9 +182,11 @@ def report(
     if outside is not None:
         outside = check_outside(outside, stats.anchor.shape[1])
     g = _geometry(check_sound(stats), weighting) if known is None else known
-    found = _alone(_values, g, stats, look, about, classifier, outside, tilt, weighting=weighting,
-                   spectrum=spectrum)
-    found = {name: np.asarray(x, np.float64) for name, x in found.items()}
+    found = _alone(_values, g, stats, look, about, outside, tilt, weighting=weighting, spectrum=spectrum)
+    if classifier is not None:
+        angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
+        found |= _alone(_classifier_values, g, stats, classifier[0], angles=angles)
+    found = {name: np.asarray(x) for name, x in found.items()}
     last = look if about is None else about[1]
     if last is not None and decided:
         found |= _decisions(last, classified=classifier is not None)

@@ -162,7 +162,7 @@ def _etf_distance(product: Array, keep: Array) -> Array:
     """|| A / ||A||_F - (I_K - 11^T/K) / sqrt(K - 1) ||_F for A [K, K], over the usable classes."""
     k = jnp.sum(keep)
     pair = keep[:, None] * keep[None, :]
-    etf = pair * (jnp.diag(keep) - 1 / jnp.maximum(k, 1)) / jnp.sqrt(jnp.maximum(k - 1, 1))
+    etf = pair * (jnp.eye(keep.shape[0], dtype=keep.dtype) - 1 / jnp.maximum(k, 1)) / jnp.sqrt(jnp.maximum(k - 1, 1))
     product = pair * product
     distance = jnp.linalg.norm(product / jnp.linalg.norm(product) - etf)
     return undefined_unless(k >= 2, distance)
@@ -187,8 +187,11 @@ def nc2_classifier(weight: Array, *, centred: bool = False) -> Array:
       weight: [K, D].
       centred: subtract the mean row first.
     """
-    weight = weight - jnp.mean(weight, axis=0, keepdims=True) if centred else weight
-    return _etf_distance(matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
+    gram = matmul(weight, weight.T)
+    if centred:
+        mean = jnp.mean(gram, axis=0, keepdims=True)
+        gram = gram - mean - mean.T + jnp.mean(gram)
+    return _etf_distance(gram, jnp.ones(weight.shape[0], weight.dtype))
 
 
 def nc3_of(g: Geometry, weight: Array) -> Array:
