@@ -1,10 +1,10 @@
 """Do the floors and the 95 % intervals of `ncjax.nc` hold? A simulation.
 
-    python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 10 minutes on 2 cores
+    python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 12 minutes on 2 cores
 
-In each setting the K class means are drawn once and then stay; every draw takes n examples of each class about them. The
-interval of a draw should cover the mean of the metric over draws (estimated from other, independent draws) in 95 % of them.
-Floors: without signal, the mean of value / floor over draws should be 1.
+In each setting the K class means are drawn once and then stay; every draw takes as many examples of each class about them.
+The interval of a draw should cover the mean of the metric over draws (of these and as many others) in 95 % of them. Floors: without
+signal, the mean of value / floor over draws should be 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,55 +22,72 @@ import numpy as np
 from ncjax import nc
 from ncjax.nc.reports import TRUSTED
 
-SETTINGS = {  # name: (n, K, D, norm of the class means, shape of the noise)
-    "collapsed": (50, 10, 64, 30.0, "gauss"),
-    "collapsed, wide": (50, 10, 512, 60.0, "gauss"),
-    "moderate": (100, 10, 64, 8.0, "gauss"),
-    "moderate, few": (20, 10, 128, 20.0, "gauss"),
-    "many classes": (20, 40, 64, 8.0, "gauss"),
-    "two classes": (200, 2, 32, 4.0, "gauss"),
-    "more classes than features": (30, 40, 16, 8.0, "gauss"),
-    "uneven directions": (100, 10, 64, 8.0, "spectrum"),
-    "uneven classes": (100, 10, 64, 8.0, "classes"),
-    "heavy tails": (200, 10, 64, 8.0, "tails"),
-    "rectified": (100, 10, 64, 8.0, "relu"),
-    "weak signal": (100, 10, 64, 1.0, "gauss"),
-    "no signal": (50, 10, 256, 0.0, "gauss"),
+
+class Setting(NamedTuple):
+    """What is drawn, and how it is measured."""
+
+    n: int  # examples a class, on average
+    classes: int
+    dim: int
+    norm: float  # of the class means
+    noise: str = "gauss"
+    spread: float = 1.0  # largest class over smallest
+    weighting: str = "class"
+
+
+SETTINGS = {
+    "collapsed": Setting(50, 10, 64, 30.0),
+    "collapsed, wide": Setting(50, 10, 512, 60.0),
+    "moderate": Setting(100, 10, 64, 8.0),
+    "moderate, few": Setting(20, 10, 128, 20.0),
+    "many classes": Setting(20, 40, 64, 8.0),
+    "two classes": Setting(200, 2, 32, 4.0),
+    "more classes than features": Setting(30, 40, 16, 8.0),
+    "uneven directions": Setting(100, 10, 64, 8.0, "spectrum"),
+    "uneven classes": Setting(100, 10, 64, 8.0, "classes"),
+    "heavy tails": Setting(200, 10, 64, 8.0, "tails"),
+    "rectified": Setting(100, 10, 64, 8.0, "relu"),
+    "weak signal": Setting(100, 10, 64, 1.0),
+    "no signal": Setting(50, 10, 256, 0.0),
+    "unequal sizes": Setting(60, 10, 64, 8.0, "spectrum", 20),
+    "unequal sizes, by sample": Setting(60, 10, 64, 8.0, "spectrum", 20, "sample"),
 }
 
 
-def draw(rng: np.random.Generator, means: np.ndarray, n: int, shape: str) -> tuple[np.ndarray, np.ndarray]:
-    """Features [K n, D] float32 and labels."""
+def draw(rng: np.random.Generator, means: np.ndarray, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, D] float32 and labels."""
     count, dim = means.shape
-    labels = np.repeat(np.arange(count), n)
-    noise = rng.standard_t(6, size=(count * n, dim)) if shape == "tails" else rng.normal(size=(count * n, dim))
-    if shape == "spectrum":
+    sizes = np.geomspace(1, setting.spread, count)
+    labels = np.repeat(np.arange(count), np.round(sizes / sizes.mean() * setting.n).astype(int))
+    shape = (len(labels), dim)
+    noise = rng.standard_t(6, size=shape) if setting.noise == "tails" else rng.normal(size=shape)
+    if setting.noise == "spectrum":
         noise *= np.arange(1, dim + 1) ** -0.5 * 2
-    if shape == "classes":
+    if setting.noise == "classes":
         noise *= np.linspace(0.5, 2, count)[labels][:, None]
     features = means[labels] + noise
-    return (np.maximum(features, 0) if shape == "relu" else features).astype(np.float32), labels
+    return (np.maximum(features, 0) if setting.noise == "relu" else features).astype(np.float32), labels
 
 
 def simulate(name: str, draws: int, seed: int) -> dict[str, object]:
     """Coverage of the intervals, with and without a second look, and mean value over floor, for one setting."""
-    n, count, dim, norm, shape = SETTINGS[name]
+    setting = SETTINGS[name]
     rng = np.random.default_rng([seed, list(SETTINGS).index(name)])
-    means = rng.normal(size=(count, dim))
-    means *= norm / np.linalg.norm(means, axis=1, keepdims=True)
+    means = rng.normal(size=(setting.classes, setting.dim))
+    means *= setting.norm / np.linalg.norm(means, axis=1, keepdims=True)
     looked, streamed, truth = [], [], []
     for i in range(2 * draws):
-        features, labels = draw(rng, means, n, shape)
-        report = nc.measure(features, labels, decisions=False)
+        features, labels = draw(rng, means, setting)
+        report = nc.measure(features, labels, decisions=False, weighting=setting.weighting)
         values = [getattr(report, metric) for metric in TRUSTED]
         if i % 2:
             truth.append(values)
             continue
         looked.append((values, [report.interval[m] for m in TRUSTED], [report.over_floor[m] for m in TRUSTED]))
-        plain = nc.report(nc.collect(features, labels))
+        plain = nc.report(nc.collect(features, labels), weighting=setting.weighting)
         streamed.append([plain.interval[m] for m in TRUSTED])
     truth = np.mean(truth + [values for values, _, _ in looked], axis=0)
-    out: dict[str, object] = {"n": n, "classes": count, "dim": dim, "norm": norm, "noise": shape, "draws": draws}
+    out: dict[str, object] = {**setting._asdict(), "draws": draws}
     for j, metric in enumerate(TRUSTED):
         inside = [low <= truth[j] <= high for _, intervals, _ in looked for low, high in [intervals[j]]]
         plain = [low <= truth[j] <= high for intervals in streamed for low, high in [intervals[j]]]
