@@ -3,8 +3,8 @@
     python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 12 minutes on 2 cores
 
 In each setting the K class means are drawn once and then stay; every draw takes as many examples of each class about them.
-The interval of a draw should cover the mean of the metric over draws (of these and as many others) in 95 % of them. Floors: without
-signal, the mean of value / floor over draws should be 1.
+The interval of a draw should cover the mean of the metric over draws (of these and as many others) in 95 % of them. Without
+signal, the mean over draws of value over floor should be 1.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
+from ncjax.nc.trust import NEAR_FLOOR
 from ncjax.report.collect import Finished, series
 
 # Okabe & Ito's palette: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+NEAR = "#aaaaaa"  # points near their no-signal floor
 STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
          "svg.hashsalt": "ncjax"}
@@ -75,10 +77,13 @@ def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
 
 
 def _band(axis: Any, run: Finished, split: str, layer: str, metric: str, colour: str) -> None:
-    """Shades the 95 % interval of a metric over epochs, where its rows have one."""
+    """Shades the 95 % interval of a metric over epochs, where rows have one; a grey point where it is near its floor."""
     (epochs, low), (others, high) = (series(run, split, layer, f"{metric}_{end}") for end in ("low", "high"))
     if epochs and epochs == others:
         axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
+    over = dict(zip(*series(run, split, layer, f"{metric}_over_floor"), strict=True))
+    near = [(x, y) for x, y in zip(*series(run, split, layer, metric), strict=True) if over.get(x, 0) > NEAR_FLOOR]
+    axis.plot([x for x, _ in near], [y for _, y in near], "o", ms=4, color=NEAR, zorder=3)
 
 
 def _with_error_bars(axis: Any, at: Sequence[int], entries: Sequence[dict[str, Any]], colour: str, style: str, *,
@@ -90,11 +95,14 @@ def _with_error_bars(axis: Any, at: Sequence[int], entries: Sequence[dict[str, A
         low, high = entry.get("interval", {}).get("nc1") or (None, None)
         bars = None if low is None else [[value - low], [high - value]]
         grey = "near_floor" in entry.get("flags", ())
-        axis.errorbar(x, value, bars, fmt="o", ms=3, color="#aaaaaa" if grey else colour, capsize=2, lw=0.9)
+        axis.errorbar(x, value, bars, fmt="o", ms=3, color=NEAR if grey else colour, capsize=2, lw=0.9)
 
 
 def over_epochs(runs: Sequence[Finished]) -> Drawn:
-    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run; 95 % bands."""
+    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run.
+
+    95 % bands, and a grey point where a value is near its floor.
+    """
     panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(panels), 3)
