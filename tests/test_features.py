@@ -1,6 +1,12 @@
 """Passes over a split: a second pass through the network finds what a second look at kept features finds."""
 
 import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -80,3 +86,24 @@ def test_pre_training_can_do_without_scatter(tmp_path, capsys):
     capsys.readouterr()
     assert rows[False].keys() == rows[True].keys()
     assert rows[False] == pytest.approx(rows[True], rel=1e-3)
+
+
+def test_two_hosts_find_what_one_finds(npz, tmp_path):
+    found = {}
+    for hosts in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        out = tmp_path / f"{hosts}.json"
+        command = [sys.executable, str(Path(__file__).with_name("hosts_script.py")), npz, str(out), str(hosts)]
+        env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+        running = [subprocess.Popen([*command, str(host), str(port)], env=env) for host in range(hosts)]
+        try:
+            assert [process.wait(timeout=120) for process in running] == [0] * hosts
+        finally:
+            for process in running:
+                process.kill()
+        found[hosts] = json.loads(out.read_text())
+    assert len(found[1]) == 4
+    for layer, scalars in found[1].items():
+        assert found[2][layer] == pytest.approx(scalars, rel=1e-4), layer
