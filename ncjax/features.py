@@ -129,7 +129,7 @@ def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = Non
     """A report for every layer whose statistics were kept; NC3 and NC4 where the classifier reads.
 
     Where features were kept too, a second look at them gives intervals, per-class values and decisions. Where they were
-    not and the statistics keep no scatter, NC1 takes a second pass through the network.
+    not and the statistics keep no scatter, or one too coarse for NC1, it takes a second pass through the network.
 
     Args:
       seen: the split to describe; NC4 needs a second look at the readout.
@@ -140,13 +140,16 @@ def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = Non
     """
     own = {name: classifier if name == readout else None for name in seen.stats}
     means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
-    wanted = [name for name, stats in seen.stats.items()
-              if name not in seen.features and (everywhere or stats.scatter is None)]
-    frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
-    looks = again(frames) if wanted and again is not None else {}
-    out = {}
-    for name, stats in seen.stats.items():
-        found = _looks_at_kept(seen, name, own[name], means[name]) if name in seen.features else looks.get(name, ())
-        about = (centres.stats[name], found[1]) if len(found) > 1 else None
-        out[name] = nc.report(stats, classifier=own[name], look=found[0] if found else None, about=about)
+
+    def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
+        about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
+        return nc.report(seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about)
+
+    out = {name: report(name, _looks_at_kept(seen, name, own[name], means[name]) if name in seen.features else ())
+           for name in seen.stats}
+    wanted = [name for name, stats in seen.stats.items() if name not in seen.features and (
+        everywhere or stats.scatter is None or "float32_limit" in out[name].flags)]
+    if wanted and again is not None:
+        frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
+        out |= {name: report(name, looks) for name, looks in again(frames).items()}
     return out

@@ -60,10 +60,8 @@ def class_means(train: features.Evaluation, test: features.Evaluation, layer: st
     decided = np.asarray(nc.nearest_class_mean(stats, jnp.asarray(test.features[layer])))
     confusion = np.zeros((count, count), int)
     np.add.at(confusion, (test.labels, decided), 1)
-    means = np.asarray(stats.mean, np.float64)
-    means = means - means.mean(axis=0)
-    norms = np.maximum(np.linalg.norm(means, axis=1), 1e-12)
-    return {"confusion": confusion.tolist(), "cosines": np.round(means @ means.T / np.outer(norms, norms), 4).tolist()}
+    cosines = np.round(np.asarray(nc.cosines(stats), np.float64), 4)
+    return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), None, cosines).tolist()}
 
 
 def describe(run: Run, *, init: str, which: str, model: str | None, data: str, options: dict[str, Any],

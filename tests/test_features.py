@@ -47,9 +47,9 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
         for layer in model.layers:
             a, b = wanted[layer].scalars(), found[layer].scalars()
             assert a.keys() == b.keys()
-            if not scatter:  # neither a scatter nor a tilt: the interval of NC1 lacks its smallest part
-                for end in ("nc1_low", "nc1_high"):
-                    assert b.pop(end) == pytest.approx(a.pop(end), rel=0.05)
+            if not scatter:  # with few examples and neither scatter nor tilt, intervals lack their smaller parts
+                for end in [name for name in a if name.endswith(("_low", "_high"))]:
+                    assert b.pop(end) == pytest.approx(a.pop(end), rel=0.2), end
             assert b == pytest.approx(a, rel=1e-3), layer
             assert needed[layer].nc1 == pytest.approx(a["nc1"], rel=1e-3)
             assert (needed[layer].nc1_classes is None) == scatter

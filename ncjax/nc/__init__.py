@@ -9,6 +9,7 @@ from ncjax.nc.metrics import (
     cdnv,
     cdnv_pairs,
     class_separation,
+    cosines,
     equiangularity,
     equinorm,
     nc1,
@@ -31,9 +32,9 @@ from ncjax.nc.stats import ClassStats, empty, observe, usable
 from ncjax.nc.trust import errors, floors, resolution
 
 __all__ = [
-    "ClassStats", "Frame", "Look", "Ranks", "Report", "Tilt", "cdnv", "cdnv_pairs", "class_separation", "collect", "empty",
-    "equiangularity", "equinorm", "errors", "floors", "frame", "look", "look_at", "measure", "merge", "nc1",
-    "nc1_classes", "nc1_cut", "nc1_pairs", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan", "nc4", "nc5",
-    "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution", "subspace_angles", "tilt",
-    "trace_ratio", "unseen", "usable",
+    "ClassStats", "Frame", "Look", "Ranks", "Report", "Tilt", "cdnv", "cdnv_pairs", "class_separation", "collect",
+    "cosines", "empty", "equiangularity", "equinorm", "errors", "floors", "frame", "look", "look_at", "measure",
+    "merge", "nc1", "nc1_classes", "nc1_cut", "nc1_pairs", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan",
+    "nc4", "nc5", "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution",
+    "subspace_angles", "tilt", "trace_ratio", "unseen", "usable",
 ]

@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 import zipfile
+from typing import Any
 
 import numpy as np
 
 from ncjax.nc.measure import collect, measure
+from ncjax.nc.reports import Report
+from ncjax.nc.stats import ClassStats
 from ncjax.types import UserError
 
 KEYS = ("X", "y", "W", "b", "X_test", "y_test", "X_out")
@@ -21,7 +24,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as e:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as e:
         raise UserError(f"{path} is no readable .npz file of number arrays ({str(e).splitlines()[0]})") from None
     if not {"X", "y"} <= arrays.keys():
         raise UserError(f"{path} holds {', '.join(arrays) or 'nothing'}; expected X [N, D] and y [N] (and maybe W [K, D], "
@@ -30,11 +33,20 @@ def _read(path: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} holds one of X_test and y_test; expected both or neither")
     if "b" in arrays and "W" not in arrays:
         raise UserError(f"{path} holds b without W")
+    if ignored := sorted(arrays.keys() - set(KEYS)):
+        print(f"ncjax.nc: ignored: {', '.join(ignored)}", file=sys.stderr)
     return arrays
 
 
+def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options: dict[str, Any]) -> Report:
+    try:
+        return measure(features, labels, **options, centres=centres)
+    except UserError as e:
+        raise UserError(f"X_test, y_test: {e}") from None
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line for input that cannot be measured."""
+    """Exit code 0; 2 with one line for input that cannot be measured; 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.nc", description="Measure the collapse of features in a file.")
     parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
     parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")
@@ -45,17 +57,19 @@ def main(argv: list[str] | None = None) -> int:
         arrays = _read(args.file)
         classifier = None
         if "W" in arrays:
-            classifier = (arrays["W"], arrays.get("b", np.zeros(len(arrays["W"]), np.float32)))
+            classifier = (arrays["W"], arrays.get("b", np.zeros(arrays["W"].shape[:1], np.float32)))
         options = {"classifier": classifier, "weighting": args.weighting, "spectrum": args.spectrum,
-                   "outside": arrays.get("X_out"), "num_classes": None if classifier is None else len(arrays["W"])}
+                   "outside": arrays.get("X_out")}
         reports = {"train": measure(arrays["X"], arrays["y"], **options)}
         if "X_test" in arrays:
-            classes = len(reports["train"].counts)
-            reports["test"] = measure(arrays["X_test"], arrays["y_test"], **{**options, "num_classes": classes},
-                                      centres=collect(arrays["X"], arrays["y"], num_classes=classes))
+            centres = collect(arrays["X"], arrays["y"], scatter=False)
+            reports["test"] = _test(arrays["X_test"], arrays["y_test"], centres, options)
     except UserError as e:
         print(f"ncjax.nc: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ncjax.nc: stopped", file=sys.stderr)
+        return 130
     if args.json:
         print(json.dumps({name: report.to_dict(arrays=True) for name, report in reports.items()}))
     else:

@@ -39,12 +39,12 @@ class Geometry(NamedTuple):
 
 
 def double(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a function in float64, and returns its floats in the dtype of the statistics or weights it was given."""
+    """Runs a function in float64, and returns its floats in the widest dtype of its arrays, those of a `Geometry` apart."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        leaves = [x for x in jax.tree.leaves(args) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-        out = jnp.result_type(*(x.dtype for x in leaves if x.dtype != jnp.float64), jnp.float32)
+        leaves = jax.tree.leaves([x for x in args if not isinstance(x, Geometry)])
+        out = jnp.result_type(*(x.dtype for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.floating)), jnp.float32)
         with jax.enable_x64(True):
             found = function(*jax.tree.map(as_double, args), **kwargs)
             return jax.tree.map(lambda x: x.astype(out) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
@@ -58,6 +58,13 @@ def as_double(x: Any) -> Array:
     return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
+def check_weighting(weighting: str) -> str:
+    """One of `WEIGHTINGS`, or the fault."""
+    if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
+        raise UserError(f"weighting={weighting!r}: {' or '.join(map(repr, WEIGHTINGS))}")
+    return weighting
+
+
 def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     """Centred class means of float64 statistics and the eigenvectors of Sigma_B; call it inside `double`.
 
@@ -66,8 +73,7 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
       weighting: "class": mu_G and Sigma_B = (1/k) sum_k (mu_k - mu_G)(mu_k - mu_G)^T treat classes alike. "sample":
         class k weighs n_k / N in both.
     """
-    if weighting not in WEIGHTINGS:
-        raise UserError(f"weighting={weighting!r}: {' or '.join(map(repr, WEIGHTINGS))}")
+    check_weighting(weighting)
     keep = usable(stats).astype(stats.anchor.dtype)
     k, n = jnp.sum(keep), keep * stats.count
     total = jnp.sum(n)

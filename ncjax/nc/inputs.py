@@ -15,51 +15,83 @@ Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
 MANY = 10_000  # classes that are taken for a mistake if examples are fewer than a tenth of them
 
 
-def to_jax(x: Any) -> Array:
-    """A NumPy, JAX or DLPack-capable (torch, TensorFlow) array without a copy where that is possible."""
-    if not isinstance(x, np.ndarray | jax.Array) and hasattr(x, "__dlpack__"):
-        x = x.detach() if hasattr(x, "detach") else x
-        return jax.dlpack.from_dlpack(x.contiguous() if hasattr(x, "contiguous") else x)
-    return jnp.asarray(x)
+def to_jax(x: Any, name: str) -> Array:
+    """A NumPy, JAX or DLPack-capable (torch, TensorFlow) array without a copy where that is possible.
+
+    Raises:
+      UserError: it is none, and holds no numbers.
+    """
+    try:
+        if not isinstance(x, np.ndarray | jax.Array) and hasattr(x, "__dlpack__"):
+            x = x.detach() if hasattr(x, "detach") else x
+            return jax.dlpack.from_dlpack(x.contiguous() if hasattr(x, "contiguous") else x)
+        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if x.dtype.kind in "OUSMm":
+            raise UserError(f"{name} are no numbers but {x.dtype} (if rows differ in length, pad or cut them)")
+        return jnp.asarray(x if isinstance(x, jax.Array) else x.astype(x.dtype.newbyteorder("="), copy=False))
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
+        raise UserError(f"{name} cannot be read as an array of numbers: {str(e).splitlines()[0]}") from None
+
+
+def _floats(x: Any, name: str) -> Array:
+    x = to_jax(x, name)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise UserError(f"{name} are complex; give real numbers")
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+
+
+def _pair(classifier: Classifier) -> Classifier:
+    if not isinstance(classifier, tuple | list) or len(classifier) != 2:
+        raise UserError("classifier must be a pair of number arrays (weight [K, D], bias [K])")
+    return _floats(classifier[0], "classifier weights"), _floats(classifier[1], "classifier biases")
 
 
 def check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Classifier:
     """(weight [K, D], bias [K]) as JAX arrays, or the fault."""
-    try:
-        weight, bias = (to_jax(x) for x in classifier)
-    except (TypeError, ValueError):
-        raise UserError("classifier must be a pair of number arrays (weight [K, D], bias [K])") from None
+    weight, bias = _pair(classifier)
     if weight.shape != (num_classes, dim) or bias.shape != (num_classes,):
-        raise UserError(f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], got "
+        raise UserError(f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], a row a class, got "
                         f"{list(weight.shape)} and {list(bias.shape)}")
+    if not all(np.isfinite(x).all() for x in (weight, bias)):
+        raise UserError("classifier: weight or bias are NaN or infinite")
     return tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (weight, bias))
 
 
-def check(features: Any, labels: Any, num_classes: int | None) -> tuple[Array, Array, int]:
-    """Features [N, D] and labels [N] int32 as JAX arrays and the number of classes, or the fault."""
-    for name, x in (("features", features), ("labels", labels)):
-        if isinstance(x, np.ndarray) and x.dtype.hasobject:
-            raise UserError(f"{name} are an object array; give numbers (are the rows of different lengths?)")
+def check_labels(labels: Any) -> np.ndarray:
+    """Labels [N] as NumPy integers, or the fault."""
     try:
-        features = to_jax(features)
-    except (TypeError, ValueError) as e:
-        raise UserError(f"features cannot be read as an array: {str(e).splitlines()[0]}") from None
-    labels = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)
-    if features.ndim != 2 or labels.ndim != 1:
+        labels = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)  # torch
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise UserError(f"labels cannot be read as an array of integers: {str(e).splitlines()[0]}") from None
+    if not np.issubdtype(labels.dtype, np.integer) or labels.dtype.kind == "m":
+        raise UserError(f"labels must be integers, got {labels.dtype}")
+    if labels.ndim != 1:
+        raise UserError(f"expected labels [N], got {list(labels.shape)}")
+    return labels
+
+
+def check(features: Any, labels: Any, num_classes: int | None,
+          classifier: Classifier | None = None) -> tuple[Array, Array, int]:
+    """Features [N, D] and labels [N] int32 as JAX arrays and the number of classes, or the fault."""
+    features = _floats(features, "features")
+    labels = check_labels(labels)
+    if features.ndim != 2:
         raise UserError(f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}")
     if len(labels) != len(features):
         raise UserError(f"{len(features)} features but {len(labels)} labels: expected one label a row")
     if not features.size:
         raise UserError(f"features are empty: {list(features.shape)}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"labels must be integers, got {labels.dtype}")
-    if jnp.issubdtype(features.dtype, jnp.complexfloating):
-        raise UserError("features are complex; give real numbers")
-    wide = features.dtype == jnp.float64 and not jax.config.jax_enable_x64
-    if wide or not jnp.issubdtype(features.dtype, jnp.floating):
+    if features.dtype == jnp.float64 and not jax.config.jax_enable_x64:
         features = features.astype(jnp.float32)
     low, high = int(labels.min()), int(labels.max())
-    classes = high + 1 if num_classes is None else num_classes
+    if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer)):
+        raise UserError(f"num_classes={num_classes!r}: expected an integer")
+    if num_classes is None and classifier is not None:
+        weight, _ = _pair(classifier)
+        num_classes = len(weight) if weight.shape[1:] == features.shape[1:] else None
+    classes = high + 1 if num_classes is None else int(num_classes)
     if low < 0 or high >= classes:
         raise UserError(f"labels run from {low} to {high}, outside [0, {classes})")
     if classes > max(MANY, 10 * len(labels)):
@@ -81,10 +113,21 @@ def check_fit(stats: ClassStats, features: Array, labels: np.ndarray) -> None:
 
 def check_outside(outside: Any, dim: int) -> Array:
     """Out-of-distribution features [M, D] or their mean [D] as a JAX array."""
-    outside = to_jax(outside)
-    if outside.ndim not in (1, 2) or outside.shape[-1] != dim:
+    outside = _floats(outside, "outside features")
+    if outside.ndim not in (1, 2) or outside.shape[-1] != dim or not outside.size:
         raise UserError(f"outside: expected features [M, {dim}] or their mean [{dim}], got {list(outside.shape)}")
+    if not np.isfinite(outside).all():
+        raise UserError("outside: features are NaN or infinite")
     return outside.astype(jnp.float32)
+
+
+def check_centres(centres: Any) -> ClassStats:
+    """Statistics to measure others about, or the fault."""
+    if not isinstance(centres, ClassStats):
+        raise UserError("centres must be class statistics: nc.collect(training features, training labels)")
+    if np.sum(np.asarray(centres.count) >= 2) < 2:
+        raise UserError("centres: expected two or more classes with two examples each")
+    return check_sound(centres)
 
 
 def check_sound(stats: ClassStats) -> ClassStats:

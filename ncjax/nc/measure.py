@@ -15,8 +15,18 @@ from threadpoolctl import ThreadpoolController
 from ncjax.nc import metrics, trust
 from ncjax.nc import second as looks
 from ncjax.nc.chunks import fold, rows_together
-from ncjax.nc.geometry import Geometry, double, geometry, geometry_of, refit
-from ncjax.nc.inputs import Classifier, check, check_classifier, check_fit, check_outside, check_sound, to_jax
+from ncjax.nc.geometry import Geometry, check_weighting, double, geometry, geometry_of, refit
+from ncjax.nc.inputs import (
+    Classifier,
+    check,
+    check_centres,
+    check_classifier,
+    check_fit,
+    check_labels,
+    check_outside,
+    check_sound,
+    to_jax,
+)
 from ncjax.nc.ranks import numerical_rank, ranks_of
 from ncjax.nc.reports import TRUSTED, Report
 from ncjax.nc.second import Look
@@ -75,7 +85,7 @@ def _alone(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _geometry(stats: ClassStats, weighting: str) -> Geometry:
-    return _alone(_geometry_jit, stats, weighting)
+    return _alone(_geometry_jit, stats, check_weighting(weighting))
 
 
 def _rounded(g: Geometry, stats: ClassStats) -> bool:
@@ -101,7 +111,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         "trace_ratio", "nc2", "equinorm", "equiangularity", "class_separation")}
     variance = g.spread / jnp.maximum(g.n, 1)
     out["cdnv_pairs"] = metrics.cdnv_pairs_of(g, variance)
-    out["cdnv"] = jnp.nanmean(out["cdnv_pairs"])
+    out["cdnv"] = metrics.cdnv_of(g, variance)
     if look is not None or stats.scatter is not None:
         out["nc1"] = metrics.nc1_of(g, stats, look)
     if look is not None:
@@ -116,13 +126,16 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         other = geometry(about[0], weighting)
         spread = about[1].rho / jnp.maximum(about[1].count, 1)
         seen = other._replace(keep=other.keep * (about[1].count >= 1))
-        out["nc1_about"] = jnp.sum(about[1].q) * about[1].unit / jnp.maximum(jnp.sum(about[1].count), 1)
-        out["cdnv_about"] = jnp.nanmean(metrics.cdnv_pairs_of(seen, spread))
+        out["nc1_about"] = metrics.nc1_of(other, about[0], about[1])
+        out["cdnv_about"] = metrics.cdnv_of(seen, spread)
     floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look, tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
         out[f"error.{name}"] = getattr(errors, name)
-    return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": trust.resolution_of(g)}
+    resolution = trust.resolution_of(g)
+    if look is None:
+        resolution = jnp.where(trust.scatter_rounding_of(g, stats) > trust.ROUGH, 0, resolution)
+    return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
 @functools.partial(jax.jit, static_argnames="angles")
@@ -138,11 +151,10 @@ def _classifier_values(g: Geometry, stats: ClassStats, weight: Array, *, angles:
     return out
 
 
-def _decisions(look: Look, *, classified: bool) -> dict[str, float]:
-    total = max(float(np.sum(np.asarray(look.count, np.float64))), 1.0)
-    share = {name: float(np.sum(np.asarray(x, np.float64))) / total
-             for name, x in (("ncc_accuracy", look.near), ("nc4", look.agree), ("accuracy", look.correct))}
-    return share if classified else {"ncc_accuracy": share["ncc_accuracy"]}
+def _decisions(look: Look) -> dict[str, float]:
+    total = np.sum(np.asarray(look.decided, np.float64))
+    return {name: float(np.sum(np.asarray(x, np.float64)) / total) if total > 0 else np.nan
+            for name, x in (("ncc_accuracy", look.near), ("nc4", look.agree), ("accuracy", look.correct))}
 
 
 def report(
@@ -154,7 +166,6 @@ def report(
     outside: Array | None = None,
     weighting: str = "class",
     spectrum: bool = False,
-    decided: bool = True,
     tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
 ) -> Report:
@@ -163,14 +174,13 @@ def report(
     Args:
       stats: of the features to describe.
       classifier: (weight [K, D], bias [K]), for NC2 of W, NC3 and the angles; the looks' frames bring it to NC4.
-      look: second look at the same features in the frame of `stats`: intervals, per-class NC1, pairs, decisions, and NC1
-        where `stats` keep no scatter.
+      look: second look at the same features in a frame of `stats` with this weighting: intervals, per-class NC1, pairs,
+        decisions, and NC1 where `stats` keep no scatter.
       about: other class means and a look at these features in *their* frame: the training set's for test features.
         Decisions (NC4, accuracies) then come from it.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
       weighting: "class" or "sample", see `nc1`; that of the frames.
       spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
-      decided: whether the looks were made with `decisions`.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
 
@@ -188,10 +198,10 @@ def report(
         found |= _alone(_classifier_values, g, stats, classifier[0], angles=angles)
     found = {name: np.asarray(x) for name, x in found.items()}
     last = look if about is None else about[1]
-    if last is not None and decided:
-        found |= _decisions(last, classified=classifier is not None)
-    if not decided:
-        found.pop("nc1_pairs", None)
+    if last is not None:
+        found |= _decisions(last)
+    if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
+        found.pop("nc1_pairs")
     counts = np.asarray(stats.count)
     return _assemble(found, counts, stats.anchor.shape[1], weighting)
 
@@ -238,7 +248,7 @@ def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Cl
     Raises:
       UserError: width or labels are not those of `stats`.
     """
-    features, labels = to_jax(features), np.asarray(labels)
+    features, labels = to_jax(features, "features"), check_labels(labels)
     check_fit(stats, features, labels)
     labels = jnp.asarray(labels.astype(np.int32))
     if classifier is not None:
@@ -265,7 +275,7 @@ def measure(
       features: [N, D] NumPy, JAX or DLPack-capable (torch) array; float64 counts as float32 unless jax_enable_x64 is on.
       labels: [N] integers.
       classifier: (weight [K, D], bias [K]) to add NC2 of W, NC3, NC4 and the accuracy.
-      num_classes: K, default the largest label + 1.
+      num_classes: K, default that of `centres`, else of the classifier, else the largest label + 1.
       centres: statistics of another set (`collect` of the training features), about whose class means NC1 and CDNV are
         then measured too, and whose means decide in NC4.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
@@ -278,7 +288,9 @@ def measure(
       UserError: shapes disagree, labels are no integers in [0, K), fewer than two classes have two examples, or
         features are NaN or infinite (the line says how many, and in which classes).
     """
-    features, labels, classes = check(features, labels, num_classes)
+    if centres is not None:
+        num_classes = check_centres(centres).count.shape[0] if num_classes is None else num_classes
+    features, labels, classes = check(features, labels, num_classes, classifier)
     if classifier is not None:
         classifier = check_classifier(classifier, classes, features.shape[1])
     stats = _means_at_once(features, labels, classes)
@@ -300,5 +312,5 @@ def measure(
         sample = np.random.default_rng(0).choice(len(features), min(TILT_ROWS, len(features)), replace=False)
         tilt = _tilt(_frame(known, stats, None), features, labels, sample)
     found = report(stats, classifier=classifier, look=look, about=about, outside=outside, weighting=weighting,
-                   spectrum=spectrum, decided=decisions, tilt=tilt, known=known)
+                   spectrum=spectrum, tilt=tilt, known=known)
     return dataclasses.replace(found, numerical_rank=numerical_rank(features, labels)) if spectrum else found

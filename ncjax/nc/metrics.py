@@ -41,12 +41,13 @@ def nc1_cut(stats: ClassStats, *, weighting: str = "class") -> Array:
 def nc1_of(g: Geometry, stats: ClassStats, look: Look | None) -> Array:
     """`nc1` where the geometry is known."""
     if look is not None:
-        value = jnp.sum(look.q) * look.unit / jnp.maximum(jnp.sum(look.count), 1)
+        total = jnp.sum(look.count)
+        value = undefined_unless(total > 0, jnp.sum(look.q) * look.unit / jnp.maximum(total, 1))
     elif stats.scatter is not None:
         value = jnp.sum(jnp.diagonal(projected(stats, g)) * inverse(g))
     else:
         raise UserError("these statistics keep no scatter, so NC1 needs a second look: see ncjax.nc.look")
-    return undefined_unless((g.k >= 2) & jnp.any(g.used), value)
+    return undefined_unless((g.k >= 2) & jnp.any(g.used), jnp.maximum(value, 0))
 
 
 @double
@@ -87,6 +88,13 @@ def cdnv_pairs_of(g: Geometry, variance: Array) -> Array:
     return jnp.where(pair, ratio, jnp.nan)
 
 
+def cdnv_of(g: Geometry, variance: Array) -> Array:
+    """Mean of `cdnv_pairs_of`; NaN if two collapsed classes coincide, infinite if classes with spread do."""
+    pair = pairs(g)
+    total = jnp.sum(jnp.where(pair, cdnv_pairs_of(g, variance), 0))
+    return undefined_unless(g.k >= 2, total / jnp.sum(pair.astype(g.k.dtype)))
+
+
 def _variance(g: Geometry) -> Array:
     return g.spread / jnp.maximum(g.n, 1)
 
@@ -105,21 +113,28 @@ def cdnv_pairs(stats: ClassStats) -> Array:
 def cdnv(stats: ClassStats) -> Array:
     """Mean of `cdnv_pairs` over pairs of usable classes (Galanti et al., 2022). Memory K^2, not K^2 D."""
     g = geometry(stats)
-    return jnp.nanmean(cdnv_pairs_of(g, _variance(g)))
+    return cdnv_of(g, _variance(g))
 
 
 def _cosines(g: Geometry) -> Array:
-    """Cosines of centred means [K, K]."""
+    """Cosines of centred means [K, K]; NaN where a class is left out or its mean is the global mean."""
     gram = matmul(g.means, g.means.T)
     norm = jnp.sqrt(jnp.diagonal(gram))
-    norm = jnp.where(norm > 0, norm, 1)
+    norm = jnp.where(norm > 0, norm, jnp.nan)
     return gram / norm[:, None] / norm[None, :]
+
+
+@double
+def cosines(stats: ClassStats, *, weighting: str = "class") -> Array:
+    """[K, K] cosines of the centred class means; NaN for classes left out."""
+    return _cosines(geometry(stats, weighting))
 
 
 def class_separation_of(g: Geometry) -> Array:
     """`class_separation` where the geometry is known."""
     pair = pairs(g)
-    return undefined_unless(jnp.any(pair), 1 - jnp.max(jnp.where(pair, _cosines(g), -jnp.inf)))
+    separation = jnp.maximum(1 - jnp.max(jnp.where(pair, _cosines(g), -jnp.inf)), 0)
+    return undefined_unless(jnp.any(pair), separation)
 
 
 @double

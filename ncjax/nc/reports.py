@@ -55,7 +55,7 @@ class Report:
     nc3: float
     nc3_papyan: float
     angle: float  # largest principal angle between the spans of class means and classifier, radians
-    nc4: float
+    nc4: float  # share of examples, those of classes left out of the rest too; as are the accuracies
     ncc_accuracy: float  # accuracy of the nearest class mean
     accuracy: float
     nc5: float
@@ -122,7 +122,7 @@ class Report:
         lines.append(f"{'metric':<21}{'value':>10}  {'95 % interval':<21} {'/ floor':>8}  meaning")
         for name, meaning in MEANING.items():
             value = getattr(self, name)
-            if not math.isfinite(value):
+            if math.isnan(value):
                 continue
             low, high = self.interval.get(name, (math.nan, math.nan))
             between = f"{low:.4g} to {high:.4g}" if math.isfinite(low) else ""

@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     """What a second look needs of the first. K classes, R = min(K - 1, D) directions."""
 
     keep: Array  # [K] 1 for a usable class
-    anchor: Array  # [K, D] class means as anchor + shift
+    anchor: Array  # [K, D] class means as anchor + shift; the global mean for classes left out
     shift: Array | None  # [K, D]; None for zero
     directions: Array  # [D, R] orthonormal directions of the class means; then, with a classifier, its rows: [D, R + K]
     inverse: Array  # [R] 1 / (unit s^2), zero outside the numerical rank
@@ -47,9 +47,10 @@ class Look(NamedTuple):
     rho2: Array  # [K] sum of its square
     projected: Array  # [R, R] (beyond 256 directions [R], the diagonal) sum of p p^T, p = r in the basis
     toward: Array  # [K, K] (none beyond 256 classes) sum over class k of (r . (mu_k - mu_k'))^2
-    near: Array  # [K] examples whose nearest class mean is their own
-    agree: Array  # [K] examples whose nearest class mean is what the classifier decides
-    correct: Array  # [K] examples the classifier decides rightly
+    decided: Array  # [K] examples of all classes, those left out of the rest too
+    near: Array  # [K] of them, those whose nearest class mean is their own
+    agree: Array  # [K] those whose nearest class mean is what the classifier decides
+    correct: Array  # [K] those the classifier decides rightly
 
 
 class Tilt(NamedTuple):
@@ -74,14 +75,17 @@ def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, w
 @double
 def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | None) -> Frame:
     """`frame` where the geometry is known."""
-    logits, directions = None, g.basis
+    logits, directions, keep = None, g.basis, g.keep[:, None] > 0
+    mean = jnp.where(keep, stats.anchor + stats.shift, 0)
+    middle = jnp.sum((g.weight / jnp.maximum(g.k, 1))[:, None] * mean, axis=0)
     if classifier is not None:
-        mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
+        mean = jnp.where(keep, mean, middle)
         logits = matmul(mean, classifier[0].T) + classifier[1][None, :]
         directions = jnp.concatenate([directions, classifier[0].T], axis=1)
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
     between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
-    return Frame(g.keep, stats.anchor, stats.shift, directions, inverse(g) * unit, 1 / unit, g.place, between, logits)
+    anchor, shift = jnp.where(keep, stats.anchor, middle), jnp.where(keep, stats.shift, 0)
+    return Frame(g.keep, anchor, shift, directions, inverse(g) * unit, 1 / unit, g.place, between, logits)
 
 
 def unseen(frame: Frame) -> Look:
@@ -89,7 +93,7 @@ def unseen(frame: Frame) -> Look:
     k, r = frame.place.shape
     zeros = functools.partial(jnp.zeros, dtype=frame.anchor.dtype)
     return Look(frame.unit, *(zeros(k) for _ in range(5)), zeros((r, r) if r <= FULL_UP_TO else r),
-                zeros((k, k) if k <= FULL_UP_TO else 0), *(zeros(k) for _ in range(3)))
+                zeros((k, k) if k <= FULL_UP_TO else 0), *(zeros(k) for _ in range(4)))
 
 
 def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array | None = None, *,
@@ -101,36 +105,40 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
       frame: the class means looked from: of the same features, or of the training set for test features.
       features, labels, mask: as for `observe`.
       decisions: also find the nearest class means, the classifier's decisions and `toward`: 2 N K^2 operations more,
-        and 2 N D K with a classifier.
+        and 2 N D K with a classifier. What is not looked for is NaN.
+
+    Raises:
+      UserError: shapes do not fit, or labels are no integers.
     """
     num_classes, dtype = frame.keep.shape[0], frame.anchor.dtype
-    features, labels, mask = clean(features, labels, mask, dtype)
-    mask = mask * frame.keep[labels]
+    features, labels, mask = clean(features, labels, mask, dtype, frame.anchor.shape)
+    kept = mask * frame.keep[labels]
     residual = _residual(frame, features, labels) * mask[:, None]  # [N, D]
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rank = frame.place.shape[1]
     p = matmul(residual, frame.directions if decisions else frame.directions[:, :rank])  # [N, R (+ K)]
     p, logits = p[:, :rank], p[:, rank:]
-    q = jnp.sum(jnp.square(p) * frame.inverse[None, :], axis=1)
-    rho = jnp.sum(jnp.square(residual), axis=1)
-    spread = matmul(p.T, p) if seen.projected.ndim == 2 else jnp.sum(jnp.square(p), axis=0)
-    columns = [mask, q, jnp.square(q), rho, jnp.square(rho)]
-    toward = jnp.zeros_like(seen.toward)
+    q = kept * jnp.sum(jnp.square(p) * frame.inverse[None, :], axis=1)
+    rho = kept * jnp.sum(jnp.square(residual), axis=1)
+    own = kept[:, None] * p
+    spread = matmul(own.T, p) if seen.projected.ndim == 2 else jnp.sum(own * p, axis=0)
+    columns = [kept, q, jnp.square(q), rho, jnp.square(rho)]
+    toward = jnp.full_like(seen.toward, jnp.nan)
     if decisions:
         if toward.size:
             t = matmul(p, frame.place.T)  # [N, K] r . (mu_k - mu_G)
-            toward = sums(jnp.square(jnp.take_along_axis(t, labels[:, None], axis=1) - t))
+            toward = sums(kept[:, None] * jnp.square(jnp.take_along_axis(t, labels[:, None], axis=1) - t))
             score = t + frame.between[labels]
         else:
             score = matmul(p + frame.place[labels], frame.place.T)
         half = jnp.where(frame.keep > 0, 0.5 * jnp.sum(jnp.square(frame.place), axis=1), jnp.inf)
         nearest = _first_max(score - half[None, :])
-        columns.append(jnp.where(nearest == labels, mask, 0))
+        columns += [mask, jnp.where(nearest == labels, mask, 0)]
         if frame.logits is not None:
             decided = _first_max(logits + frame.logits[labels])
             columns += [jnp.where(decided == choice, mask, 0) for choice in (nearest, labels)]
-    columns += [jnp.zeros_like(mask)] * (8 - len(columns))
-    found = sums(jnp.stack(columns, axis=1)).T  # [8, K]
+    columns += [jnp.full_like(mask, jnp.nan)] * (9 - len(columns))
+    found = sums(jnp.stack(columns, axis=1)).T  # [9, K]
     return merge(seen, Look(frame.unit, *found[:5], spread, toward, *found[5:]))
 
 

@@ -18,6 +18,8 @@ from ncjax.types import Array, UserError
 
 SCATTER_UP_TO = 4096  # widest features for which `empty` keeps the D x D scatter unless told otherwise (64 MB float32)
 
+TERMS = 128  # of a class, on average, that a float32 sum adds one after another
+
 matmul = functools.partial(jnp.matmul, precision="highest")
 
 
@@ -56,7 +58,11 @@ def by_class(values: Array, labels: Array, num_classes: int) -> Array:
     """[K, ...] sums of values [N, ...] over the examples of each class; the same bits every time."""
 
     def scatter_add(values: Array, labels: Array) -> Array:
-        return jax.ops.segment_sum(values, labels, num_classes)
+        # A float32 sum of many equal terms, one after another, drifts: sum over runs of rows, then over runs.
+        runs = -(-values.shape[0] // (TERMS * num_classes))
+        run = jnp.arange(values.shape[0], dtype=labels.dtype) // -(-values.shape[0] // runs) if runs > 1 else 0
+        found = jax.ops.segment_sum(values, labels + run * num_classes, max(runs, 1) * num_classes)
+        return jnp.sum(found.reshape(-1, num_classes, *values.shape[1:]), axis=0)
 
     def one_hot(values: Array, labels: Array) -> Array:  # scatter-add on a GPU adds in any order
         hot = (labels[None, :] == jnp.arange(num_classes, dtype=labels.dtype)[:, None]).astype(values.dtype)
@@ -66,10 +72,23 @@ def by_class(values: Array, labels: Array, num_classes: int) -> Array:
     return jax.lax.platform_dependent(values, labels, cpu=scatter_add, default=one_hot)
 
 
-def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
-    """Features as `dtype`, masked rows zero (they may hold anything, NaN included), labels int32, and the mask [N]."""
-    mask = jnp.ones(labels.shape, dtype) if mask is None else (mask > 0).astype(dtype)
-    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), jnp.asarray(labels).astype(jnp.int32), mask
+def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype,
+          shape: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """Features as `dtype`, masked rows zero (they may hold anything, NaN included), labels int32, and the mask [N].
+
+    Raises:
+      UserError: the features are not [N, D] or the labels not [N] integers, for `shape` (K, D).
+    """
+    features, labels = jnp.asarray(features), jnp.asarray(labels)
+    if features.ndim != 2 or features.shape[1] != shape[1] or labels.shape != features.shape[:1]:
+        raise UserError(f"expected features [N, {shape[1]}] and labels [N] as in the statistics, got "
+                        f"{list(features.shape)} and {list(labels.shape)}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"labels must be integers, got {labels.dtype}")
+    inside = (labels >= 0) & (labels < shape[0])
+    mask = (inside if mask is None else inside & (jnp.asarray(mask) > 0)).astype(dtype)
+    labels = jnp.where(inside, labels, 0).astype(jnp.int32)
+    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), labels, mask
 
 
 def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | None = None) -> ClassStats:
@@ -78,11 +97,14 @@ def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | Non
     Args:
       stats: what was seen before.
       features: [N, D], any float type; moments are kept in the dtype of `stats`.
-      labels: [N] integers in [0, K).
+      labels: [N] integers; rows with labels outside [0, K), such as -1, are ignored.
       mask: [N], 0 for rows to ignore.
+
+    Raises:
+      UserError: shapes do not fit, or labels are no integers.
     """
     num_classes = stats.count.shape[0]
-    features, labels, mask = clean(features, labels, mask, stats.anchor.dtype)
+    features, labels, mask = clean(features, labels, mask, stats.anchor.dtype, stats.anchor.shape)
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
     first = jax.ops.segment_min(jnp.where(mask > 0, rows, labels.shape[0] - 1), labels, num_classes)

@@ -19,8 +19,11 @@ from ncjax.types import Array
 
 NEAR_FLOOR = 0.5  # share of the floor from which a value says little about the labels
 FEW = 10  # examples in the smallest class below which `too_few_per_class` is raised
+MANY = 20  # examples of a class from which their own fourth moments are trusted alone
 IMBALANCE = 10  # largest class over smallest, above which `imbalanced` is raised
 ROUNDING = 30  # spread or separation below this many float32 roundings of the class means raises `float32_limit`
+UNDERFLOW = 1e-17  # spread from which its squares lose digits of float32
+ROUGH = 1e-3  # share of NC1 that may be rounding of the scatter before a second look is wanted
 NORMAL_975 = 1.959964
 
 
@@ -104,15 +107,24 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | No
     if within is None:
         return Errors(*(jnp.full((), jnp.nan),) * 3)
     inv, n, place = inverse(g), jnp.maximum(g.n, 1), g.place
-    variance = g.spread / n
+    variance, dim = g.spread / n, g.means.shape[1]
     pooled = jnp.sum(g.spread) / jnp.maximum(g.total, 1)
-    relative = variance / jnp.where(pooled > 0, pooled, 1)  # [K] spread of a class beside the pooled one
-    if look is None:  # as for Gaussian features
-        q = 2 * jnp.sum(jnp.square(within * inv[None, :])) * jnp.square(relative)
-        rho = 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1))) * jnp.square(relative)
-    else:
-        q = jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
-        rho = jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
+    # [K] spread of a class, estimated without bias, beside the pooled one
+    relative = g.spread / jnp.maximum(g.n - 1, 1) / jnp.where(pooled > 0, pooled, 1)
+    # What r^T Sigma_B^+ r and ||r||^2 vary by in Gaussian features
+    q = 2 * jnp.sum(jnp.square(within) * inv[None, :] * (inv[:, None] if within.ndim == 2 else inv[None, :]))
+    if stats.scatter is not None:
+        rho = 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1)))
+    else:  # at least: what is outside the span of the means may be spread evenly
+        outside = jnp.maximum(pooled - (jnp.trace(within) if within.ndim == 2 else jnp.sum(within)), 0)
+        rho = 2 * (jnp.sum(jnp.square(within)) + jnp.square(outside) / max(dim - inv.shape[0], 1))
+    q, rho = q * jnp.square(relative), rho * jnp.square(relative)
+    if look is not None:  # and in these; a few examples about their own mean say too little of that
+        few, biased = g.n < MANY, n / jnp.maximum(n - 1, 1)
+        seen_q = biased * jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
+        seen_rho = biased * jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
+        q = jnp.where(few, jnp.maximum(q, seen_q), seen_q)
+        rho = jnp.where(few, jnp.maximum(rho, seen_rho), seen_rho)
 
     def times(slope: Array, within: Array) -> Array:
         return slope * within[None, :] if within.ndim == 1 else matmul(slope, within)
@@ -150,7 +162,8 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
 
     The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
     within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
-    of the mean). Without a look the first part is that of Gaussian features, from the scatter. Taken as zero: the third
+    of the mean). Without a look the first part is that of Gaussian features, from the scatter, and in classes
+    of fewer than 20 examples it is at least that. Taken as zero: the third
     moments that would link the two parts and, with neither scatter nor `ncjax.nc.tilt`, the part of NC1's error that
     comes from the span of the means tilting in features of uneven variance. Efron & Tibshirani (1993), ch. 22.
     """
@@ -165,12 +178,26 @@ def interval(value: float, error: float) -> tuple[float, float]:
     return value * math.exp(-width), value * math.exp(width)
 
 
+def scatter_rounding_of(g: Geometry, stats: ClassStats) -> Array:
+    """About what share of NC1 read from a float32 scatter may be rounding; zero without a scatter.
+
+    NC1 weighs a direction of the class means by its inverse eigenvalue, and the scatter knows no variance below some
+    2^-23 of its own norm: where features vary least just where their means do, NC1 wants a second look.
+    """
+    if stats.scatter is None:
+        return jnp.zeros((), g.k.dtype)
+    off = float(jnp.finfo(jnp.float32).eps) * jnp.linalg.norm(stats.scatter) / jnp.maximum(g.total, 1) * jnp.sum(inverse(g))
+    value = jnp.sum(jnp.diagonal(projected(stats, g)) * inverse(g))
+    return jnp.where(value > 0, off / jnp.where(value > 0, value, 1), jnp.where(off > 0, jnp.inf, 0))
+
+
 def resolution_of(g: Geometry) -> Array:
     """`resolution` where the geometry is known."""
     rounding = float(jnp.finfo(jnp.float32).eps) * g.norm
     within = jnp.sqrt(jnp.sum(g.spread) / jnp.maximum(g.total, 1))
     smallest = jnp.sqrt(jnp.min(jnp.where(g.used, g.values, jnp.inf)))
-    return jnp.minimum(within, smallest) / jnp.where(rounding > 0, rounding, 1)
+    found = jnp.minimum(within, smallest) / jnp.where(rounding > 0, rounding, 1)
+    return jnp.where(within < UNDERFLOW, 0, found)
 
 
 @double
@@ -188,7 +215,7 @@ def flags(*, over_floor: list[float], rank: int, full_rank: int, counts: list[in
     `near_floor`: NC1, CDNV or the trace ratio reaches half of what labels without signal give. `rank_deficient`: Sigma_B
     has not rank min(K - 1, D). `classes_left_out`: some have fewer than two examples. `too_few_per_class`: fewer than
     10 in the smallest. `imbalanced`: the largest more than 10 times the smallest. `float32_limit`: spread or separation
-    within 30 float32 roundings of the class means.
+    within 30 float32 roundings of the class means, or NC1 read from a scatter that is too coarse for it.
     """
     used = [n for n in counts if n >= 2]
     raised = {

@@ -94,7 +94,7 @@ def _with_error_bars(axis: Any, at: Sequence[int], entries: Sequence[dict[str, A
     for x, value, entry in zip(at, values, entries, strict=True):
         low, high = entry.get("interval", {}).get("nc1") or (None, None)
         bars = None if low is None else [[value - low], [high - value]]
-        grey = "near_floor" in entry.get("flags", ())
+        grey = (entry.get("over_floor", {}).get("nc1") or 0) > NEAR_FLOOR
         axis.errorbar(x, value, bars, fmt="o", ms=3, color=NEAR if grey else colour, capsize=2, lw=0.9)
 
 
@@ -190,7 +190,7 @@ def confusion(run: Finished) -> Drawn:
         figure, axes = _grid(2, 2, 3.6)
         figure.set_size_inches(7.6, 3.6)
         left = axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        right = axes[1].imshow(means["cosines"], cmap="RdBu_r", vmin=-1, vmax=1)
+        right = axes[1].imshow(np.asarray(means["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
         axes[0].set(title="nearest class mean, test", ylabel="true class")
         axes[1].set(title="cosines of centred class means, train")
         if len(names) <= 20:
