@@ -40,6 +40,9 @@ SETTINGS = {
     "collapsed, wide": Setting(50, 10, 512, 60.0),
     "moderate": Setting(100, 10, 64, 8.0),
     "moderate, few": Setting(20, 10, 128, 20.0),
+    "five examples": Setting(5, 10, 64, 20.0),
+    "five examples, uneven directions": Setting(5, 10, 128, 20.0, "spectrum"),
+    "two examples": Setting(2, 10, 64, 20.0),
     "many classes": Setting(20, 40, 64, 8.0),
     "two classes": Setting(200, 2, 32, 4.0),
     "more classes than features": Setting(30, 40, 16, 8.0),
@@ -49,6 +52,7 @@ SETTINGS = {
     "rectified": Setting(100, 10, 64, 8.0, "relu"),
     "weak signal": Setting(100, 10, 64, 1.0),
     "no signal": Setting(50, 10, 256, 0.0),
+    "very unequal sizes": Setting(100, 10, 64, 8.0, spread=300),
     "unequal sizes": Setting(60, 10, 64, 8.0, "spectrum", 20),
     "unequal sizes, by sample": Setting(60, 10, 64, 8.0, "spectrum", 20, "sample"),
 }
@@ -105,7 +109,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(f"{'setting':<28}{'n':>5}{'K':>4}{'D':>5}   coverage % of NC1, CDNV, trace ratio (from statistics alone)   "
+    print(f"{'setting':<34}{'n':>5}{'K':>4}{'D':>5}   coverage % of NC1, CDNV, trace ratio (from statistics alone)   "
           "mean over floor")
     rows = {}
     for name in args.settings:
@@ -113,7 +117,7 @@ def main() -> None:
         cover = "  ".join(f"{100 * row[m]['coverage']:5.1f} ({100 * row[m]['coverage_from_statistics']:5.1f})"
                           for m in TRUSTED)
         floor = "  ".join(f"{row[m]['over_floor']:.3g}" for m in TRUSTED)
-        print(f"{name:<28}{row['n']:>5}{row['classes']:>4}{row['dim']:>5}   {cover}   {floor}", flush=True)
+        print(f"{name:<34}{row['n']:>5}{row['classes']:>4}{row['dim']:>5}   {cover}   {floor}", flush=True)
     if args.out:
         here = Path(__file__).parent
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)

@@ -476,8 +476,9 @@ def test_classes_that_coincide():
 def test_a_scatter_too_coarse_for_nc1_says_so():
     """Noise that follows the spectrum of the class means: NC1 is decided where the scatter has no digits."""
     rng = np.random.default_rng(0)
-    scale, y = np.arange(1.0, 101) ** -2, np.repeat(np.arange(100), 20)
-    h = ((rng.normal(size=(100, 100)) * scale)[y] + 1e-2 * rng.normal(size=(2000, 100)) * scale).astype(np.float32)
+    scale, y = np.arange(1.0, 101) ** -2.5, np.repeat(np.arange(50), 20)
+    h = (rng.normal(size=(50, 100))[y] + 1e-2 * rng.normal(size=(1000, 100))) * scale
+    h = (h @ np.linalg.qr(rng.normal(size=(100, 100)))[0]).astype(np.float32)
     wanted = reference(h, y)["nc1"]
     streamed = nc.report(nc.collect(h, y))
     assert nc.measure(h, y).nc1 == pytest.approx(wanted, rel=1e-4)
