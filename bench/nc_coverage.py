@@ -1,6 +1,6 @@
 """Do the floors and the 95 % intervals of `ncjax.nc` hold? A simulation.
 
-    python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 12 minutes on 2 cores
+    python bench/nc_coverage.py [--draws 500] [--out FILE.json]        # about 2 minutes on 2 cores
 
 In each setting the K class means are drawn once and then stay; every draw takes as many examples of each class about them.
 The interval of a draw should cover the mean of the metric over draws (of these and as many others) in 95 % of them. Without
