@@ -3,8 +3,8 @@
     python bench/layers.py [--model 'models.resnet.resnet18()'] [--classes 100] [--images 1024] [--out FILE.json]
 
 One pass over images with the statistics of all blocks kept, against the same pass with none (loss and accuracy alone), in
-turns; then NC1 and CDNV of every block against two-look float64 NumPy on the saved features. Weights are random: neither
-speed nor error depends on them. Images are a seeded draw unless --data names a data set.
+turns; then NC1 and CDNV of every block against two-look float64 NumPy on the saved features. Weights are random and
+images a seeded draw, on which the cost does not depend, unless --init names a trained run and --data a data set.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ncjax import features, mesh, nc
+from ncjax import card, features, mesh, nc
 from ncjax.data import Dataset, load, source
 from ncjax.lookup import resolve
 from ncjax.losses import cross_entropy
@@ -61,8 +63,11 @@ def random_images(args: argparse.Namespace, scratch: Path) -> Dataset:
 def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
     """Seconds of each kind of pass, taken in turns, and the relative error of every layer."""
     devices = mesh.make()
-    model = resolve(args.model)(num_classes=len(dataset.class_names), head=0)
-    variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
+    if args.init:
+        _, model, variables = card.load(args.init, which="last", model=None)
+    else:
+        model = resolve(args.model)(num_classes=len(dataset.class_names), head=0)
+        variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     batches = source(dataset.splits["train"], dataset, devices, batch_size=args.batch)
     dims = features.widths(model, variables, dataset.image_shape)
     passes = {"plain": features.make_pass(model, cross_entropy(), dims, devices),
@@ -81,7 +86,8 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
         found = {"nc1": float(nc.nc1(seen.stats[layer])), "cdnv": float(nc.cdnv(seen.stats[layer]))}
         error[layer] = max(abs(found[m] / wanted[m] - 1) for m in wanted)
     median = {name: statistics.median(s) for name, s in seconds.items()}
-    return {"model": args.model, "images": batches.size, "image_shape": dataset.image_shape, "batch": args.batch,
+    return {"model": args.model, "init": args.init, "data": dataset.name, "images": batches.size,
+            "image_shape": dataset.image_shape, "batch": args.batch,
             "classes": len(dataset.class_names), "seconds": seconds, "median": median,
             "extra_percent": 100 * (median["measured"] / median["plain"] - 1), "relative_error": error}
 
@@ -95,12 +101,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--init", help="a run whose trained network to measure, in place of --model")
     parser.add_argument("--data", help="a data set name in place of random images")
     parser.add_argument("--out")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         found = compare(args, load(args.data, val_fraction=0.0) if args.data else random_images(args, Path(scratch)))
-    print(f"{args.model}, {found['images']} images {found['image_shape']}, batch {args.batch}, "
+    print(f"{args.init or args.model}, {found['images']} images {found['image_shape']}, batch {args.batch}, "
           f"{len(found['relative_error'])} layers, {found['classes']} classes; load {os.getloadavg()[0]:.2f}")
     for name, s in found["seconds"].items():
         rate = found["images"] / found["median"][name]
@@ -110,7 +117,8 @@ def main() -> None:
     if args.out:
         here = Path(__file__).parent
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-        record = {"command": "python bench/layers.py", **found, "jax": jax.__version__, "machine": platform.machine(),
+        record = {"command": shlex.join(["python", "bench/layers.py", *sys.argv[1:]]), **found,
+                  "jax": jax.__version__, "machine": platform.machine(),
                   "cpus": os.cpu_count(), "devices": [str(d.device_kind) for d in jax.devices()],
                   "load": os.getloadavg()[0], "commit": commit.stdout.strip() or None}
         Path(args.out).write_text(json.dumps(record, indent=1))
