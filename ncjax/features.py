@@ -22,6 +22,7 @@ from ncjax.types import Array, Loss, Model, PyTree
 Looks = dict[str, tuple[nc.Look, ...]]
 _frame = jax.jit(nc.frame)
 
+
 class Evaluation(NamedTuple):
     """What one pass saw."""
 
@@ -145,11 +146,17 @@ def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = Non
         about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
         return nc.report(seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about)
 
-    out = {name: report(name, _looks_at_kept(seen, name, own[name], means[name]) if name in seen.features else ())
-           for name in seen.stats}
-    wanted = [name for name, stats in seen.stats.items() if name not in seen.features and (
-        everywhere or stats.scatter is None or "float32_limit" in out[name].flags)]
-    if wanted and again is not None:
+    out, wanted = {}, []
+    for name, stats in seen.stats.items():
+        if name in seen.features:
+            out[name] = report(name, _looks_at_kept(seen, name, own[name], means[name]))
+        elif again is not None and (everywhere or stats.scatter is None):
+            wanted.append(name)
+        else:
+            out[name] = report(name, ())
+            if again is not None and "float32_limit" in out[name].flags:
+                wanted.append(name)
+    if wanted:
         frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
         out |= {name: report(name, looks) for name, looks in again(frames).items()}
-    return out
+    return {name: out[name] for name in seen.stats}

@@ -18,7 +18,7 @@ from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
 from ncjax.types import Model, PyTree
 
-KEEP_BYTES = 1 << 31
+KEEP_BYTES = 1 << 31  # of features on the host, beyond which splits run through the network a second time
 CONFUSION_CLASSES = 100  # larger confusion matrices are not written
 
 
@@ -40,7 +40,7 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
     # The classifier's own width is that of its labels; a target with other classes is measured without it.
     sized = model._replace(num_classes=len(dataset.class_names))
     size = 4 * sum(dims.values()) * sum(len(split.labels) for split in dataset.splits.values())
-    keep = model.layers if probes or size <= KEEP_BYTES else tuple({model.penultimate: None, model.readout: None})
+    keep = model.layers if probes or size <= KEEP_BYTES else list(dict.fromkeys((model.penultimate, model.readout)))
     first = features.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=keep, scatter=scatter)
     second = features.make_second_pass(model, mesh)
     seen, reports = {}, {}

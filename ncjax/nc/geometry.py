@@ -27,6 +27,7 @@ class Geometry(NamedTuple):
     k: Array  # [] number of usable classes
     n: Array  # [K] examples, 0 for classes left out
     weight: Array  # [K] k times the weight of each class in mu_G and Sigma_B: 1 for usable classes, or k n_k / N
+    middle: Array  # [D] mu_G
     means: Array  # [K, D] mu_k - mu_G, zero for classes left out
     values: Array  # [R] k times the eigenvalues of Sigma_B, largest first
     basis: Array  # [D, R] their eigenvectors
@@ -79,12 +80,13 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     total = jnp.sum(n)
     share = keep / jnp.maximum(k, 1) if weighting == "class" else n / jnp.maximum(total, 1)
     mean = jnp.where(keep[:, None] > 0, stats.anchor + stats.shift, 0)
-    means = keep[:, None] * (mean - jnp.sum(share[:, None] * mean, axis=0, keepdims=True))
+    middle = jnp.sum(share[:, None] * mean, axis=0)
+    means = keep[:, None] * (mean - middle[None, :])
     scale = jnp.sqrt(k * share)[:, None]
     values, basis, image = eigenvectors_of_rows(scale * means)
     place = image / jnp.where(scale > 0, scale, 1)
     start = jnp.zeros((), means.dtype)
-    return refit(Geometry(keep, k, n, k * share, means, values, basis, place, values > 0, start, total,
+    return refit(Geometry(keep, k, n, k * share, middle, means, values, basis, place, values > 0, start, total,
                           keep * stats.spread, jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
 
 

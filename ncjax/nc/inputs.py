@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.nc.stats import ClassStats
+from ncjax.nc.stats import ClassStats, check_shapes
 from ncjax.types import Array, UserError
 
 Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
@@ -104,9 +104,7 @@ def check(features: Any, labels: Any, num_classes: int | None,
 def check_fit(stats: ClassStats, features: Array, labels: np.ndarray) -> None:
     """Raises where features [N, D] with labels [N] cannot be looked at from these statistics."""
     count, dim = stats.anchor.shape
-    if features.ndim != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
-        raise UserError(f"expected features [N, {dim}] and labels [N] as in the statistics, got {list(features.shape)} and "
-                        f"{list(labels.shape)}")
+    check_shapes(features, labels, dim)
     if labels.size and (labels.min() < 0 or labels.max() >= count):
         raise UserError(f"labels run from {labels.min()} to {labels.max()}, outside the statistics' [0, {count})")
 

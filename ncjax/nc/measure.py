@@ -28,7 +28,7 @@ from ncjax.nc.inputs import (
     to_jax,
 )
 from ncjax.nc.ranks import numerical_rank, ranks_of
-from ncjax.nc.reports import TRUSTED, Report
+from ncjax.nc.reports import TRUSTED, Report, assemble
 from ncjax.nc.second import Look
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
 from ncjax.types import Array
@@ -119,7 +119,7 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
     if look is not None and look.toward.size:
         out["nc1_pairs"] = looks.nc1_pairs_of(g, look)
     if outside is not None:
-        out["nc5"] = metrics.nc5_of(g, stats, outside)
+        out["nc5"] = metrics.nc5_of(g, outside)
     if spectrum:
         out |= ranks_of(g, stats)._asdict()
     if about is not None:
@@ -133,8 +133,8 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         out[f"floor.{name}"] = getattr(floors, name)
         out[f"error.{name}"] = getattr(errors, name)
     resolution = trust.resolution_of(g)
-    if look is None:
-        resolution = jnp.where(trust.scatter_rounding_of(g, stats) > trust.ROUGH, 0, resolution)
+    if look is None and stats.scatter is not None:
+        resolution = jnp.where(trust.scatter_rounding_of(g, stats) > trust.ROUGH * out["nc1"], 0, resolution)
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
@@ -203,23 +203,7 @@ def report(
     if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
         found.pop("nc1_pairs")
     counts = np.asarray(stats.count)
-    return _assemble(found, counts, stats.anchor.shape[1], weighting)
-
-
-def _assemble(found: dict[str, Any], counts: np.ndarray, dim: int, weighting: str) -> Report:
-    floor = {name: float(found.pop(f"floor.{name}")) for name in TRUSTED}
-    error = {name: float(found.pop(f"error.{name}")) for name in TRUSTED}
-    value = {name: float(found.get(name, np.nan)) for name in TRUSTED}
-    over = {name: value[name] / floor[name] for name in TRUSTED}
-    usable, rank = int(np.sum(counts >= 2)), int(found.pop("rank"))
-    flags = trust.flags(over_floor=list(over.values()), rank=rank, full_rank=min(usable - 1, dim), counts=counts.tolist(),
-                        resolution=float(found.pop("resolution")))
-    arrays = {name: found.pop(name) for name in ("cdnv_pairs", "nc1_classes", "nc1_pairs", "angles") if name in found}
-    names = [f for f in Report.__dataclass_fields__ if Report.__dataclass_fields__[f].type == "float"]
-    numbers = {name: float(found.get(name, np.nan)) for name in names}
-    return Report(**numbers, **arrays, rank=rank, floor=floor, over_floor=over, flags=flags, counts=counts,
-                  interval={name: trust.interval(value[name], error[name]) for name in TRUSTED}, num_classes=usable,
-                  dim=dim, weighting=weighting)
+    return assemble(found, counts, stats.anchor.shape[1], weighting)
 
 
 def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:

@@ -257,12 +257,10 @@ def subspace_angles(stats: ClassStats, weight: Array) -> Array:
     return subspace_angles_of(geometry(stats), weight)
 
 
-def nc5_of(g: Geometry, stats: ClassStats, outside: Array, *, centred: bool = False) -> Array:
+def nc5_of(g: Geometry, outside: Array, *, centred: bool = False) -> Array:
     """`nc5` where the geometry is known."""
     outside = jnp.mean(outside, axis=0) if outside.ndim == 2 else outside
-    mean = jnp.where(g.keep[:, None] > 0, stats.anchor + stats.shift, 0)
-    middle = jnp.sum(mean, axis=0) / jnp.maximum(g.k, 1)
-    means, outside = (g.means, outside - middle) if centred else (mean, outside)
+    means, outside = (g.means, outside - g.middle) if centred else (g.means + g.middle[None, :], outside)
     norm = jnp.linalg.norm(means, axis=1) * jnp.linalg.norm(outside)
     cosine = jnp.abs(matmul(means, outside)) / jnp.where(norm > 0, norm, 1)
     return undefined_unless(g.k >= 2, jnp.sum(g.keep * cosine) / jnp.maximum(g.k, 1))
@@ -277,7 +275,7 @@ def nc5(stats: ClassStats, outside: Array, *, centred: bool = False) -> Array:
       outside: [D] that mean, or [N, D] the features.
       centred: subtract mu_G from both first.
     """
-    return nc5_of(geometry(stats), stats, outside, centred=centred)
+    return nc5_of(geometry(stats), outside, centred=centred)
 
 
 def nearest_class_mean(stats: ClassStats, features: Array) -> Array:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.nc import trust
+
 TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with a floor and an interval
 MEANING = {
     "nc1": "within-class variability, (1/K) tr(S_W S_B^+)",
@@ -132,3 +134,20 @@ class Report:
         return "\n".join([*lines, "flags: " + (", ".join(self.flags) or "none")])
 
     __repr__ = __str__
+
+
+def assemble(found: dict[str, Any], counts: np.ndarray, dim: int, weighting: str) -> Report:
+    """The report of what was found: fields by name, `floor.NAME`, `error.NAME`, rank, cut and resolution."""
+    floor = {name: float(found.pop(f"floor.{name}")) for name in TRUSTED}
+    error = {name: float(found.pop(f"error.{name}")) for name in TRUSTED}
+    value = {name: float(found.get(name, np.nan)) for name in TRUSTED}
+    over = {name: value[name] / floor[name] for name in TRUSTED}
+    usable, rank = int(np.sum(counts >= 2)), int(found.pop("rank"))
+    flags = trust.flags(over_floor=list(over.values()), rank=rank, full_rank=min(usable - 1, dim), counts=counts.tolist(),
+                        resolution=float(found.pop("resolution")))
+    arrays = {name: found.pop(name) for name in ("cdnv_pairs", "nc1_classes", "nc1_pairs", "angles") if name in found}
+    names = [f for f in Report.__dataclass_fields__ if Report.__dataclass_fields__[f].type == "float"]
+    numbers = {name: float(found.get(name, np.nan)) for name in names}
+    return Report(**numbers, **arrays, rank=rank, floor=floor, over_floor=over, flags=flags, counts=counts,
+                  interval={name: trust.interval(value[name], error[name]) for name in TRUSTED}, num_classes=usable,
+                  dim=dim, weighting=weighting)

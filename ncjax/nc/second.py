@@ -76,15 +76,12 @@ def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, w
 def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | None) -> Frame:
     """`frame` where the geometry is known."""
     logits, directions, keep = None, g.basis, g.keep[:, None] > 0
-    mean = jnp.where(keep, stats.anchor + stats.shift, 0)
-    middle = jnp.sum((g.weight / jnp.maximum(g.k, 1))[:, None] * mean, axis=0)
     if classifier is not None:
-        mean = jnp.where(keep, mean, middle)
-        logits = matmul(mean, classifier[0].T) + classifier[1][None, :]
+        logits = matmul(g.means + g.middle[None, :], classifier[0].T) + classifier[1][None, :]
         directions = jnp.concatenate([directions, classifier[0].T], axis=1)
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
     between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
-    anchor, shift = jnp.where(keep, stats.anchor, middle), jnp.where(keep, stats.shift, 0)
+    anchor, shift = jnp.where(keep, stats.anchor, g.middle[None, :]), jnp.where(keep, stats.shift, 0)
     return Frame(g.keep, anchor, shift, directions, inverse(g) * unit, 1 / unit, g.place, between, logits)
 
 

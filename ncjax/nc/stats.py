@@ -72,6 +72,13 @@ def by_class(values: Array, labels: Array, num_classes: int) -> Array:
     return jax.lax.platform_dependent(values, labels, cpu=scatter_add, default=one_hot)
 
 
+def check_shapes(features: Array, labels: Array, dim: int) -> None:
+    """Raises where features are not [N, D], or labels not [N]."""
+    if features.ndim != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
+        raise UserError(f"expected features [N, {dim}] and labels [N] as in the statistics, got {list(features.shape)} and "
+                        f"{list(labels.shape)}")
+
+
 def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype,
           shape: tuple[int, int]) -> tuple[Array, Array, Array]:
     """Features as `dtype`, masked rows zero (they may hold anything, NaN included), labels int32, and the mask [N].
@@ -80,9 +87,7 @@ def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype,
       UserError: the features are not [N, D] or the labels not [N] integers, for `shape` (K, D).
     """
     features, labels = jnp.asarray(features), jnp.asarray(labels)
-    if features.ndim != 2 or features.shape[1] != shape[1] or labels.shape != features.shape[:1]:
-        raise UserError(f"expected features [N, {shape[1]}] and labels [N] as in the statistics, got "
-                        f"{list(features.shape)} and {list(labels.shape)}")
+    check_shapes(features, labels, shape[1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels must be integers, got {labels.dtype}")
     inside = (labels >= 0) & (labels < shape[0])

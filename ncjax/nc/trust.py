@@ -162,10 +162,10 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
 
     The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
     within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
-    of the mean). Without a look the first part is that of Gaussian features, from the scatter, and in classes
-    of fewer than 20 examples it is at least that. Taken as zero: the third
-    moments that would link the two parts and, with neither scatter nor `ncjax.nc.tilt`, the part of NC1's error that
-    comes from the span of the means tilting in features of uneven variance. Efron & Tibshirani (1993), ch. 22.
+    of the mean). Without a look the first part is that of Gaussian features, from the scatter, and in classes of fewer
+    than 20 examples it is at least that. Taken as zero: the third moments that would link the two parts and, with neither
+    scatter nor `ncjax.nc.tilt`, the part of NC1's error that comes from the span of the means tilting in features of
+    uneven variance. Efron & Tibshirani (1993), ch. 22.
     """
     return errors_of(geometry(stats, weighting), stats, look, tilt)
 
@@ -179,16 +179,13 @@ def interval(value: float, error: float) -> tuple[float, float]:
 
 
 def scatter_rounding_of(g: Geometry, stats: ClassStats) -> Array:
-    """About what share of NC1 read from a float32 scatter may be rounding; zero without a scatter.
+    """About what part of an NC1 that is read from a float32 scatter may be rounding.
 
     NC1 weighs a direction of the class means by its inverse eigenvalue, and the scatter knows no variance below some
     2^-23 of its own norm: where features vary least just where their means do, NC1 wants a second look.
     """
-    if stats.scatter is None:
-        return jnp.zeros((), g.k.dtype)
-    off = float(jnp.finfo(jnp.float32).eps) * jnp.linalg.norm(stats.scatter) / jnp.maximum(g.total, 1) * jnp.sum(inverse(g))
-    value = jnp.sum(jnp.diagonal(projected(stats, g)) * inverse(g))
-    return jnp.where(value > 0, off / jnp.where(value > 0, value, 1), jnp.where(off > 0, jnp.inf, 0))
+    norm = jnp.linalg.norm(stats.scatter) / jnp.maximum(g.total, 1)
+    return float(jnp.finfo(jnp.float32).eps) * norm * jnp.sum(inverse(g))
 
 
 def resolution_of(g: Geometry) -> Array:
