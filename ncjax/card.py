@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ncjax import checkpoint, features, trees, tuning
+from ncjax import checkpoint, features, plans, trees, weights
+from ncjax.data import Dataset
 from ncjax.data import load as load_data
 from ncjax.lookup import pick, resolve
 from ncjax.types import Model, PyTree, UserError
@@ -25,11 +26,19 @@ class Card(NamedTuple):
     data: str = ""  # the data set's name
     method: str | None = None  # fine-tuning method, if the checkpoint is a fine-tuned one
     layer: str | None = None
+    mean: tuple[float, ...] = ()  # [C] what the images were normalised by; empty for each data set's own
+    std: tuple[float, ...] = ()
+    batch_norm: str = "freeze"  # policy for the statistics of frozen blocks
+    base: dict[str, str] | None = None  # {"init", "which", "hash"}: where leaves that are not stored come from
 
     def write(self, directory: Path) -> None:
         """Writes the card, before the first checkpoint."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "model.json").write_text(json.dumps(self._asdict(), indent=1))
+        (directory / "model.json").write_text(self.to_json())
+
+    def to_json(self) -> str:
+        """The card as text; `from_json` reads it back."""
+        return json.dumps(self._asdict(), indent=1)
 
     def build(self) -> tuple[Model, PyTree]:
         """(model, shapes of its variables)."""
@@ -42,15 +51,27 @@ class Card(NamedTuple):
         return plan.model, plan.variables
 
 
+def from_json(text: str, source: Path) -> Card:
+    """The card that `to_json` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+    except (ValueError, TypeError, AttributeError) as e:
+        raise UserError(f"the model card in {source} is damaged ({e})") from None
+
+
 def plan_of(method: str, model: Model, variables: PyTree, card: Card, num_classes: int, key: jax.Array,
-            layer: str | None) -> tuning.Plan:
+            layer: str | None) -> plans.Plan:
     """A fine-tuning method, by dotted name, applied to a model; works on shapes as on arrays.
 
     Raises:
       UserError: unknown method, or a pattern that matches no block.
     """
     dims = features.widths(model, variables, card.image_shape)
-    return resolve(method)(model, variables, num_classes, key, layer=layer or tuning.default_layer(model), dims=dims)
+    return resolve(method)(model, variables, num_classes, key, layer=layer or None, dims=dims)
 
 
 def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
@@ -59,39 +80,107 @@ def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
     return card.class_names == class_names and (card.data == data or not numbered)
 
 
-def like(card: Card, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of `data.load` with size and channels of the images the model was trained on, unless they are given."""
+def load_data_for(card: Card, name: str, options: dict[str, Any]) -> Dataset:
+    """A data set in the size, channels and normalisation that the model was trained on.
+
+    Args:
+      card: the model's.
+      name, options: of `data.load`; a size or channels given there are kept.
+    """
     height, width, channels = card.image_shape
     side = height if height == width else None  # images that are not square keep their own size
     chosen = pick(load_data, options)
-    return {**chosen, "image_size": chosen.get("image_size") or side, "channels": chosen.get("channels") or channels}
+    chosen |= {"image_size": chosen.get("image_size") or side, "channels": chosen.get("channels") or channels}
+    dataset = load_data(name, **chosen)
+    if len(card.mean) != dataset.image_shape[-1]:
+        return dataset
+    return dataset._replace(mean=card.mean, std=card.std)
 
 
-def load(init: str, *, which: str = "last", model: str | None = None) -> tuple[Card, Model, PyTree]:
+def backbone_digest(model: Model, variables: PyTree) -> str:
+    """Hash of what a fine-tuned model takes over from its base: parameters and statistics of the backbone."""
+    return trees.digest({kind: {b: tree[b] for b in model.backbone if b in tree} for kind, tree in variables.items()})
+
+
+def _stored(init: str, which: str) -> tuple[Card, dict[str, np.ndarray], str]:
+    """(card, leaves below `variables` by path, where they are) of a run, a checkpoint directory or a single file."""
+    path = Path(init)
+    if path.is_file():
+        arrays, text = weights.read(path)
+        if "card" not in text:
+            raise UserError(f"init={init!r}: not written by ncjax; say which network it is with model=..., as in "
+                            "model=models.resnet.resnet20")
+        return from_json(text["card"], path), arrays, str(path)
+    directory = next((d for d in (path / "checkpoints", path) if (d / "model.json").is_file()), None)
+    if directory is None:
+        raise UserError(f"init={init!r}: no checkpoint there (expected {path / 'checkpoints' / 'model.json'})")
+    card, prefix = from_json((directory / "model.json").read_text(), directory / "model.json"), "variables/"
+    flat = {p.removeprefix(prefix): np.asarray(x) for p, x in checkpoint.read(directory, which).items()
+            if p.startswith(prefix)}
+    return card, flat, f"checkpoint {directory}"
+
+
+def _base_leaves(card: Card, base: str | None, source: str) -> dict[str, np.ndarray]:
+    """Leaves of the model that a delta was tuned from.
+
+    Raises:
+      UserError: the base is not where it was, or is another one.
+    """
+    where = base or card.base["init"]
+    try:
+        _, model, variables = load(where, which=card.base["which"], model=card.model)
+    except UserError as e:
+        raise UserError(f"{source} holds only what was tuned from {card.base['init']}: {e}; name its base with "
+                        "base=...") from None
+    found = backbone_digest(model, variables)
+    if found != card.base["hash"]:
+        raise UserError(f"{source} was tuned from {card.base['init']} (backbone {card.base['hash']}), but {where} is "
+                        f"another one (backbone {found}); name the right one with base=...")
+    kept = {kind: {b: tree[b] for b in model.backbone if b in tree} for kind, tree in variables.items()}
+    return trees.paths(kept)
+
+
+def _foreign(init: str, model: str) -> tuple[Card, Model, PyTree] | None:
+    """A network trained elsewhere, in a single file with torchvision's names; None if ncjax wrote the file."""
+    arrays, text = weights.read(init)
+    if "card" in text:
+        return None
+    shape = (32, 32, 3) if arrays.get("conv1.weight", np.zeros((0, 0, 3, 3))).shape[2:] == (3, 3) else (224, 224, 3)
+
+    def build(classes: int) -> PyTree:
+        return jax.eval_shape(lambda: resolve(model)(num_classes=classes).init(jax.random.key(0), shape))
+
+    classes, variables = weights.from_torch(arrays, build, init)
+    names = tuple(str(k) for k in range(classes))
+    card = Card(model, 0, shape, names, Path(init).name, mean=weights.MEAN, std=weights.STD)
+    return card, resolve(model)(num_classes=classes), variables
+
+
+def load(init: str, *, which: str = "last", model: str | None = None,
+         base: str | None = None) -> tuple[Card, Model, PyTree]:
     """The model that a run trained: (card, model, variables as NumPy arrays).
 
     Args:
-      init: a run's workdir, or its checkpoint directory.
+      init: a run's workdir, its checkpoint directory, a `delta.safetensors` or exported file, or, with `model`, a ResNet's
+        weights under torchvision's names (`.npz`, `.safetensors`).
       which: "last" or "best" (by validation accuracy).
       model: what the caller believes the architecture to be; None takes the card's word.
+      base: for a fine-tuned model whose base is no longer where it was: where it is now.
 
     Raises:
-      UserError: no checkpoint there, a damaged one, or one of another architecture than `model`.
+      UserError: no checkpoint there, a damaged one, one of another architecture than `model`, or another base.
     """
-    directory = next((d for d in (Path(init) / "checkpoints", Path(init)) if (d / "model.json").is_file()), None)
-    if directory is None:
-        raise UserError(f"init={init!r}: no checkpoint there (expected {Path(init) / 'checkpoints' / 'model.json'})")
-    try:
-        values = json.loads((directory / "model.json").read_text())
-        card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (ValueError, TypeError) as e:
-        raise UserError(f"{directory / 'model.json'} is damaged ({e})") from None
+    if model is not None and Path(init).is_file():
+        found = _foreign(init, model)
+        if found is not None:
+            return found
+    card, flat, source = _stored(init, which)
     card = card if model is None else card._replace(model=model)
     network, wanted = card.build()
-    prefix = "variables/"
-    flat = {p.removeprefix(prefix): np.asarray(x) for p, x in checkpoint.read(directory, which).items()
-            if p.startswith(prefix)}
-    difference = trees.differences(flat, trees.paths(wanted))
+    names = trees.paths(wanted)
+    if card.base is not None:
+        flat = {p: x for p, x in _base_leaves(card, base, source).items() if p in names} | flat
+    difference = trees.differences(flat, names)
     if difference:
-        raise UserError(f"checkpoint {directory} is of another architecture than {card.model}: {difference}")
-    return card, network, jax.tree.unflatten(jax.tree.structure(wanted), [flat[p] for p in trees.paths(wanted)])
+        raise UserError(f"{source} is of another architecture than {card.model}: {difference}")
+    return card, network, jax.tree.unflatten(jax.tree.structure(wanted), [flat[p] for p in names])

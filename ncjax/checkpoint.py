@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from ncjax import trees
@@ -26,10 +27,13 @@ def _manager(directory: Path, create: bool) -> ocp.CheckpointManager:
 
 
 class Store:
-    """The checkpoints of one run, below `directory`. Saves are atomic: a kill leaves the previous one."""
+    """The checkpoints of one run, below `directory`. Saves are atomic: a kill leaves the previous one.
 
-    def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
+    Leaves whose slash-joined path is in `unsaved` are those of another checkpoint, which `restore` finds in `like`.
+    """
+
+    def __init__(self, directory: str | Path, unsaved: frozenset[str] = frozenset()):
+        self.directory, self.unsaved = Path(directory), unsaved
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def _get(self, which: str) -> ocp.CheckpointManager:
@@ -44,12 +48,13 @@ class Store:
           OSError: the disk has no room; asked beforehand, because a save that fails half-way fails noisily.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self.directory).free < trees.nbytes(tree) + SPARE_BYTES:
+        saved = {path: leaf for path, leaf in trees.paths(tree).items() if path not in self.unsaved}
+        if shutil.disk_usage(self.directory).free < trees.nbytes(saved) + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "No space left on device", str(self.directory))
         manager = self._get(which)
         if manager.latest_step() == step:  # a resumed run reaches a step that is on disk, with the same state
             return
-        manager.save(step, args=ocp.args.StandardSave(trees.paths(tree)))
+        manager.save(step, args=ocp.args.StandardSave(saved))
         manager.wait_until_finished()
 
     def latest(self, which: str) -> int | None:
@@ -62,17 +67,34 @@ class Store:
         Raises:
           UserError: nothing stored, not readable, or another tree than `like`.
         """
-        flat = read(self.directory, which, shardings={p: x.sharding for p, x in trees.paths(like).items()})
-        difference = trees.differences(flat, trees.paths(like))
+        wanted = trees.paths(like)
+        flat = {path: wanted[path] for path in self.unsaved}
+        flat |= read(self.directory, which, shardings={p: x.sharding for p, x in wanted.items()})
+        difference = trees.differences(flat, wanted)
         if difference:
             raise UserError(f"checkpoint {self.directory / which} is of another run: {difference}")
-        return jax.tree.unflatten(jax.tree.structure(like), [flat[p] for p in trees.paths(like)])
+        return jax.tree.unflatten(jax.tree.structure(like), [flat[p] for p in wanted])
 
     def close(self) -> None:
         """Releases orbax's managers."""
         for manager in self._managers.values():
             manager.close()
         self._managers.clear()
+
+
+class Memory:
+    """A store for runs that are over in seconds: keeps the best state on the host, resumes nothing."""
+
+    def __init__(self):
+        self.best: PyTree = None
+
+    def latest(self, which: str) -> None:
+        """Nothing: such a run starts afresh."""
+
+    def save(self, which: str, step: int, tree: PyTree) -> None:
+        """Keeps a copy of the best state (the step donates its own)."""
+        if which == "best":
+            self.best = jax.tree.map(np.array, tree)
 
 
 def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -> dict[str, jax.Array]:

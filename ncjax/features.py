@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from ncjax import mesh as meshes
 from ncjax import nc
+from ncjax.models.sequential import STATISTICS_MOMENTUM
 from ncjax.types import Array, Loss, Model, PyTree
 
 Looks = dict[str, tuple[nc.Look, ...]]
@@ -117,6 +118,46 @@ def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[st
         return seen
 
     return run
+
+
+def reestimate(model: Model, variables: PyTree, source: Any, mesh: Mesh) -> PyTree:
+    """The variables with every BatchNorm's statistics replaced by those of a split, in one pass.
+
+    Each batch is normalised by its own statistics, as in training; mean and variance over the split are
+    mean_b(m_b) and mean_b(v_b + m_b^2) - mean_b(m_b)^2 over batches b, weighted by their examples.
+    """
+    blocks = frozenset(model.backbone)
+    share = 1.0 - STATISTICS_MOMENTUM
+
+    def observe(sums: PyTree, variables: PyTree, batch: Any) -> PyTree:
+        blank = {**variables, "batch_stats": jax.tree.map(jnp.zeros_like, variables["batch_stats"])}
+        _, moved = model.apply(blank, batch.image, live=blocks, key=jax.random.key(0), mask=batch.mask)
+        real = jnp.sum(batch.mask)
+        total, moments = sums
+        moved = jax.tree.map(lambda x: x / share, moved["batch_stats"])  # running statistics started from zero
+        return total + real, jax.tree.map(lambda t, x: t + real * x, moments, _raw(moved))
+
+    sums = jax.tree.map(np.zeros_like, (np.float32(0), variables["batch_stats"]))
+    observe = meshes.compile_step(observe, mesh)
+    for batch in _batches(source):
+        sums = observe(sums, variables, batch)
+    total, moments = jax.tree.map(np.asarray, sums)
+    return {**variables, "batch_stats": _centred(jax.tree.map(lambda x: x / total, moments))}
+
+
+def _map_norms(function: Callable[[dict[str, Array]], dict[str, Array]], stats: PyTree) -> PyTree:
+    """Applies `function` to every {"mean", "var"} in a tree of BatchNorm statistics."""
+    if set(stats) == {"mean", "var"}:
+        return function(stats)
+    return {name: _map_norms(function, tree) for name, tree in stats.items()}
+
+
+def _raw(stats: PyTree) -> PyTree:
+    return _map_norms(lambda s: {"mean": s["mean"], "var": s["var"] + jnp.square(s["mean"])}, stats)
+
+
+def _centred(stats: PyTree) -> PyTree:
+    return _map_norms(lambda s: {"mean": s["mean"], "var": np.maximum(s["var"] - np.square(s["mean"]), 0.0)}, stats)
 
 
 def _looks_at_kept(seen: Evaluation, name: str, classifier: tuple[Array, Array] | None,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ncjax import card as cards
 from ncjax import features, nc, probe
-from ncjax.data import Dataset, load, source
+from ncjax.data import Dataset, source
 from ncjax.losses import cross_entropy
 from ncjax.mesh import make
 from ncjax.models.sequential import classifier_arrays
@@ -65,21 +65,21 @@ def class_means(train: features.Evaluation, test: features.Evaluation, layer: st
 
 
 def describe(run: Run, *, init: str, which: str, model: str | None, data: str, options: dict[str, Any],
-             batch_size: int, probes: bool, scatter: bool | None) -> dict[str, Any]:
+             batch_size: int, probes: bool, scatter: bool | None, base: str | None = None) -> dict[str, Any]:
     """Measures train and test at every layer, writes rows of epoch 0, prints a table.
 
     The classifier takes part (NC3, NC4, accuracy) only if the data set's classes are the ones it was trained on.
 
     Args:
       run: where it happens.
-      init, which, model: the checkpoint, see `card.load`.
+      init, which, model, base: the checkpoint, see `card.load`.
       data, options: the data set and options of `data.load`.
       batch_size: images a step.
       probes: fit a linear probe at every layer.
       scatter: as for `nc.empty`.
     """
-    card, network, variables = cards.load(init, which=which, model=model)
-    dataset = load(data, **cards.like(card, options))
+    card, network, variables = cards.load(init, which=which, model=model, base=base)
+    dataset = cards.load_data_for(card, data, options)
     run.announce(dataset)
     own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ncjax.lookup import resolve
-from ncjax.types import PyTree, UserError
+from ncjax.types import Array, PyTree, UserError
 
 
 class Optimizer(NamedTuple):
@@ -57,10 +57,44 @@ def everything(params: PyTree) -> PyTree:
     return jax.tree.map(lambda _: True, params)
 
 
+class Start(NamedTuple):
+    """Where the parameters began, kept in the optimiser's state so that a resumed run knows it."""
+
+    params: PyTree
+
+
+def towards_start(strength: Any) -> optax.GradientTransformation:
+    """Adds strength * (params - starting params) to the gradient (L2-SP; Li et al., 2018, eq. 3)."""
+
+    def init(params: PyTree) -> Start:
+        return Start(jax.tree.map(jnp.array, params))
+
+    def update(gradient: PyTree, state: Start, params: PyTree) -> tuple[PyTree, Start]:
+        return jax.tree.map(lambda g, p, p0: g + strength * (p - p0), gradient, params, state.params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def by_block(factors: dict[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of each block (the first key of the parameters) by its factor."""
+
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        return {block: jax.tree.map(lambda u, f=factors[block]: u * f, tree) for block, tree in updates.items()}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def with_hyperparameters(opt_state: PyTree, *, lr: float, weight_decay: float) -> PyTree:
+    """The optimiser's state with another peak learning rate and weight decay: same program, no compilation."""
+    return optax.tree.set(opt_state, lr=jnp.float32(lr), weight_decay=jnp.float32(weight_decay))
+
+
 def build(
     mask: PyTree,
     steps_per_epoch: int,
     epochs: int,
+    factors: dict[str, float] | None = None,
+    anchored: bool = False,
     *,
     optimizer: str = "optim.sgd",
     schedule: str = "optim.cosine",
@@ -73,8 +107,10 @@ def build(
     """An optimiser that touches, and keeps state for, only the leaves where `mask` is True.
 
     Args:
-      mask: tree of booleans over the parameters.
+      mask: tree of booleans over the parameters, keyed by block.
       steps_per_epoch, epochs: length of the run.
+      factors: learning rate of each block as a multiple of `lr`; None for 1.
+      anchored: weight decay pulls every block but the head to where it started, and is part of the gradient there.
       optimizer: `optim.sgd` or `optim.adamw`, with arguments if wanted: `optim.sgd(nesterov=True)`.
       schedule: `optim.cosine`, `optim.step(factor=0.1)` or `optim.constant`, after the warm-up.
       lr: peak learning rate.
@@ -87,9 +123,24 @@ def build(
         raise UserError(f"lr={lr}, epochs={epochs}, warmup_epochs={warmup_epochs}: expected lr > 0, epochs >= 1 and "
                         "0 <= warmup_epochs <= epochs")
     warmup = round(warmup_epochs * steps_per_epoch)
-    lr_at = resolve(schedule)(lr, epochs * steps_per_epoch - warmup)
+    shape = resolve(schedule)(1.0, epochs * steps_per_epoch - warmup)
     if warmup:
-        lr_at = optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), lr_at], [warmup])
-    tx = resolve(optimizer)(lr_at, weight_decay, resolve(decay))
-    tx = optax.chain(optax.clip_by_global_norm(clip), tx) if clip > 0 else tx
-    return Optimizer(optax.selective_transform(tx, freeze_mask=jax.tree.map(lambda m: not m, mask)), lr_at)
+        shape = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), shape], [warmup])
+    decays, method = resolve(decay), resolve(optimizer)
+
+    def in_head(params: PyTree) -> PyTree:
+        return {b: jax.tree.map(lambda d, b=b: d and b == "head", tree) for b, tree in decays(params).items()}
+
+    def outside_head(params: PyTree) -> PyTree:
+        return {b: jax.tree.map(lambda d, b=b: d and b != "head", tree) for b, tree in decays(params).items()}
+
+    def make(lr: Array, weight_decay: Array) -> optax.GradientTransformation:
+        tx = method(lambda step: lr * shape(step), weight_decay, in_head if anchored else decays)
+        parts = [optax.clip_by_global_norm(clip)] if clip > 0 else []
+        parts += [optax.masked(towards_start(weight_decay), outside_head)] if anchored else []
+        return optax.chain(*parts, tx, *([by_block(factors)] if factors else []))
+
+    # Learning rate and weight decay live in the state, so that a grid over them is one program.
+    tx = optax.inject_hyperparams(make)(lr=lr, weight_decay=weight_decay)
+    tx = optax.selective_transform(tx, freeze_mask=jax.tree.map(lambda m: not m, mask))
+    return Optimizer(tx, lambda step: lr * shape(step))

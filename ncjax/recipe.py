@@ -1,4 +1,4 @@
-"""What pre-training and fine-tuning share: a model, a mask and a data set in; a trained state and its costs out."""
+"""What pre-training and fine-tuning share: a plan and a data set in; a trained state and its costs out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from ncjax import checkpoint, features, optim, train, trees
 from ncjax.card import Card
-from ncjax.data import Dataset, source
+from ncjax.data import Dataset, Split, source
+from ncjax.data.pipeline import Augment
 from ncjax.lookup import resolve
 from ncjax.models.sequential import classifier_arrays
+from ncjax.plans import Plan
 from ncjax.rundir import Run
-from ncjax.types import Loss, Model, PyTree, UserError
+from ncjax.types import Loss, PyTree, UserError
 
 Summary = dict[str, dict[str, dict[str, float]]]  # {split: {layer: {metric: value}}}
 
@@ -31,8 +34,9 @@ class Trained(NamedTuple):
 class Tracker:
     """Evaluates every split, writes rows, prints a line an epoch, and gives the value that chooses the best epoch."""
 
-    def __init__(self, run: Run, model: Model, loss: Loss, dataset: Dataset, mesh: Mesh, *, batch_size: int,
-                 dims: dict[str, int], epochs: int, every: int, scatter: bool | None):
+    def __init__(self, run: Run, plan: Plan, loss: Loss, dataset: Dataset, mesh: Mesh, *, batch_size: int, epochs: int,
+                 every: int, scatter: bool | None):
+        model, dims = plan.model, features.widths(plan.model, plan.variables, dataset.image_shape)
         self.run, self.model, self.epochs, self.every = run, model, epochs, every
         self.sources = {name: source(split, dataset, mesh, batch_size=batch_size)
                         for name, split in dataset.splits.items()}
@@ -80,10 +84,7 @@ class Tracker:
 
 def fit(
     run: Run,
-    model: Model,
-    variables: PyTree,
-    mask: PyTree,
-    live: frozenset[str],
+    plan: Plan,
     dataset: Dataset,
     mesh: Mesh,
     card: Card,
@@ -91,38 +92,43 @@ def fit(
     loss: str,
     epochs: int,
     batch_size: int,
-    augment: str | None,
+    augment: Augment | None,
     seed: int,
     measure_every: int,
     scatter: bool | None,
     optimizer: dict[str, Any],
+    train_on: Split | None = None,
+    unsaved: frozenset[str] = frozenset(),
 ) -> tuple[Trained, Tracker, checkpoint.Store]:
-    """Trains the leaves of `mask`, resuming from the run's last checkpoint if there is one.
+    """Trains a plan's leaves, resuming from the run's last checkpoint if there is one.
 
     Args:
-      run, model, variables, mask, live, dataset, mesh: as for `train.make_step`.
+      run, plan, dataset, mesh: what to train, on what, where.
       card: written beside the checkpoints.
-      loss, augment: dotted names.
+      loss: dotted name.
+      augment: applied inside the step.
       epochs, batch_size, seed: length of the run, examples a step, seed of data order and augmentation.
       measure_every: epochs between measurements of collapse (the last epoch included); 0 for none.
       scatter: as for `nc.empty`, at every layer.
       optimizer: keyword arguments of `optim.build`.
+      train_on: what to train on in place of the training split.
+      unsaved: as for `checkpoint.Store`.
     """
     objective = resolve(loss)()
     if objective.views > 1 and augment is None:
         raise UserError(f"loss={loss}: wants {objective.views} augmented views; set augment=augment.crop_flip")
-    batches = source(dataset.splits["train"], dataset, mesh, batch_size=batch_size, views=objective.views,
-                     augment=None if augment is None else resolve(augment))
-    tx, lr_at = optim.build(mask, batches.steps, epochs, **optimizer)
-    dims = features.widths(model, variables, dataset.image_shape)
-    tracker = Tracker(run, model, objective, dataset, mesh, batch_size=batch_size, dims=dims, epochs=epochs,
-                      every=measure_every, scatter=scatter)
-    store = checkpoint.Store(run.workdir / "checkpoints")
+    batches = source(train_on or dataset.splits["train"], dataset, mesh, batch_size=batch_size, views=objective.views,
+                     augment=augment)
+    tx, lr_at = optim.build(plan.mask, batches.steps, epochs, plan.factors, plan.anchored, **optimizer)
+    tracker = Tracker(run, plan, objective, dataset, mesh, batch_size=batch_size, epochs=epochs, every=measure_every,
+                      scatter=scatter)
+    store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
     card.write(store.directory)
-    state = train.init_state(variables, tx, mask, jax.random.key(seed), mesh)
-    step_fn = train.make_step(model.apply, objective, tx, mask, live, batches, mesh)
+    state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(seed), mesh)
+    step_fn = train.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
+    fetch = train.make_fetch(batches, mesh)
     item = next(iter(batches.items(np.arange(batches.size))))
-    compiled = step_fn.lower(state, batches.arrays, item).compile()
+    compiled = step_fn.lower(state, fetch(state, batches.arrays, item)).compile()
     cost = compiled.cost_analysis() or {}
     optimizer_bytes = trees.nbytes(state.opt_state)
     done = store.latest("last")
@@ -133,6 +139,17 @@ def fit(
     elif done:
         run.say(f"resuming after step {done} of {epochs * batches.steps}")
     with run.guarded():
-        state = train.fit(state, step_fn=compiled, source=batches, epochs=epochs, seed=seed, lr_at=lr_at,
+        state = train.fit(state, step_fn=compiled, fetch=fetch, source=batches, epochs=epochs, seed=seed, lr_at=lr_at,
                           on_epoch=tracker, store=store, watch=run, mesh=mesh)
     return Trained(state, optimizer_bytes, cost.get("flops")), tracker, store
+
+
+def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int,
+           unsaved: frozenset[str]) -> tuple[Trained, checkpoint.Store]:
+    """What `fit` leaves behind, for a plan whose classifier was solved and which trains nothing else."""
+    store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
+    card.write(store.directory)
+    state = train.init_state(plan.variables, optax.identity(), plan.mask, jax.random.key(seed), mesh)
+    for which in ("best", "last"):
+        store.save(which, 0, state)
+    return Trained(state, 0, None), store

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ncjax import mesh as meshes
 from ncjax import trees
-from ncjax.types import Array, Loss, PyTree, UserError
+from ncjax.types import Array, Batch, Loss, PyTree, UserError
 
 
 class Totals(NamedTuple):
@@ -68,23 +68,37 @@ def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree
     return meshes.place(state, meshes.replicated(mesh))
 
 
-def make_step(apply: Callable, loss: Loss, tx: optax.GradientTransformation, mask: PyTree, live: frozenset[str],
-              source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], tuple[State, Array]]:
-    """One optimisation step, `(state, arrays, item) -> (state, loss)`, mapped over the mesh.
+def make_fetch(source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], Batch]:
+    """`(state, arrays, item) -> batch`: gathers, augments and normalises. Its key is of the run's key and the step.
 
-    The gradient is taken with respect to the leaves where `mask` is True and no others, so nothing downstream can bring
-    back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit.
+    A program of its own: it depends on the size of the data set, the step does not.
     """
 
-    def step(state: State, arrays: PyTree, item: PyTree) -> tuple[State, Array]:
+    def fetch(key_data: Array, step: Array, arrays: PyTree, item: PyTree) -> Batch:
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
+        return source.fetch(arrays, item, jax.random.fold_in(key, 0))
+
+    fetch = jax.jit(fetch, out_shardings=meshes.split(mesh))
+    return lambda state, arrays, item: fetch(state.key, state.step, arrays, item)
+
+
+def make_step(apply: Callable, loss: Loss, tx: optax.GradientTransformation, mask: PyTree, live: frozenset[str],
+              mesh: Mesh, *, ragged: bool) -> Callable[[State, Batch], tuple[State, Array]]:
+    """One optimisation step, `(state, batch) -> (state, loss)`, mapped over the mesh.
+
+    The gradient is taken with respect to the leaves where `mask` is True and no others, so nothing downstream can bring
+    back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit. `ragged` says
+    whether some batch has filler rows, which batch statistics must leave out.
+    """
+
+    def step(state: State, batch: Batch) -> tuple[State, Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = source.fetch(arrays, item, jax.random.fold_in(key, 0))
         chosen, frozen = trees.split(state.variables["params"], mask)
 
         def objective(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             variables = {**state.variables, "params": trees.join(chosen, frozen)}
             features, variables = apply(variables, batch.image, live=live, key=jax.random.fold_in(key, 1),
-                                        mask=batch.mask if source.ragged else None)
+                                        mask=batch.mask if ragged else None)
             return loss.value(features, batch.label, batch.mask), (features["logits"], variables["batch_stats"])
 
         (value, (logits, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
@@ -117,8 +131,8 @@ def _check(loss: Array | None, step: int, lr: float, store: Any) -> None:
                         f"{kept}; try a lower lr, a warm-up or clip")
 
 
-def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, source: Any, seed: int, lr_at: Callable, store: Any,
-           watch: Watcher) -> State:
+def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Callable, source: Any, seed: int,
+           lr_at: Callable, store: Any, watch: Watcher) -> State:
     step = int(state.step)
     done = step - epoch * source.steps
     order = order_of(source.size, seed, epoch)[done * source.batch_size :]
@@ -128,7 +142,7 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, source: Any
             _check(pending, step, float(lr_at(max(step - 1, 0))), store)
             store.save("last", step, state)
             raise Interrupted(step)
-        state, loss = step_fn(state, source.arrays, item)
+        state, loss = step_fn(state, fetch(state, source.arrays, item))
         # The previous loss is looked at while this step runs, so that looking does not stall the device.
         _check(pending, step, float(lr_at(max(step - 1, 0))), store)
         pending, step, here = loss, step + 1, here + 1
@@ -144,7 +158,8 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, source: Any
 def fit(
     state: State,
     *,
-    step_fn: Callable[[State, PyTree, PyTree], tuple[State, Array]],
+    step_fn: Callable[[State, Batch], tuple[State, Array]],
+    fetch: Callable[[State, PyTree, PyTree], Batch],
     source: Any,
     epochs: int,
     seed: int,
@@ -167,7 +182,7 @@ def fit(
         state = store.restore("last", state)
     for epoch in range(int(state.step) // source.steps, epochs):
         started, before = time.time(), int(state.step)
-        state = _epoch(state, epoch, epochs, step_fn, source, seed, lr_at, store, watch)
+        state = _epoch(state, epoch, epochs, step_fn, fetch, source, seed, lr_at, store, watch)
         loss, accuracy = _totals(state)
         seen = {"loss": loss, "accuracy": accuracy, "seconds": time.time() - started,
                 "images": (int(state.step) - before) * source.batch_size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def match(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
     """The names that `pattern` selects, in order: exact names and globs, comma separated, or `re:REGEX` (full match).
 
     Raises:
-      UserError: some part of the pattern selects nothing.
+      UserError: some part of the pattern selects nothing, or two parts select the same name.
     """
     if pattern.startswith("re:"):
         try:
@@ -58,11 +59,18 @@ def match(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
             raise UserError(f"pattern {pattern!r} is not a regular expression: {e}") from None
         parts = {pattern: found}
     else:
-        parts = {p: set(fnmatch.filter(names, p)) for p in (q.strip() for q in pattern.split(","))}
+        written = [part.strip() for part in pattern.split(",")]
+        if len(set(written)) < len(written):
+            raise UserError(f"pattern {pattern!r} names something twice")
+        parts = {part: set(fnmatch.filter(names, part)) for part in written}
+    chosen: dict[str, str] = {}
     for part, found in parts.items():
         if not found:
             raise UserError(f"pattern {part!r} matches no block; {nearest(part, names)} (blocks: {', '.join(names)})")
-    chosen = set().union(*parts.values())
+        for name in found:
+            if name in chosen:
+                raise UserError(f"patterns {chosen[name]!r} and {part!r} overlap: both match {name}")
+            chosen[name] = part
     return tuple(n for n in names if n in chosen)
 
 
@@ -75,6 +83,16 @@ def nbytes(tree: PyTree) -> int:
     """Bytes held by the tree's arrays."""
     return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype")
                and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended))
+
+
+def digest(tree: PyTree) -> str:
+    """First 16 hex digits of a SHA-256 over the names, types, shapes and bytes of the tree's leaves."""
+    seen = hashlib.sha256()
+    for path, leaf in sorted(paths(tree).items()):
+        x = np.ascontiguousarray(leaf)
+        seen.update(f"{path} {x.dtype} {x.shape}".encode())
+        seen.update(x.tobytes())
+    return seen.hexdigest()[:16]
 
 
 def differences(found: PyTree, wanted: PyTree, limit: int = 4) -> str:

@@ -24,11 +24,13 @@ def run(devices):
                          augment=resolve("augment.crop_flip(strength=1.0)"))
     tx, _ = optim.build(mask, source.steps, 2, lr=0.05)
     state = train.init_state(variables, tx, mask, jax.random.key(1), devices)
-    step = train.make_step(model.apply, cross_entropy(), tx, mask, frozenset(model.blocks), source, devices)
+    step = train.make_step(model.apply, cross_entropy(), tx, mask, frozenset(model.blocks), devices,
+                           ragged=source.ragged)
+    fetch = train.make_fetch(source, devices)
     losses = []
     for epoch in range(2):
         for item in source.items(train.order_of(source.size, 0, epoch)):
-            state, loss = step(state, source.arrays, item)
+            state, loss = step(state, fetch(state, source.arrays, item))
             losses.append(float(loss))
     dims = features.widths(model, state.variables, dataset.image_shape)
     look = features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=[model.readout])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax import models, trees, tuning
+from ncjax import models, plans, trees, tuning
 from ncjax.lookup import public_names, resolve
 from ncjax.models import mlp, resnet, vit
 from ncjax.types import UserError
@@ -136,10 +136,10 @@ def test_share_of_parameters_tuned(name, layer, share):
 
 
 def test_default_layer_is_the_papers():
-    assert tuning.default_layer(resnet.resnet18(10)) == "layer3.0"
-    assert tuning.default_layer(resnet.resnet20(10)) == "layer3.0"
-    assert tuning.default_layer(vit.vit_b(10)) == "blocks.8"
-    assert tuning.default_layer(mlp.mlp(10)) == "layer2"
+    assert plans.default_layer(resnet.resnet18(10)) == "layer3.0"
+    assert plans.default_layer(resnet.resnet20(10)) == "layer3.0"
+    assert plans.default_layer(vit.vit_b(10)) == "blocks.8"
+    assert plans.default_layer(mlp.mlp(10)) == "layer2"
 
 
 def test_every_module_has_its_public_models():

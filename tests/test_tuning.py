@@ -1,18 +1,19 @@
-"""Fine-tuning: frozen means bit-identical and free, and the four methods are what they say."""
+"""Fine-tuning: frozen means bit-identical and free, and every method is what it says."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ncjax import data, features, mesh, optim, probe, train, trees, tuning
+from ncjax import data, features, mesh, optim, plans, prefix, probe, train, trees, tuning
 from ncjax.lookup import public_names
 from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet14
 from ncjax.models.vit import vit_ti
 from ncjax.types import UserError
 
-METHODS = ["probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft"]
+METHODS = public_names(tuning)
 KEY = jax.random.key(0)
 
 
@@ -23,38 +24,60 @@ def base(request):
     return model, variables, features.widths(model, variables, (8, 8, 1))
 
 
-def plan_of(base, method, layer=None):
+def plan_of(base, method, layer=None, **settings):
     model, variables, dims = base
-    layer = layer or model.backbone[-3]
-    return getattr(tuning, method)(model, variables, 3, KEY, layer=layer, dims=dims)
-
-
-def test_the_methods_are_all_covered():
-    assert set(METHODS) <= set(public_names(tuning))
+    layer = layer or (model.backbone[-3] if method in ("layer_ft", "layer_ft_scaled", "scl_ft", "surgical") else None)
+    return getattr(tuning, method)(model, variables, 3, KEY, layer=layer, dims=dims, **settings)
 
 
 def prepare(plan, npz, **options):
     dataset, devices = data.load(f"npz:{npz}"), mesh.make()
     source = data.source(dataset.splits["train"], dataset, devices, batch_size=20)  # 54 examples: the last is ragged
-    tx, _ = optim.build(plan.mask, source.steps, 1, lr=0.1, clip=1.0, **options)
+    tx, _ = optim.build(plan.mask, source.steps, 1, plan.factors, plan.anchored, lr=0.1, clip=1.0, **options)
     state = train.init_state(plan.variables, tx, plan.mask, KEY, devices)
-    step = train.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, source, devices)
-    return state, step, source
+    step = train.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+    fetch = train.make_fetch(source, devices)
+    batches = [fetch(state, source.arrays, item) for item in source.items(np.arange(source.size))]
+    return state, step, batches
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_the_tuned_blocks_move(base, method, npz):
+def test_only_the_tuned_leaves_move(base, method, npz):
     plan = plan_of(base, method)
-    state, step, source = prepare(plan, npz)
-    before = jax.tree.map(np.asarray, state.variables)
-    for item in source.items(np.arange(source.size)):
-        state, loss = step(state, source.arrays, item)
+    state, step, batches = prepare(plan, npz)
+    before = trees.paths(jax.tree.map(np.asarray, state.variables))
+    for batch in batches:
+        state, loss = step(state, batch)
     assert np.isfinite(float(loss))
-    for kind, blocks in before.items():
-        for block, leaves in blocks.items():
-            same = [np.array_equal(a, b) for a, b in zip(
-                jax.tree.leaves(leaves), jax.tree.leaves(state.variables[kind][block]), strict=True)]
-            assert (not all(same)) if block in plan.tuned else all(same), (kind, block)
+    after, frozen = trees.paths(state.variables), plans.frozen_paths(plan)
+    moved = {path: not np.array_equal(x, after[path]) for path, x in before.items()}
+    assert not [path for path in moved if moved[path] and f"variables/{path}" in frozen]
+    still = [path for path in moved if not moved[path] and f"variables/{path}" not in frozen]
+    # The first gradient of LoRA's A is zero because its B starts there; a key's bias moves no attention score.
+    assert all(path.endswith("key/bias") for path in still), still
+    assert {path.split("/")[1] for path in moved if moved[path] and path.startswith("params/")} == set(plan.tuned)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shares_and_match_table_agree(base, method):
+    plan = plan_of(base, method)
+    tuned, total = plan.share()
+    lines = plans.match_table(plan).splitlines()
+    assert [line.split()[0] for line in lines] == list(plan.model.blocks)
+    numbers = [[int(word.replace(",", "")) for word in line.split() if word.replace(",", "").isdigit()] for line in lines]
+    assert (sum(n[0] for n in numbers), sum(n[1] for n in numbers)) == (tuned, total)
+    assert {line.split()[0] for line in lines if line.split()[1] != "frozen"} == set(plan.tuned)
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora", "scl_ft", "lp_ft", "llrd", "l2_sp"])
+def test_tuning_starts_at_the_model_itself(base, method):
+    model, variables, _ = base
+    images = jax.random.normal(KEY, (4, 8, 8, 1))
+    plan = plan_of(base, method)
+    wanted, _ = model.apply(variables, images)
+    found, _ = plan.model.apply(plan.variables, images)
+    for layer in model.backbone:
+        np.testing.assert_array_equal(found[layer], wanted[layer])
 
 
 @pytest.mark.parametrize("optimizer", ["optim.sgd", "optim.adamw"])
@@ -69,33 +92,217 @@ def test_optimizer_state_holds_nothing_for_frozen_leaves(base, optimizer, npz):
 def test_frozen_weights_cost_no_gradient(base, npz):
     flops = {}
     for method in ("probe", "layer_ft", "full_ft"):
-        state, step, source = prepare(plan_of(base, method), npz)
-        item = next(source.items(np.arange(source.size)))
-        flops[method] = step.lower(state, source.arrays, item).compile().cost_analysis()["flops"]
+        state, step, batches = prepare(plan_of(base, method), npz)
+        flops[method] = step.lower(state, batches[0]).compile().cost_analysis()["flops"]
     # A backward pass over everything costs twice the forward one; tuning less must show.
     assert flops["probe"] < flops["layer_ft"] < flops["full_ft"]
     assert flops["probe"] < 0.45 * flops["full_ft"]
+
+
+def test_a_norm_over_all_leaves_would_be_seen(base, npz):
+    """The check above can fail: with the gradient of every leaf asked for, tuning one block saves little."""
+    plan = plan_of(base, "layer_ft", layer=base[0].backbone[-2])
+    state, step, batches = prepare(plan, npz)
+
+    def logged(params, batch):
+        def objective(params):
+            found, _ = plan.model.apply({**plan.variables, "params": params}, batch.image, live=plan.live, key=KEY)
+            return cross_entropy().value(found, batch.label, batch.mask)
+
+        return optax.tree.norm(jax.grad(objective)(params))
+
+    naive = jax.jit(logged).lower(plan.variables["params"], batches[0]).compile().cost_analysis()["flops"]
+    assert step.lower(state, batches[0]).compile().cost_analysis()["flops"] < 0.8 * naive
+
+
+@pytest.mark.parametrize("method", ["layer_ft", "scl_ft", "last_k"])
+def test_a_kept_prefix_trains_the_same_and_cheaper(base, method, npz):
+    plan = plan_of(base, method)
+    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16)
+    assert kept.model.blocks == plan.model.blocks[plan.model.blocks.index(plan.start) :]
+    ends, flops = [], []
+    for model, whole in ((plan.model, dataset), (kept.model, kept.dataset)):
+        source = data.source(whole.splits["train"], whole, devices, batch_size=20)
+        tx, _ = optim.build(plan.mask, source.steps, 1, lr=0.1)
+        state = train.init_state(plan.variables, tx, plan.mask, KEY, devices)
+        step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+        fetch = train.make_fetch(source, devices)
+        for item in source.items(np.arange(source.size)):
+            batch = fetch(state, source.arrays, item)
+            state, _ = step(state, batch)
+        ends.append(jax.tree.map(np.asarray, state.variables))
+        flops.append(step.lower(state, batch).compile().cost_analysis()["flops"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *ends)
+    assert flops[1] < flops[0]
+
+
+@pytest.mark.parametrize("where", ["host", "disk"])
+def test_activations_may_be_kept_off_the_device(base, where, npz, tmp_path):
+    plan = plan_of(base, "scl_ft")
+    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    wanted = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16, where="device")
+    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16, where=where,
+                        dtype="bfloat16", folder=tmp_path)
+    assert (wanted.where, kept.where, 2 * kept.nbytes) == ("device", where, wanted.nbytes)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.npz"]  # nothing that a killed process would leave behind
+    for name, split in kept.dataset.splits.items():
+        exact = np.asarray(wanted.dataset.splits[name].images)
+        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in features._batches(
+            data.source(split, kept.dataset, devices, batch_size=20))])
+        np.testing.assert_allclose(found, exact, rtol=2**-8, atol=1e-6)
+        assert np.any(found != exact)
+
+
+def test_kept_views_are_those_of_the_augmentation(base, npz):
+    def darken(key, images):
+        return images // 2
+
+    plan = plan_of(base, "layer_ft")
+    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=20, views=2,
+                        augment=darken)
+    images = darken(None, dataset.splits["train"].images).astype(np.float32) / 255
+    images = (images - np.float32(dataset.mean)) / np.float32(dataset.std)
+    wanted = plan.model.apply(plan.variables, images, stop=plan.start)[0]["carry"]
+    assert kept.views.images.shape == (54, 2, *wanted.shape[1:])
+    for view in range(2):
+        np.testing.assert_allclose(kept.views.images[:, view], wanted, rtol=1e-4, atol=1e-5)
+    drawn = prefix.pick_view(KEY, jnp.arange(40).reshape(20, 2))
+    assert (drawn // 2 == jnp.arange(20)).all()
+    assert 0 < int(jnp.sum(drawn % 2)) < 20
+
+
+def test_batch_norm_policies(base, npz):
+    model, variables, _ = base
+    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    source = data.source(dataset.splits["train"], dataset, devices, batch_size=20)
+    plan = plan_of(base, "layer_ft")
+    key_layer = plan.tuned[0]
+
+    def statistics_moved(plan):
+        state, step, batches = prepare(plan, npz)
+        before = jax.tree.map(np.asarray, state.variables["batch_stats"])
+        for batch in batches:
+            state, _ = step(state, batch)
+        return {block for block, tree in before.items() if any(
+            not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(
+                state.variables["batch_stats"][block]), strict=True))}
+
+    normed = set(variables["batch_stats"])
+    assert statistics_moved(plans.with_batch_norm(plan, "freeze")) == normed & {key_layer}
+    updated = plans.with_batch_norm(plan, "update")
+    assert statistics_moved(updated) == normed
+    assert updated.start == model.blocks[0]  # nothing below may be kept
+    with pytest.raises(UserError, match="reestimate"):
+        plans.with_batch_norm(plan, "eval")
+
+    again = features.reestimate(plan.model, plan.variables, source, devices)
+    assert jax.tree.all(jax.tree.map(np.array_equal, again["params"], plan.variables["params"]))
+    if normed:
+        images = (dataset.splits["train"].images / np.float32(255) - np.float32(dataset.mean)) / np.float32(dataset.std)
+        kernel = variables["params"]["stem"]["conv1"]["kernel"]
+        x = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        np.testing.assert_allclose(again["batch_stats"]["stem"]["bn1"]["mean"], x.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(again["batch_stats"]["stem"]["bn1"]["var"], x.var((0, 1, 2)), rtol=1e-4)
 
 
 def test_methods_read_what_they_say(base):
     model, variables, dims = base
     layer, images = model.backbone[-3], jax.random.normal(KEY, (4, 8, 8, 1))
     plain, _ = model.apply(variables, images)
-    read = {m: plan_of(base, m).model.apply(plan_of(base, m).variables, images)[0] for m in METHODS}
+
+    def read(method, **settings):
+        plan = plan_of(base, method, **settings)
+        return plan.model.apply(plan.variables, images)[0]["embedding"]
+
     for method in ("probe", "layer_ft", "full_ft"):
-        np.testing.assert_array_equal(read[method]["embedding"], plain["penultimate"])
-    np.testing.assert_array_equal(read["layer_ft_scaled"]["readout"], 2 * plain["penultimate"])
+        np.testing.assert_array_equal(read(method), plain["penultimate"])
+    np.testing.assert_array_equal(read("layer_ft_scaled"), 2 * plain["penultimate"])
     width = max(dims[layer], dims[model.penultimate])
     padded = jnp.pad(plain[layer], ((0, 0), (0, width - dims[layer])))
-    np.testing.assert_allclose(read["scl_ft"]["readout"], plain["penultimate"] + padded, rtol=1e-6)
+    np.testing.assert_allclose(read("scl_ft"), plain["penultimate"] + padded, rtol=1e-6)
+    both = jnp.concatenate([plain["penultimate"], plain[layer]], axis=1)
+    np.testing.assert_array_equal(read("scl_ft", skip="concat"), both)
+    np.testing.assert_array_equal(read("scl_ft", skip="linear"), plain["penultimate"])  # its map starts at zero
+    np.testing.assert_array_equal(read("head2toe"), jnp.concatenate([plain[b] for b in model.backbone], axis=1))
+    with pytest.raises(UserError, match="ablations"):
+        plan_of(base, "scl_ft", skip="sum")
 
 
 def test_the_skip_adds_no_parameter_and_doubles_the_last_block(base):
-    model = base[0]
-    assert plan_of(base, "scl_ft").share() == plan_of(base, "layer_ft").share()
+    model, _, dims = base
+    plain = plan_of(base, "layer_ft").share()
+    assert plan_of(base, "scl_ft").share() == plain
+    inner, outer = dims[model.backbone[-3]], dims[model.penultimate]
+    assert plan_of(base, "scl_ft", skip="concat").share()[0] == plain[0] + 3 * inner
+    assert plan_of(base, "scl_ft", skip="linear").share()[0] == plain[0] + inner * outer
     last = plan_of(base, "scl_ft", layer=model.penultimate)
     features_, _ = last.model.apply(last.variables, jax.random.normal(KEY, (4, 8, 8, 1)))
     np.testing.assert_array_equal(features_["readout"], 2 * features_["penultimate"])
+
+
+def test_lora_is_a_low_rank_change_of_the_kernel(base):
+    plan = plan_of(base, "lora", rank=2, alpha=6.0)
+    params = jax.tree.map(lambda x: x + 0.1, plan.variables["params"])
+    merged = plan.merge(params)
+    block = plan.model.backbone[1]
+    first = next(p for p, x in trees.paths(params[block]).items() if p.endswith("/kernel") and np.ndim(x) in (2, 4))
+    module = first.split("/")[0]
+    kernel, change = params[block][module]["kernel"], params[block][module]
+    wanted = kernel.reshape(-1, kernel.shape[-1]) + 3.0 * change["lora_a"] @ change["lora_b"]
+    np.testing.assert_allclose(merged[block][module]["kernel"].reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-6)
+    assert not [p for p in trees.paths(merged) if "lora" in p]
+    assert plan.share()[0] < plan_of(base, "full_ft").share()[0]
+    with pytest.raises(UserError, match="at least 1"):
+        plan_of(base, "lora", rank=0)
+
+
+def test_layerwise_decay_and_l2_sp(base, npz):
+    plan = plan_of(base, "llrd", factor=0.5)
+    assert plan.factors["head"] == 1
+    assert plan.factors[plan.model.backbone[-2]] == 0.25
+    state, _, _ = prepare(plan, npz)
+    params = state.variables["params"]
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    def first_update(plan, gradient, params, **options):
+        tx, _ = optim.build(plan.mask, 10, 1, plan.factors, plan.anchored, lr=1.0, schedule="optim.constant", **options)
+        return tx.update(gradient, tx.init(plan.variables["params"]), params)[0]
+
+    updates = first_update(plan, ones, params, weight_decay=0.0)
+    for block in plan.model.blocks:
+        for x in jax.tree.leaves(updates[block]):
+            np.testing.assert_allclose(x, -plan.factors[block], rtol=1e-6)
+    anchored = plan_of(base, "l2_sp")
+    moved = jax.tree.map(lambda x: x + 0.5, anchored.variables["params"])
+    updates = first_update(anchored, jax.tree.map(jnp.zeros_like, moved), moved, weight_decay=0.1)
+    for block in anchored.model.backbone:
+        for x in jax.tree.leaves(updates[block]):
+            np.testing.assert_allclose(x, -0.05, rtol=1e-3)  # towards the start
+    np.testing.assert_allclose(updates["head"]["linear"]["kernel"], -0.1 * moved["head"]["linear"]["kernel"], rtol=1e-5)
+
+
+def test_a_grid_of_hyperparameters_is_one_program():
+    params = {"a": {"kernel": jnp.ones((2, 2))}}
+    tx, _ = optim.build(trees.block_mask(params, ["a"]), 10, 1, lr=0.1, weight_decay=0.0, schedule="optim.constant")
+    update = jax.jit(tx.update)
+    for lr, decay in ((0.1, 0.0), (0.3, 0.5)):
+        state = optim.with_hyperparameters(tx.init(params), lr=lr, weight_decay=decay)
+        found, _ = update(jax.tree.map(jnp.ones_like, params), state, params)
+        np.testing.assert_allclose(found["a"]["kernel"], -lr * (1 + decay), rtol=1e-6)
+    assert update._cache_size() == 1
+
+
+def test_methods_refuse_what_they_cannot_do(base):
+    model = base[0]
+    for method, settings, message in (("last_k", {"k": 99}, "blocks"), ("llrd", {"factor": 0.0}, "in"),
+                                      ("surgical", {"layer": "*"}, "one stage")):
+        with pytest.raises(UserError, match=message):
+            plan_of(base, method, **settings)
+    assert plans.stage(resnet14(3), "layer2.1") == ("layer2.0", "layer2.1")
+    assert plans.stage(vit_ti(3, depth=8), "blocks.5") == ("blocks.4", "blocks.5")
+    assert plan_of(base, "last_k", k=1).tuned == (model.penultimate, "head")
 
 
 def test_blocks_are_matched_by_name_glob_and_regex():
@@ -103,9 +310,11 @@ def test_blocks_are_matched_by_name_glob_and_regex():
     assert trees.match("layer3.0", names) == ("layer3.0",)
     assert trees.match("layer3.*, stem", names) == ("stem", "layer3.0", "layer3.1")
     assert trees.match(r"re:layer[12]\.1", names) == ("layer1.1", "layer2.1")
-    for pattern in ("layer4.0", "layer3.0,nothing", "re:[", "re:x"):
+    for pattern in ("layer4.0", "layer3.0,nothing", "re:[", "re:x", "layer3.*,layer3.0", "stem,stem"):
         with pytest.raises(UserError):
             trees.match(pattern, names)
+    with pytest.raises(UserError, match=r"'layer3\.\*' and 'layer\?\.1' overlap"):
+        trees.match("layer3.*, layer?.1", names)
     with pytest.raises(UserError, match="one key layer"):
         plan_of((resnet14(3), None, {}), "scl_ft", layer="layer3.*")
 

@@ -19,7 +19,7 @@ MOMENT_IMAGES = 20_000  # images from which a lazily read set's normalisation is
 class Split(NamedTuple):
     """Images and labels of one split."""
 
-    images: np.ndarray | im.Lazy  # uint8 [N, H, W, C]
+    images: np.ndarray | im.Lazy  # uint8 [N, H, W, C], or activations, floating point [N, ...], on the host or the device
     labels: np.ndarray  # [N] int32
 
 
@@ -142,6 +142,8 @@ def load(
     channels: int | None = None,
     skip_bad: bool = False,
     split_seed: int = 0,
+    val_per_class: int | None = None,
+    max_test: int | None = None,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Dataset:
     """Loads a data set.
@@ -158,6 +160,8 @@ def load(
       channels: 1 or 3; None keeps the set's own.
       skip_bad: leave out (and count) images that do not decode instead of stopping.
       split_seed: seed of every split and subset, apart from the training seed so that runs share their data.
+      val_per_class: validation images a class at most, nested too; None keeps all. With few labels, an honest number.
+      max_test: test images at most, as many of each class as there are; None keeps all. The same for every split_seed.
       resident_bytes: sets up to this many decoded bytes are kept in memory and on the device; larger ones stream.
 
     Raises:
@@ -184,6 +188,14 @@ def load(
         if n_per_class < 1:
             raise UserError(f"n_per_class={n_per_class}: at least 1")
         splits["train"] = nested_subset(splits["train"], n_per_class, split_seed)
+    if val_per_class is not None and "val" in splits:
+        if val_per_class < 1:
+            raise UserError(f"val_per_class={val_per_class}: at least 1")
+        splits["val"] = nested_subset(splits["val"], val_per_class, split_seed)
+    if max_test is not None:
+        if max_test < len(names):
+            raise UserError(f"max_test={max_test}: at least one image for each of the {len(names)} classes")
+        splits["test"] = nested_subset(splits["test"], max_test // len(names), split_seed=0)
     if channels not in (None, 1, 3):
         raise UserError(f"channels={channels}: 1 (grey) or 3 (RGB)")
     for key, split in splits.items():

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncjax import mesh as meshes
-from ncjax.data.images import take
+from ncjax.data.images import Lazy, take
 from ncjax.data.load import Dataset, Split
 from ncjax.types import Array, Batch, PyTree, UserError
 
@@ -96,7 +96,7 @@ def source(
     """Batches of a split.
 
     Args:
-      split: what to iterate over.
+      split: what to iterate over. Floating-point images are activations of a network's prefix: they are not normalised.
       dataset: gives the normalisation.
       mesh: devices over which rows are split.
       batch_size: examples a step; padded up to a multiple of the device count.
@@ -113,12 +113,15 @@ def source(
     scale = 1 / (255 * np.asarray(dataset.std, np.float32))
     shift = np.asarray(dataset.mean, np.float32) / np.asarray(dataset.std, np.float32)
 
+    lazy = isinstance(split.images, Lazy)
+    pixels = lazy or jnp.issubdtype(split.images.dtype, jnp.integer)
+
     def finish(image: Array, label: Array, mask: Array, key: Array | None) -> Batch:
         copies = [image if augment is None else augment(jax.random.fold_in(key, v), image) for v in range(views)]
-        image = jnp.concatenate(copies).astype(jnp.float32) * scale - shift
-        return Batch(image, jnp.tile(label, views), jnp.tile(mask, views))
+        image = jnp.concatenate(copies).astype(jnp.float32)
+        return Batch(image * scale - shift if pixels else image, jnp.tile(label, views), jnp.tile(mask, views))
 
-    if isinstance(split.images, np.ndarray) and split.images.nbytes <= dataset.resident_bytes:
+    if not lazy and split.images.nbytes <= dataset.resident_bytes:
         arrays = meshes.place((split.images, split.labels), meshes.replicated(mesh))
 
         def fetch(arrays, item, key):
@@ -144,3 +147,12 @@ def source(
 
     ragged = size % batch_size != 0 or padded != batch_size
     return Source(arrays, fetch, items, size, batch_size, ragged, views)
+
+
+def repeated(source: Source, steps: int, mesh: Mesh) -> Source:
+    """The same examples as one pass of `steps` full batches: every example is seen equally often, up to once.
+
+    Small sets are then trained for a number of steps that does not depend on their size, without filler rows.
+    """
+    return source._replace(items=lambda order: source.items(order % source.size), size=steps * source.batch_size,
+                           ragged=meshes.round_up(source.batch_size, mesh) != source.batch_size)

@@ -24,6 +24,9 @@ class Block(NamedTuple):
     pool: Callable[[Array], Array]
 
 
+STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
+
+
 def mean_pool(x: Array) -> Array:
     """[N, H, W, D] -> [N, D]."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
@@ -43,7 +46,7 @@ def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str)
     """BatchNorm over real rows only. Running statistics move when `train`; call inside a compact module."""
     if mask is not None:
         mask = mask.reshape(mask.shape + (1,) * (x.ndim - 1)) > 0
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    norm = nn.BatchNorm(use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=1e-5, dtype=dtype, name=name)
     return norm(x, mask=mask if train else None)
 
 

@@ -1,34 +1,42 @@
-"""Fine-tune a trained model on a target: probe, layer FT, SCL FT, full FT, each with what it costs."""
+"""Fine-tune a trained model on a target by one method, with what it costs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 
 from ncjax import card as cards
-from ncjax import features, mesh, optim, probe, recipe, tuning
+from ncjax import delta, mesh, optim, plans, prefix, recipe, solve
 from ncjax.data import Dataset, load, source
-from ncjax.lookup import pick
-from ncjax.losses import cross_entropy
-from ncjax.models.sequential import with_classifier_arrays
+from ncjax.features import reestimate
+from ncjax.lookup import pick, resolve
 from ncjax.rundir import Run
 from ncjax.types import UserError
 
 
-def _warm_start(plan: tuning.Plan, dataset: Dataset, devices: Any, batch_size: int) -> tuning.Plan:
-    """The plan with its classifier set to a probe of its own readout (the first half of LP-FT)."""
-    dims = features.widths(plan.model, plan.variables, dataset.image_shape)
-    run_pass = features.make_pass(plan.model, cross_entropy(), dims, devices, keep=[plan.model.readout])
-    pairs = {}
-    for name in ("train", "val"):
-        if name in dataset.splits:
-            seen = run_pass(plan.variables, source(dataset.splits[name], dataset, devices, batch_size=batch_size))
-            pairs[name] = (seen.features[plan.model.readout], seen.labels)
-    fitted = probe.fit(pairs["train"], pairs.get("val"), plan.model.num_classes)
-    params = with_classifier_arrays(plan.variables["params"], jnp.asarray(fitted.weight), jnp.asarray(fitted.bias))
-    return plan._replace(variables={**plan.variables, "params": params})
+def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache: str, cache_dtype: str,
+            cache_views: int, augment: str | None, batch_size: int, seed: int) -> prefix.Prefix | None:
+    """The frozen prefix's activations, or None where every step must run the whole network."""
+    first = plan.model.blocks[0]
+    if cache_views and augment is None:
+        raise UserError(f"cache_views={cache_views} keeps augmented views; say which with augment=augment.crop_flip")
+    if augment is not None and not cache_views and cache not in ("off", "auto"):
+        raise UserError(f"cache={cache}: augment={augment} would be drawn once and for all; set cache_views=4, say, to "
+                        "keep that many views of each image, or cache=off")
+    if cache == "off" or (augment is not None and not cache_views):
+        return None
+    if plan.start == first:
+        if cache != "auto":
+            raise UserError(f"cache={cache}: {first} is trained, so that no prefix is frozen; set cache=auto")
+        return None
+    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=batch_size, where=cache,
+                        dtype=cache_dtype, views=cache_views, seed=seed, folder=run.workdir,
+                        augment=None if augment is None else resolve(augment))
+    run.say(f"everything below {plan.start} ran once, in {kept.seconds:.1f} s; {kept.nbytes / 1e6:,.0f} MB of activations "
+            f"in {cache_dtype} are kept ({kept.where})")
+    return kept
 
 
 def run(
@@ -39,12 +47,17 @@ def run(
     method: str = "tuning.scl_ft",
     layer: str | None = None,
     model: str | None = None,
+    base: str | None = None,
     which: str = "last",
-    head_init: str = "random",
+    head_init: str | None = None,
+    batch_norm: str = "freeze",
     loss: str = "losses.cross_entropy",
     epochs: int = 15,
     batch_size: int = 128,
     augment: str | None = None,
+    cache: str = "auto",
+    cache_dtype: str = "float32",
+    cache_views: int = 0,
     seed: int = 0,
     measure_every: int = 0,
     scatter: bool | None = None,
@@ -54,49 +67,76 @@ def run(
 
     Args:
       run: where it happens.
-      init: a run's workdir, or its checkpoint directory.
-      data: target data set; images take the size and channels that the model was trained on unless told otherwise.
-      method: `tuning.probe`, `tuning.layer_ft`, `tuning.layer_ft_scaled`, `tuning.scl_ft` or `tuning.full_ft`.
-      layer: the key layer: a block name, a glob, a comma-separated list, or `re:REGEX`. Default: layer3.0 of a ResNet.
+      init: a run's workdir, its checkpoint directory, or a file; see `card.load`.
+      data: target data set; images take the size, channels and normalisation that the model was trained on.
+      method: a function of `ncjax.tuning`: `tuning.scl_ft`, `tuning.last_k(k=3)`.
+      layer: blocks: a name, a glob, a comma-separated list, or `re:REGEX`. None for the method's choice: layer3.0 of a
+        ResNet for those that tune one block.
       model: checked against the checkpoint; None takes the checkpoint's word.
+      base: where the base of an already fine-tuned `init` is, if not where it was.
       which: "last" or "best" checkpoint of `init`.
-      head_init: "random", or "probe" to start the classifier from a linear probe (LP-FT).
+      head_init: "random", or solved on the frozen features: "probe" (L-BFGS) or "group_lasso". None for the method's
+        choice. A method that trains only a solved classifier takes no steps.
+      batch_norm: statistics of blocks that are not tuned: "freeze", "update", or "reestimate" (all of them once, on the
+        target's training images, before tuning).
       loss, epochs, batch_size, augment, seed, measure_every, scatter: as in pre-training.
+      cache: run the frozen prefix once and keep its activations: "auto" (where that is exact), "off", or where:
+        "device", "host", "disk".
+      cache_dtype: of the kept activations, "float32" or "bfloat16".
+      cache_views: with `augment`, augmented views of each training image to draw once and keep.
       **options: of `data.load` and `optim.build`.
     """
-    if head_init not in ("random", "probe"):
-        raise UserError(f"head_init={head_init!r}: 'random' or 'probe'")
-    card, network, variables = cards.load(init, which=which, model=model)
+    card, network, variables = cards.load(init, which=which, model=model, base=base)
     devices = mesh.make()
-    dataset = load(data, **cards.like(card, options))
+    dataset = cards.load_data_for(card, data, options)
     run.announce(dataset)
-    layer = layer or tuning.default_layer(network)
     plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
+    plan = plans.with_batch_norm(plan, batch_norm)
     tuned, total = plan.share()
-    run.say(f"method {method}, layer {layer}: {tuned:,} of {total:,} parameters tuned ({100 * tuned / total:.2f} %)\n"
-            + tuning.match_table(plan))
-    if head_init == "probe":
-        plan = _warm_start(plan, dataset, devices, batch_size)
-    card = cards.Card(card.model, 0, dataset.image_shape, dataset.class_names, data, method, layer)
-    trained, tracker, store = recipe.fit(
-        run, plan.model, plan.variables, plan.mask, plan.live, dataset, devices, card, loss=loss, epochs=epochs,
-        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every, scatter=scatter,
-        optimizer=pick(optim.build, options))
+    run.say(f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
+            f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan))
+    if batch_norm == "reestimate":
+        batches = source(dataset.splits["train"], dataset, devices, batch_size=batch_size)
+        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, devices))
+    solved = (head_init or plan.head) != "random"
+    if solved:
+        fitted = solve.head_probe(plan, dataset, devices, batch_size=batch_size, how=head_init or plan.head)
+        plan = solve.with_head(plan, fitted)
+    origin = {"init": str(Path(init).resolve()), "which": which, "hash": cards.backbone_digest(network, variables)}
+    card = cards.Card(card.model, card.head, dataset.image_shape, dataset.class_names, data, method, plan.layer,
+                      dataset.mean, dataset.std, batch_norm, origin)
+    unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
+    kept = None
+    if plan.trains or not solved:
+        kept = _cached(run, plan, dataset, devices, cache=cache, cache_dtype=cache_dtype, cache_views=cache_views,
+                       augment=augment, batch_size=batch_size, seed=seed)
+        views = kept is not None and kept.views is not None
+        trained, _, store = recipe.fit(
+            run, plan if kept is None else plan._replace(model=kept.model), dataset if kept is None else kept.dataset,
+            devices, card, loss=loss, epochs=epochs, batch_size=batch_size, seed=seed, measure_every=measure_every,
+            scatter=scatter, optimizer=pick(optim.build, options), train_on=kept.views if views else None, unsaved=unsaved,
+            augment=prefix.pick_view if views else None if augment is None else resolve(augment))
+    else:
+        trained, store = recipe.settle(run, plan, devices, card, seed=seed, unsaved=unsaved)
     best_epoch = int(trained.state.best_epoch) + 1
     best = store.restore("best", trained.state)
     # The chosen epoch is measured in full, once; its rows stand apart from the curves.
+    tracker = recipe.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size, epochs=epochs,
+                             every=measure_every, scatter=scatter)
     chosen = tracker.evaluate(best.variables, collapse=True)
     run.forget_rows(lambda row: row["split"].startswith("chosen:"))
     tracker.write(best_epoch, chosen, prefix="chosen:")
+    size = delta.write(run.workdir / delta.NAME, card, best.variables, unsaved) if run.writes else None
     store.close()
     accuracy = {split: layers["output"]["accuracy"] for split, layers in chosen.items()}
     nc1 = {split: chosen[split][network.penultimate].get("nc1") for split in ("train", "test")}
     cost = {"tuned": tuned, "total": total, "share": tuned / total, "optimizer_bytes": trained.optimizer_bytes,
-            "flops_per_step": trained.flops_per_step}
+            "flops_per_step": trained.flops_per_step, "delta_bytes": size,
+            "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds}}
     run.table(f"{method} on {data}", ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"], [[
         f"{100 * tuned / total:.2f} %", str(best_epoch),
         *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
         *(f"{x:.4g}" if x is not None else "-" for x in nc1.values())]])
-    return {"data": dataset.describe(), "method": method, "layer": layer, "tuned_blocks": plan.tuned, **cost,
+    return {"data": dataset.describe(), "method": method, "layer": plan.layer, "tuned_blocks": plan.tuned, **cost,
             "best_epoch": best_epoch, "accuracy": accuracy, "nc1": nc1, "penultimate": network.penultimate,
             "readout": plan.model.readout, "chosen": chosen}

@@ -15,6 +15,7 @@ def run(
     init: str,
     data: str = "embedded.fashion_mnist_mini",
     model: str | None = None,
+    base: str | None = None,
     which: str = "last",
     batch_size: int = 256,
     probes: bool = False,
@@ -25,9 +26,10 @@ def run(
 
     Args:
       run: where it happens.
-      init: a run's workdir, or its checkpoint directory.
+      init: a run's workdir, its checkpoint directory, or a file; see `card.load`.
       data: data set name; images take the size and channels that the model was trained on unless told otherwise.
       model: checked against the checkpoint; None takes the checkpoint's word.
+      base: where the base of a fine-tuned model is, if not where it was.
       which: "last" or "best" checkpoint.
       batch_size: images a step.
       probes: fit a linear probe at every layer, its regularisation chosen on validation.
@@ -36,4 +38,4 @@ def run(
       **options: of `data.load`.
     """
     return layerwise.describe(run, init=init, which=which, model=model, data=data, options=options,
-                              batch_size=batch_size, probes=probes, scatter=scatter)
+                              batch_size=batch_size, probes=probes, scatter=scatter, base=base)

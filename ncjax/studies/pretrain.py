@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import jax
 
-from ncjax import mesh, optim, recipe, trees
+from ncjax import mesh, optim, plans, recipe, trees
 from ncjax.card import Card
 from ncjax.data import load
 from ncjax.lookup import pick, resolve
@@ -53,10 +53,10 @@ def run(
     run.say(f"model {model}: {parameters:,} parameters, {len(network.backbone)} backbone blocks, "
             f"projection head of {head} layers; {devices.size} device(s)")
     trained, _, store = recipe.fit(
-        run, network, variables, trees.block_mask(variables["params"], network.blocks), frozenset(network.blocks),
-        dataset, devices, Card(model, head, dataset.image_shape, dataset.class_names, data), loss=loss, epochs=epochs,
-        batch_size=batch_size, augment=augment, seed=seed, measure_every=measure_every, scatter=scatter,
-        optimizer=pick(optim.build, options))
+        run, plans.everything(network, variables), dataset, devices,
+        Card(model, head, dataset.image_shape, dataset.class_names, data, mean=dataset.mean, std=dataset.std), loss=loss,
+        epochs=epochs, batch_size=batch_size, augment=None if augment is None else resolve(augment), seed=seed,
+        measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options))
     store.close()
     final = summary(run.workdir, epochs)
     outputs = {split: layers["output"] for split, layers in final.items()}

@@ -1,0 +1,132 @@
+"""A fine-tuned model is what it changed, bound to its base; foreign weights load strictly or not at all."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ncjax import card, checkpoint, delta, main, plans, trees, weights
+from ncjax.models.resnet import resnet8, resnet18
+from ncjax.types import UserError
+
+ROOT = Path(__file__).parent.parent
+PRETRAIN = [f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1,measure_every=0"]
+FINETUNE = [f"--config={ROOT}/configs/finetune.py:smoke,epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two bases and, from the first, an SCL-FT and a LoRA run."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, more in (("base", []), ("other", ["--config.seed=1"])):
+        assert main.main([*PRETRAIN, *more, f"--workdir={root / name}"]) == 0
+    for name, method in (("scl", "tuning.scl_ft"), ("lora", "tuning.lora(rank=2)")):
+        assert main.main([*FINETUNE, f"--config.init={root / 'base'}", f"--config.method={method}",
+                          f"--workdir={root / name}"]) == 0
+    return root
+
+
+@pytest.mark.parametrize("name", ["scl", "lora"])
+def test_base_and_delta_make_the_model(runs, name, tmp_path):
+    stored = {p for p in checkpoint.read(runs / name / "checkpoints", "best") if p.startswith("variables/")}
+    _, model, variables = card.load(str(runs / name), which="best")
+    assert len(stored) < len(trees.paths(variables))
+    _, _, again = card.load(str(runs / name / delta.NAME))
+    assert trees.digest(again) == trees.digest(variables)
+    _, _, base = card.load(str(runs / "base"))
+    frozen = {p: x for p, x in trees.paths(variables).items() if f"variables/{p}" not in stored}
+    assert frozen
+    assert all(np.array_equal(x, trees.paths(base)[p]) for p, x in frozen.items())
+    out = tmp_path / "whole.safetensors"
+    assert delta.main([str(runs / name), str(out)]) == 0
+    alone, joined, whole = card.load(str(out))
+    assert alone.base is None
+    images = jax.random.normal(jax.random.key(0), (4, *alone.image_shape))
+    for layer, x in model.apply(variables, images)[0].items():
+        np.testing.assert_allclose(joined.apply(whole, images)[0][layer], x, rtol=1e-5, atol=1e-6)
+
+
+def test_another_base_is_refused_by_name(runs, capsys):
+    with pytest.raises(UserError, match=r"tuned from .*base .*but .*other is another one"):
+        card.load(str(runs / "scl"), base=str(runs / "other"))
+    moved = runs / "moved"
+    (runs / "base").rename(moved)
+    try:
+        with pytest.raises(UserError, match=r"base=\.\.\."):
+            card.load(str(runs / "scl"))
+        card.load(str(runs / "scl"), base=str(moved))
+        assert delta.main([str(runs / "scl"), str(runs / "x.safetensors")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    finally:
+        moved.rename(runs / "base")
+
+
+def test_bad_files_are_one_line(runs, tmp_path, capsys):
+    whole = (runs / "scl" / delta.NAME).read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "model.pth").write_bytes(b"")
+    for name, words in (("cut.safetensors", "damaged"), ("text.safetensors", "damaged"), ("model.pth", "read from"),
+                        ("absent.safetensors", "no checkpoint there")):
+        with pytest.raises(UserError, match=words):
+            card.load(str(tmp_path / name))
+    for out in ("x.npz", "nowhere/x.safetensors"):
+        assert delta.main([str(runs / "scl"), str(tmp_path / out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_one_block_of_a_resnet18_is_a_tenth_of_it(tmp_path):
+    model = resnet18(10)
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(
+        lambda: model.init(jax.random.key(0), (32, 32, 3))))
+    mine = card.Card("models.resnet.resnet18", 0, (32, 32, 3), tuple("abcdefghij"))
+    sizes = {}
+    for method in ("scl_ft", "full_ft"):
+        plan = card.plan_of(f"tuning.{method}", model, variables, mine, 10, jax.random.key(0), None)
+        sizes[method] = delta.write(tmp_path / f"{method}.safetensors", mine, plan.variables, plans.frozen_paths(plan))
+    assert sizes["scl_ft"] < 0.1 * sizes["full_ft"]
+
+
+def torch_names(variables):
+    """A ResNet's variables under torchvision's names and layout."""
+    out = {}
+    for path, x in trees.paths(variables).items():
+        kind, block, module, leaf = path.split("/")
+        module = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1", "linear": "fc"}.get(module, module)
+        block = "" if block in ("stem", "head") else f"{block}."
+        leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf)
+        x = np.asarray(x)
+        out[f"{block}{module}.{leaf}"] = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
+    return out
+
+
+@pytest.mark.parametrize(("name", "model", "side"), [("models.resnet.resnet8", resnet8(7), 32),
+                                                     ("models.resnet.resnet18(width=8, stem=imagenet)", None, 224)])
+def test_foreign_weights_load_exactly_or_not_at_all(name, model, side, tmp_path):
+    model = model or resnet18(7, width=8, stem="imagenet")
+    variables = jax.jit(model.init, static_argnums=1)(jax.random.key(3), (side, side, 3))
+    arrays = {**torch_names(variables), "bn1.num_batches_tracked": np.int64(5)}
+    np.savez(tmp_path / "w.npz", **arrays)
+    found, _, loaded = card.load(str(tmp_path / "w.npz"), model=name)
+    assert trees.digest(loaded) == trees.digest(variables)
+    assert found.image_shape == (side, side, 3)
+    assert found.mean == weights.MEAN
+    with pytest.raises(UserError, match="model="):
+        card.load(str(tmp_path / "w.npz"))
+    for change, words in ((lambda a: a.pop("layer1.0.bn1.weight"), "missing: params/layer1.0/bn1/scale"),
+                          (lambda a: a.update({"layer9.0.conv1.weight": np.zeros((1, 1, 3, 3))}), "extra: params/layer9.0"),
+                          (lambda a: a.update({"conv1.weight": np.zeros((5, 3, 3, 3))}), "shapes differ: params/stem/conv1"),
+                          (lambda a: a.pop("fc.bias"), "no classifier")):
+        broken = dict(arrays)
+        change(broken)
+        np.savez(tmp_path / "broken.npz", **broken)
+        with pytest.raises(UserError, match=words):
+            card.load(str(tmp_path / "broken.npz"), model=name)
+
+
+def test_results_say_what_was_saved(runs):
+    results = json.loads((runs / "scl" / "results.json").read_text())["results"]
+    assert results["delta_bytes"] == (runs / "scl" / delta.NAME).stat().st_size
+    assert results["cache"]["start"] == results["layer"] == "layer3.0"
