@@ -39,18 +39,28 @@ def schema(study: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 def _kinds(hint: Any) -> tuple[type, ...]:
     parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return tuple(dict if typing.get_origin(p) is dict else p for p in parts)
+    return tuple(typing.get_origin(p) or p for p in parts)
+
+
+def _element(hint: Any) -> Any:
+    """The type of a list's elements, or None for other types."""
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((typing.get_args(p)[0] for p in parts if typing.get_origin(p) is list), None)
 
 
 def _accepts(hint: Any, value: Any) -> bool:
     kinds = _kinds(hint)
     if isinstance(value, bool):
         return bool in kinds
+    if isinstance(value, list | tuple) and _element(hint) is not None:
+        return all(_accepts(_element(hint), x) for x in value)
     return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
 
 
 def _describe(hint: Any) -> str:
-    return " or ".join("None" if k is type(None) else k.__name__ for k in _kinds(hint))
+    words = ("None" if k is type(None) else f"list of {_describe(_element(hint))}" if k is list else k.__name__
+             for k in _kinds(hint))
+    return " or ".join(words)
 
 
 def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +81,11 @@ def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
         if not _accepts(hint, value):
             raise UserError(f"{key}={value!r} for {study}: expected {_describe(hint)}, got {type(value).__name__}")
         out[key] = float(value) if float in _kinds(hint) and type(value) is int else value
-        if key in DOTTED and value is not None:
-            resolve(value)  # an unknown name is found before any data is touched
-    if "steps" in out:
+        if isinstance(value, list | tuple):
+            out[key] = [float(x) if _element(hint) is float else x for x in value]
+        for name in (value if key == "methods" else [value] if key in DOTTED and value is not None else []):
+            resolve(name)  # an unknown name is found before any data is touched
+    if isinstance(out.get("steps"), dict):
         out["steps"] = {name: {"study": step.get("study"), **check_step(name, step)}
                         for name, step in out["steps"].items()}
     return out
@@ -87,18 +99,23 @@ def check_step(name: str, step: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"step {name!r}: {e}") from None
 
 
-def _parts(arg: str) -> list[str]:
-    """Splits at commas outside brackets; a part without '=' that is no flag belongs to the value before it."""
+def _split(text: str) -> list[str]:
+    """Splits at commas outside brackets."""
     parts, depth, current = [], 0, ""
-    for character in arg:
+    for character in text:
         depth += (character in "([{") - (character in ")]}")
         if character == "," and depth == 0:
             parts.append(current)
             current = ""
         else:
             current += character
+    return [*parts, current]
+
+
+def _parts(arg: str) -> list[str]:
+    """Splits at commas outside brackets; a part without '=' that is no flag belongs to the value before it."""
     joined: list[str] = []
-    for part in [*parts, current]:
+    for part in _split(arg):
         if joined and part.strip() != "smoke" and "=" not in part and "=" in joined[-1]:
             joined[-1] += "," + part
         elif part.strip():
@@ -129,6 +146,9 @@ def read_value(key: str, text: str, hint: Any) -> Any:
         return None
     if str in kinds:
         return text
+    if list in kinds:
+        inside = text.strip().removeprefix("[").removesuffix("]")
+        return [read_value(key, part.strip().strip("'\""), _element(hint)) for part in _split(inside) if part.strip()]
     try:
         value = ast.literal_eval(text.capitalize() if bool in kinds else text)
     except (ValueError, SyntaxError):
@@ -145,7 +165,7 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
         if value is None:
             kind = next(k for k in _kinds(hint) if k is not type(None))
             value = config_dict.placeholder(kind)
-        elif key == "steps":
+        elif isinstance(value, dict):
             value = ConfigDict({n: _config_dict(s["study"], s) for n, s in value.items()}, sort_keys=False)
         elif isinstance(value, int) and not isinstance(value, bool) and float in _kinds(hint):
             value = float(value)

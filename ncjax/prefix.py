@@ -8,10 +8,12 @@ not augmented; with augmentation, a number of views is drawn once and kept.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +72,13 @@ def _place(where: str, nbytes: int, resident_bytes: int, folder: Path) -> str:
     return where
 
 
+@functools.lru_cache(maxsize=64)
+def _runner(apply: Callable, start: str, kind: jnp.dtype, mesh: Mesh) -> Callable[[PyTree, Array], Array]:
+    """The prefix as a program, the same for every data set."""
+    # A compute type of bfloat16 is carried between blocks as it is; the suffix takes it back from float32 without loss.
+    return meshes.compile_step(lambda v, x: apply(v, x, stop=start)[0]["carry"].astype(kind), mesh)
+
+
 def _empty(where: str, shape: tuple[int, ...], dtype: Any, folder: Path) -> np.ndarray:
     if where != "disk":
         return np.empty(shape, dtype)
@@ -105,11 +114,10 @@ def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, star
     started, folder, kind = time.time(), Path(folder), jnp.dtype(dtype)
     image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
     shape = jax.eval_shape(lambda v, x: model.apply(v, x, stop=start)[0]["carry"], variables, image).shape[1:]
-    count = sum(len(s.labels) for s in dataset.splits.values()) + views * len(dataset.splits["train"].labels)
+    count = sum(len(s.labels) * (1 + views * (name == "train")) for name, s in dataset.splits.items())
     nbytes = count * int(np.prod(shape)) * kind.itemsize
     where = _place(where, nbytes, dataset.resident_bytes, folder)
-    # A compute type of bfloat16 is carried between blocks as it is; the suffix takes it back from float32 without loss.
-    run = meshes.compile_step(lambda v, x: model.apply(v, x, stop=start)[0]["carry"].astype(kind), mesh)
+    run = _runner(model.apply, start, kind, mesh)
 
     variables = meshes.place(variables, meshes.replicated(mesh))
 
@@ -128,8 +136,9 @@ def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, star
         out = _empty(where, (len(split.labels), *shape), kind, folder)
         fill(out, source(split, dataset, mesh, batch_size=batch_size), jax.random.key(seed))
         splits[name] = Split(settled(out), split.labels)
-    augmented, train = None, dataset.splits["train"]
+    augmented = None
     if views:
+        train = dataset.splits["train"]
         out = _empty(where, (len(train.labels), views, *shape), kind, folder)
         batches = source(train, dataset, mesh, batch_size=batch_size, augment=augment)
         for view in range(views):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -76,6 +77,19 @@ class Run:
         path = self.workdir / "metrics.jsonl"
         if self.writes and path.exists():
             _write(path, "".join(json.dumps(row) + "\n" for row in read_rows(self.workdir) if not drop(row)))
+
+    def once(self, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `compute` returned when it was first asked for `key` in this workdir: a sweep that stopped goes on."""
+        name = "_".join(f"{k}={v}" for k, v in key.items())
+        slug = "".join(c if c.isalnum() or c in "=._-" else "-" for c in name)[:150]
+        path = self.workdir / "cells" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
+        if path.exists():
+            return read_json(path)
+        found = json.loads(json.dumps(compute()))
+        if self.writes:
+            path.parent.mkdir(exist_ok=True)
+            _write(path, json.dumps(found))
+        return found
 
     def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
                  left: float) -> None:

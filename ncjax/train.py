@@ -46,6 +46,10 @@ class Interrupted(Exception):
         self.step = step
 
 
+class Diverged(UserError):
+    """The loss is not finite."""
+
+
 class Watcher(Protocol):
     """What the loop tells about, and asks, the outside world."""
 
@@ -127,8 +131,8 @@ def _check(loss: Array | None, step: int, lr: float, store: Any) -> None:
     if loss is not None and not math.isfinite(float(loss)):
         last = store.latest("last")
         kept = "none yet" if last is None else f"{store.directory / 'last'} (step {last})"
-        raise UserError(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good checkpoint: "
-                        f"{kept}; try a lower lr, a warm-up or clip")
+        raise Diverged(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good checkpoint: "
+                       f"{kept}; try a lower lr, a warm-up or clip")
 
 
 def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Callable, source: Any, seed: int,
@@ -175,7 +179,7 @@ def fit(
     (higher is better) decides the "best" checkpoint. A run killed and started again ends bit-identical on a CPU.
 
     Raises:
-      UserError: the loss is not finite.
+      Diverged: the loss is not finite.
       Interrupted: `watch.interrupted()` became true; the state is saved first.
     """
     if store.latest("last") is not None:

@@ -1,0 +1,39 @@
+"""Intervals over seeds: Student's t, for means and for paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean and its two-sided 95 % interval; infinite with one value."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Mean of independent values with Student's t interval, mean +- t_{n-1, 0.975} s / sqrt(n)."""
+    x = np.asarray(values, np.float64)
+    centre = float(x.mean())
+    if len(x) < 2:
+        return Interval(centre, -math.inf, math.inf)
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Interval(centre, centre - half, centre + half)
+
+
+def paired(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """The mean of values[i] - others[i], its interval over i."""
+    return mean(np.asarray(values, np.float64) - np.asarray(others, np.float64))
+
+
+def percent(interval: Sequence[float]) -> str:
+    """'83.1 [82.0, 84.2] %'."""
+    middle, low, high = (100 * x for x in interval)
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}] %"

@@ -1,0 +1,106 @@
+"""Methods side by side on few labels: nested subsets, paired seeds, the same search for every method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncjax import intervals
+from ncjax.rundir import Run
+from ncjax.trial import Budget, Lab, searched
+from ncjax.types import UserError
+
+
+def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
+    """Means over seeds with 95 % t intervals, and what it cost."""
+    def over(value: Any) -> list[float] | None:
+        values = [value(c) for c in cells]
+        return None if any(v is None for v in values) else list(intervals.mean(values))
+
+    first = cells[0]
+    return {
+        "hyper": hyper or {"l2": [c["l2"] for c in cells]},
+        **{name: over(lambda c, name=name: c[name]) for name in ("test", "val", "train", "nc1_train", "nc1_test",
+                                                                 "nc1_over_floor_train", "nc1_over_floor_test")},
+        "gap": over(lambda c: c["train"] - c["test"]), "tuned": first["tuned"], "total": first["total"],
+        "share": first["tuned"] / first["total"], "seconds": over(lambda c: c["seconds_in_all"]),
+        "flops_per_step": first.get("flops_per_step"),
+        "seeds": {"test": [c["test"] for c in cells], "val": [c["val"] for c in cells]},
+    }
+
+
+def run(
+    *,
+    run: Run,
+    init: str,
+    data: str = "embedded.digits",
+    methods: list[str] = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft",  # noqa: B006
+                          "tuning.full_ft"],
+    references: list[str] = ["tuning.layer_ft_scaled", "tuning.full_ft"],  # noqa: B006
+    layer: str | None = None,
+    model: str | None = None,
+    base: str | None = None,
+    which: str = "last",
+    shots: list[int] = [5, 20],  # noqa: B006
+    seeds: int = 3,
+    tune_seeds: int = 1,
+    lr_grid: list[float] = [0.01, 0.03, 0.1],  # noqa: B006
+    weight_decay_grid: list[float] = [5e-4],  # noqa: B006
+    steps: int = 300,
+    rounds: int = 10,
+    batch_size: int = 64,
+    warmup_rounds: float = 1.0,
+    optimizer: str = "optim.sgd",
+    schedule: str = "optim.cosine",
+    decay: str = "optim.everything",
+    clip: float = 0.0,
+    classes: str | None = None,
+    val_fraction: float = 0.1,
+    image_size: int | None = None,
+    max_test: int | None = None,
+) -> dict[str, Any]:
+    """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
+
+    Args:
+      run: where it happens; a sweep that was stopped goes on with the run that was under way.
+      init, which, model, base: the network, see `card.load`.
+      data, classes, val_fraction, image_size, max_test: the target, see `data.load`.
+      methods: functions of `ncjax.tuning`.
+      references: methods that every other one is compared with, seed by seed.
+      layer: blocks for the methods that take one; None for their own choice.
+      shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
+      seeds: draws of training and validation images, classifier and batch order, the same for every method.
+      tune_seeds: seeds on which the grid is run; its best mean on validation is used for all of them.
+      lr_grid, weight_decay_grid: the grid, the same for every method. Solved classifiers search their own strengths.
+      steps, rounds: of a run, and the parts after which validation is looked at; the best part's end is kept.
+      batch_size, warmup_rounds, optimizer, schedule, decay, clip: as for `optim.build`, durations in rounds.
+    """
+    for name in references:
+        if name not in methods:
+            raise UserError(f"references: {name} is not among the methods {', '.join(methods)}")
+    if seeds < 2:
+        raise UserError(f"seeds={seeds}: an interval over seeds needs two")
+    options = {"classes": classes, "val_fraction": val_fraction, "image_size": image_size, "max_test": max_test}
+    budget = Budget(steps, rounds, batch_size, warmup_rounds, optimizer, schedule, decay, clip)
+    lab = Lab(run, init=init, which=which, model=model, base=base, data=data, options=options, budget=budget)
+    run.announce(lab.dataset(shots[0], 0))
+    table: dict[str, dict[str, Any]] = {}
+    for count in shots:
+        for method in methods:
+            def cell(seed: int, lr: float, wd: float, method: str = method, count: int = count) -> dict[str, Any]:
+                return lab.cell(method, layer=layer, shots=count, seed=seed, lr=lr, weight_decay=wd)
+
+            cells, hyper = searched(cell, seeds, tune_seeds, lr_grid, weight_decay_grid)
+            entry = table.setdefault(str(count), {})[method] = summarise(cells, hyper)
+            run.say(f"{count:>4} a class  {method:<24} test {intervals.percent(entry['test'])}  train-test "
+                    f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  " + "  ".join(
+                        f"{k} {v:g}" for k, v in hyper.items()))
+        for entry in table[str(count)].values():
+            entry["paired"] = {
+                name: list(intervals.paired(entry["seeds"]["test"], table[str(count)][name]["seeds"]["test"]))
+                for name in references}
+    run.table(f"test accuracy on {data}, mean over {seeds} seeds with 95 % t intervals", ["method", "tuned", *(
+        f"{count} a class" for count in shots)], [
+            [method, f"{100 * table[str(shots[0])][method]['share']:.2f} %",
+             *(intervals.percent(table[str(count)][method]["test"]) for count in shots)] for method in methods])
+    dataset = lab.dataset(shots[-1], 0)
+    return {"data": dataset.describe(), "methods": methods, "references": references, "shots": shots, "table": table}

@@ -1,0 +1,238 @@
+"""Short training runs by the hundred: one method on one network and target, for any seed, subset and learning rate.
+
+A program is compiled once for a method and its block. Subsets of any size take the same number of steps of full batches,
+frozen prefixes run once, and what a run needs beyond that (subset, seed, learning rate, weight decay) are its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ncjax import card as cards
+from ncjax import checkpoint, features, mesh, optim, plans, prefix, solve, train
+from ncjax.data import Dataset, repeated, source
+from ncjax.losses import cross_entropy
+from ncjax.models.sequential import classifier_arrays
+from ncjax.rundir import Run
+from ncjax.types import PyTree, UserError
+
+
+class Budget(NamedTuple):
+    """What every method may spend on one training run."""
+
+    steps: int  # of full batches
+    rounds: int  # equal parts, after each of which validation is looked at: the best part's end is kept
+    batch_size: int
+    warmup_rounds: float
+    optimizer: str
+    schedule: str
+    decay: str
+    clip: float
+
+
+class _Silent:
+    """A watcher that shows nothing, and stops when the run is asked to."""
+
+    def __init__(self, run: Run):
+        self.interrupted = run.interrupted
+
+    def progress(self, *_: Any) -> None:
+        """Nothing."""
+
+
+class Program:
+    """A method compiled: trains and evaluates plans that differ from its own in their arrays only."""
+
+    def __init__(self, plan: plans.Plan, budget: Budget, devices: Any, image_shape: tuple[int, ...]):
+        if budget.rounds < 1 or budget.steps % budget.rounds:
+            raise UserError(f"steps={budget.steps}, rounds={budget.rounds}: rounds must divide steps")
+        self.plan, self.budget, self.devices = plan, budget, devices
+        self.model = prefix.tail(plan.model, plan.start) if plan.trains else plan.model
+        self.tx, self.lr_at = optim.build(
+            plan.mask, budget.steps // budget.rounds, budget.rounds, plan.factors, plan.anchored,
+            optimizer=budget.optimizer, schedule=budget.schedule, decay=budget.decay, clip=budget.clip,
+            warmup_epochs=budget.warmup_rounds, lr=1.0, weight_decay=0.0)
+        ragged = mesh.round_up(budget.batch_size, devices) != budget.batch_size
+        self._step = train.make_step(self.model.apply, cross_entropy(), self.tx, plan.mask, plan.live, devices,
+                                     ragged=ragged)
+        self._compiled: Any = None
+        dims = features.widths(plan.model, plan.variables, image_shape)
+        kept = list(dict.fromkeys((self.model.penultimate, self.model.readout)))
+        self.plain = features.make_pass(self.model, cross_entropy(), dims, devices)
+        self.measured = features.make_pass(self.model, cross_entropy(), dims, devices, stats=[self.model.penultimate],
+                                           keep=kept)
+
+    def _source(self, dataset: Dataset, split: str) -> Any:
+        return source(dataset.splits[split], dataset, self.devices, batch_size=self.budget.batch_size)
+
+    def _step_for(self, state: train.State, fetch: Callable, batches: Any) -> Callable:
+        """The compiled step; every subset feeds it batches of one shape."""
+        if self._compiled is None:
+            item = next(iter(batches.items(np.arange(batches.size))))
+            self._compiled = self._step.lower(state, fetch(state, batches.arrays, item)).compile()
+        return self._compiled
+
+    @property
+    def flops_per_step(self) -> float | None:
+        """By XLA's cost analysis; None before training, or where it does not say."""
+        return None if self._compiled is None else (self._compiled.cost_analysis() or {}).get("flops")
+
+    def train(self, variables: PyTree, dataset: Dataset, *, seed: int, lr: float, weight_decay: float,
+              run: Run) -> tuple[PyTree, dict[str, Any]]:
+        """(variables of the best round, what it took). A run whose loss is not finite counts as accuracy 0."""
+        budget, store, started = self.budget, checkpoint.Memory(), time.time()
+        batches = repeated(self._source(dataset, "train"), budget.steps // budget.rounds, self.devices)
+        validation, curve = self._source(dataset, "val"), []
+        state = train.init_state(variables, self.tx, self.plan.mask, jax.random.key(seed), self.devices)
+        opt_state = optim.with_hyperparameters(state.opt_state, lr=lr, weight_decay=weight_decay)
+        state = mesh.place(state._replace(opt_state=opt_state), mesh.replicated(self.devices))
+
+        fetch = train.make_fetch(batches, self.devices)
+
+        def on_round(state: train.State, round_: int, seen: dict[str, float]) -> float:
+            curve.append(self.plain(state.variables, validation).accuracy)
+            return curve[-1]
+
+        try:
+            with run.guarded():
+                train.fit(state, step_fn=self._step_for(state, fetch, batches), fetch=fetch, source=batches,
+                          epochs=budget.rounds, seed=seed, lr_at=lambda s: lr * float(self.lr_at(s)), on_epoch=on_round,
+                          store=store, watch=_Silent(run), mesh=self.devices)
+        except train.Diverged:
+            curve.append(0.0)
+        best = variables if store.best is None else store.best.variables
+        return best, {"curve": curve, "best_round": int(np.argmax(curve)) + 1, "seconds": time.time() - started,
+                      "flops_per_step": self.flops_per_step}
+
+    def evaluate(self, variables: PyTree, dataset: Dataset) -> dict[str, float | None]:
+        """Accuracy of every split, and NC1 of the penultimate layer on train and test."""
+        out: dict[str, float | None] = {"val": self.plain(variables, self._source(dataset, "val")).accuracy}
+        centres = None
+        for split in ("train", "test"):
+            seen = self.measured(variables, self._source(dataset, split))
+            centres = centres or seen
+            report = features.collapse(seen, centres, readout=self.model.readout,
+                                       classifier=classifier_arrays(variables["params"]))[self.model.penultimate].to_dict()
+            out[split] = seen.accuracy
+            out[f"nc1_{split}"], out[f"nc1_over_floor_{split}"] = report["nc1"], report["nc1_over_floor"]
+        return out
+
+
+class Lab:
+    """One network and one target: subsets by (shots, seed), programs by (method, layer), results by cell.
+
+    The seed of a cell draws its training and validation images (nested over shots), its classifier, and its order of
+    batches: methods are paired. The test set is one for all.
+    """
+
+    def __init__(self, run: Run, *, init: str, which: str, model: str | None, base: str | None, data: str,
+                 options: dict[str, Any], budget: Budget):
+        self.run, self.data, self.options, self.budget = run, data, options, budget
+        self.card, self.network, self.variables = cards.load(init, which=which, model=model, base=base)
+        self.devices = mesh.make()
+        self._datasets: dict[tuple[int, int], Dataset] = {}
+        self._programs: dict[tuple[str, str | None], Program] = {}
+        self._kept: dict[tuple[int, int, str], Dataset] = {}
+        self._tests: dict[str, Dataset] = {}
+
+    def dataset(self, shots: int, seed: int) -> Dataset:
+        """`shots` training images a class, and as many for validation at most (0: all of both)."""
+        if (shots, seed) not in self._datasets:
+            few = {"n_per_class": shots, "val_per_class": shots} if shots else {}
+            found = cards.load_data_for(self.card, self.data, {**self.options, "split_seed": seed, **few})
+            if "val" not in found.splits:
+                raise UserError("every choice is made on validation: val_fraction must leave some")
+            if any(others != shots for others, _ in self._datasets):
+                self._datasets.clear()
+                self._kept.clear()
+            self._datasets[shots, seed] = found
+        return self._datasets[shots, seed]
+
+    def plan(self, method: str, layer: str | None, dataset: Dataset, seed: int) -> plans.Plan:
+        """A method with the classifier that this seed draws."""
+        return cards.plan_of(method, self.network, self.variables, self.card, len(dataset.class_names),
+                             jax.random.key(seed), layer)
+
+    def program(self, method: str, layer: str | None, dataset: Dataset) -> Program:
+        """Compiled at most once."""
+        if (method, layer) not in self._programs:
+            plan = self.plan(method, layer, dataset, 0)
+            self._programs[method, layer] = Program(plan, self.budget, self.devices, dataset.image_shape)
+        return self._programs[method, layer]
+
+    def kept(self, shots: int, seed: int, program: Program) -> Dataset:
+        """The data set as the program wants it: activations of its frozen prefix, or images."""
+        start, dataset = program.plan.start, self.dataset(shots, seed)
+        if not program.plan.trains or start == self.network.blocks[0]:
+            return dataset
+
+        def run_prefix(names: tuple[str, ...]) -> Dataset:
+            part = dataset._replace(splits={name: dataset.splits[name] for name in names})
+            return prefix.build(self.network, self.variables, part, self.devices, start=start, folder=self.run.workdir,
+                                batch_size=self.budget.batch_size).dataset
+
+        if (shots, seed, start) not in self._kept:
+            self._kept[shots, seed, start] = run_prefix(("train", "val"))
+        if start not in self._tests:
+            self._tests[start] = run_prefix(("test",))
+        found, test = self._kept[shots, seed, start], self._tests[start]
+        return found._replace(splits={**found.splits, **test.splits},
+                              resident_bytes=found.resident_bytes + test.resident_bytes)
+
+    def cell(self, method: str, *, layer: str | None, shots: int, seed: int, lr: float,
+             weight_decay: float) -> dict[str, Any]:
+        """One training run (or one solved classifier, for which learning rate and weight decay mean nothing)."""
+        dataset = self.dataset(shots, seed)
+        plan = self.plan(method, layer, dataset, seed)
+        solved = plan.head != "random"
+        grid = {"lr": lr, "weight_decay": weight_decay} if plan.trains or not solved else {}
+        key = {"method": method, "layer": layer, "shots": shots, "seed": seed, **grid}
+
+        def compute() -> dict[str, Any]:
+            program, started = self.program(method, layer, dataset), time.time()
+            mine, took, fitted = plan, {}, None
+            if solved:
+                fitted = solve.head_probe(plan, dataset, self.devices, batch_size=self.budget.batch_size, how=plan.head)
+                mine = solve.with_head(plan, fitted)
+            whole = self.kept(shots, seed, program)
+            variables = mine.variables
+            if grid:
+                variables, took = program.train(variables, whole, seed=seed, lr=lr, weight_decay=weight_decay, run=self.run)
+            tuned, total = plan.share()
+            return {**key, **program.evaluate(variables, whole), **took, "l2": fitted and fitted.l2, "tuned": tuned,
+                    "total": total, "seconds_in_all": time.time() - started}
+
+        return self.run.once(key, compute)
+
+
+def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
+    """The learning rate and weight decay of best mean validation accuracy, the first among equals; {} where none vary."""
+    scores: dict[tuple[float, float], list[float]] = {}
+    for cell in cells:
+        if "lr" in cell:
+            scores.setdefault((cell["lr"], cell["weight_decay"]), []).append(cell["val"])
+    if not scores:
+        return {}
+    lr, weight_decay = max(scores, key=lambda hyper: math.fsum(scores[hyper]) / len(scores[hyper]))
+    return {"lr": lr, "weight_decay": weight_decay}
+
+
+def searched(cell: Callable[[int, float, float], dict[str, Any]], seeds: int, tune_seeds: int, lr_grid: list[float],
+             weight_decay_grid: list[float]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
+
+    Args:
+      cell: `(seed, lr, weight_decay) -> cell`.
+      seeds, tune_seeds: how many, and on how many of them the whole grid is run.
+      lr_grid, weight_decay_grid: the grid.
+    """
+    tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
+    best = chosen(tried)
+    return [cell(seed, *(best.values() or (lr_grid[0], weight_decay_grid[0]))) for seed in range(seeds)], best
+
