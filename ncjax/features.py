@@ -41,7 +41,7 @@ def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[
     return {name: features[name].shape[-1] for name in model.layers}
 
 
-def _batches(source: Any) -> Iterator[Any]:
+def batches(source: Any) -> Iterator[Any]:
     """Every batch of a split, in order."""
     # The gather is compiled by itself: it depends on the split's size, the network does not.
     fetch, key = jax.jit(source.fetch), jax.random.key(0)  # evaluation draws nothing
@@ -80,7 +80,7 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
         seen = meshes.place(seen, meshes.replicated(mesh))
         kept: dict[str, list[Array]] = {name: [] for name in keep}
         labels = []
-        for batch in _batches(source):
+        for batch in batches(source):
             seen, features, label = observe(seen, variables, batch)
             labels.append(label)
             for name in keep:
@@ -113,7 +113,7 @@ def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[st
         frames = meshes.place(frames, meshes.replicated(mesh))
         seen = {name: tuple(nc.unseen(frame) for frame in several) for name, several in frames.items()}
         seen = meshes.place(seen, meshes.replicated(mesh))
-        for batch in _batches(source):
+        for batch in batches(source):
             seen = look(seen, variables, frames, batch)
         return seen
 
@@ -139,7 +139,7 @@ def reestimate(model: Model, variables: PyTree, source: Any, mesh: Mesh) -> PyTr
 
     sums = jax.tree.map(np.zeros_like, (np.float32(0), variables["batch_stats"]))
     observe = meshes.compile_step(observe, mesh)
-    for batch in _batches(source):
+    for batch in batches(source):
         sums = observe(sums, variables, batch)
     total, moments = jax.tree.map(np.asarray, sums)
     return {**variables, "batch_stats": _centred(jax.tree.map(lambda x: x / total, moments))}

@@ -33,7 +33,9 @@ class Run:
 
     def __init__(self, workdir: str | Path, *, console: Console | None = None):
         self.workdir = Path(workdir)
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        # A log file has no width: room for the tables, instead of the 80 columns that would cut them.
+        width = None if sys.stdout.isatty() else 160
+        self.console = console or Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
         self._interrupted = False
 
@@ -56,7 +58,9 @@ class Run:
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Prints a table."""
         if self.writes:
-            table = Table(*columns, title=title, title_justify="left")
+            table = Table(title=title, title_justify="left")
+            for column in columns:
+                table.add_column(column, no_wrap=True)
             for row in rows:
                 table.add_row(*row)
             self.console.print(table)

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 
 from ncjax import card as cards
-from ncjax import checkpoint, features, mesh, optim, plans, prefix, solve, train
+from ncjax import checkpoint, features, mesh, optim, plans, prefix, solve, train, trees
 from ncjax.data import Dataset, repeated, source
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
-from ncjax.types import PyTree, UserError
+from ncjax.types import Batch, PyTree, UserError
 
 
 class Budget(NamedTuple):
@@ -82,6 +82,24 @@ class Program:
     def flops_per_step(self) -> float | None:
         """By XLA's cost analysis; None before training, or where it does not say."""
         return None if self._compiled is None else (self._compiled.cost_analysis() or {}).get("flops")
+
+    def expected_flops(self, image_shape: tuple[int, ...]) -> float | None:
+        """Of one step on what the frozen prefix leaves, by XLA's cost analysis, without compiling.
+
+        Args:
+          image_shape: of the images that enter the network.
+        """
+        image = jax.ShapeDtypeStruct((self.budget.batch_size, *image_shape), np.float32)
+        if self.model is not self.plan.model:
+            image = jax.eval_shape(lambda v, x: self.plan.model.apply(v, x, stop=self.plan.start)[0]["carry"],
+                                   self.plan.variables, image)
+        row = jax.ShapeDtypeStruct((self.budget.batch_size,), np.float32)
+        batch = Batch(image, jax.ShapeDtypeStruct(row.shape, np.int32), row)
+        chosen, _ = trees.split(self.plan.variables["params"], self.plan.mask)
+        none = np.zeros((), np.float32)
+        state = train.State(np.int32(0), self.plan.variables, jax.eval_shape(self.tx.init, chosen),
+                            jax.random.key_data(jax.random.key(0)), train.Totals(none, none, none), none, np.int32(0))
+        return (self._step.lower(state, batch).cost_analysis() or {}).get("flops")
 
     def train(self, variables: PyTree, dataset: Dataset, *, seed: int, lr: float, weight_decay: float,
               run: Run) -> tuple[PyTree, dict[str, Any]]:

@@ -115,10 +115,13 @@ def test_foreign_weights_load_exactly_or_not_at_all(name, model, side, tmp_path)
     assert found.mean == weights.MEAN
     with pytest.raises(UserError, match="model="):
         card.load(str(tmp_path / "w.npz"))
-    for change, words in ((lambda a: a.pop("layer1.0.bn1.weight"), "missing: params/layer1.0/bn1/scale"),
-                          (lambda a: a.update({"layer9.0.conv1.weight": np.zeros((1, 1, 3, 3))}), "extra: params/lay"),
-                          (lambda a: a.update({"conv1.weight": np.zeros((5, 3, 3, 3))}), "shapes differ: params/stem/conv1"),
-                          (lambda a: a.pop("fc.bias"), "no classifier")):
+    changes = (
+        (lambda a: a.pop("layer1.0.bn1.weight"), "missing: params/layer1.0/bn1/scale"),
+        (lambda a: a.update({"layer9.0.conv1.weight": np.zeros((1, 1, 3, 3))}), "extra: params/layer9.0"),
+        (lambda a: a.update({"conv1.weight": np.zeros((5, 3, 3, 3))}), "shapes differ: params/stem/conv1"),
+        (lambda a: a.pop("fc.bias"), "no classifier"),
+    )
+    for change, words in changes:
         broken = dict(arrays)
         change(broken)
         np.savez(tmp_path / "broken.npz", **broken)

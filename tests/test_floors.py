@@ -14,7 +14,7 @@ FLOORS = [
     ("plans", "weights"),
     ("optim", "checkpoint", "rundir", "train", "features", "prefix", "probe", "tuning"),
     ("card", "solve"),
-    ("recipe", "layerwise", "delta", "trial", "report"),
+    ("recipe", "layerwise", "delta", "trial", "ranking", "report"),
     ("studies",),
     ("config",),
     ("main",),

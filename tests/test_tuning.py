@@ -148,7 +148,7 @@ def test_activations_may_be_kept_off_the_device(base, where, npz, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.npz"]  # nothing that a killed process would leave behind
     for name, split in kept.dataset.splits.items():
         exact = np.asarray(wanted.dataset.splits[name].images)
-        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in features._batches(
+        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in features.batches(
             data.source(split, kept.dataset, devices, batch_size=20))])
         np.testing.assert_allclose(found, exact, rtol=2**-8, atol=1e-6)
         assert np.any(found != exact)

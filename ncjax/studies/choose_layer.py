@@ -1,0 +1,134 @@
+"""Which block to tune? Ranks them before any fine-tuning; on request tunes some, or all, and says what rules lose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncjax import intervals, ranking
+from ncjax.rundir import Run
+from ncjax.trial import Budget, Lab, searched
+from ncjax.types import UserError
+
+
+def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[str, Any]:
+    """What each rule loses in test accuracy against the best block in hindsight, seed by seed, with 95 % t intervals.
+
+    Args:
+      tuned: {block: test accuracy by seed}.
+      picks: {rule: its block by seed}. "random" is added: the mean over blocks.
+    """
+    best = max(tuned, key=lambda b: sum(tuned[b]))
+    seeds = range(len(tuned[best]))
+    lost = {rule: [tuned[best][s] - tuned[blocks[s]][s] for s in seeds] for rule, blocks in picks.items()}
+    lost["random"] = [tuned[best][s] - sum(x[s] for x in tuned.values()) / len(tuned) for s in seeds]
+    return {"best": best, "by_seed": lost, "regret": {rule: list(intervals.mean(x)) for rule, x in lost.items()}}
+
+
+def _show_scores(run: Run, data: str, found: ranking.Scores, picks: dict[str, list[str]],
+                 costs: dict[str, dict[str, float]]) -> None:
+    columns = {"nc1_over_floor": "NC1/floor", "cdnv": "CDNV", "probe_accuracy": "probe val", "logme": "LogME", "rgn": "RGN",
+               "condition_number": "condition"}
+    run.table(f"blocks on {data}, seed 0", ["block", "tuned", "FLOPs", *columns.values()], [
+        [b, f"{100 * costs[b]['share']:.2f} %", f"{100 * costs[b]['flops']:.1f} %",
+         *("-" if found[b][name] is None else f"{found[b][name]:.4g}" for name in columns)] for b in found])
+    run.say("tuned: share of parameters; FLOPs: a training step above the kept prefix, as a share of full fine-tuning's")
+    for rule, blocks in picks.items():
+        run.say(f"  {rule:<17} {blocks[0]:<10} {ranking.MEANING[rule]}")
+
+
+def _costs(lab: Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
+    """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
+    dataset, out = lab.dataset(shots, 0), {}
+    whole = lab.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
+    for block in names:
+        program = lab.program(method, block, dataset)
+        tuned, total = program.plan.share()
+        out[block] = {"share": tuned / total, "flops": program.expected_flops(dataset.image_shape) / whole}
+    return out
+
+
+def run(
+    *,
+    run: Run,
+    init: str,
+    data: str = "embedded.digits",
+    rule: str = "default",
+    method: str = "tuning.scl_ft",
+    blocks: str | None = None,
+    tune: str = "none",
+    top: int = 3,
+    model: str | None = None,
+    base: str | None = None,
+    which: str = "last",
+    shots: int = 20,
+    seeds: int = 3,
+    tune_seeds: int = 1,
+    lr_grid: list[float] = [0.03, 0.1, 0.3],  # noqa: B006
+    weight_decay_grid: list[float] = [5e-4],  # noqa: B006
+    steps: int = 200,
+    rounds: int = 10,
+    batch_size: int = 64,
+    warmup_rounds: float = 1.0,
+    optimizer: str = "optim.sgd",
+    schedule: str = "optim.cosine",
+    decay: str = "optim.everything",
+    clip: float = 0.0,
+    classes: str | None = None,
+    val_fraction: float = 0.1,
+    image_size: int | None = None,
+    max_test: int | None = None,
+) -> dict[str, Any]:
+    """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
+
+    Args:
+      run: where it happens; a stopped run goes on.
+      init, which, model, base: the network, see `card.load`.
+      data, classes, val_fraction, image_size, max_test: the target, see `data.load`.
+      rule: what ranks: one of `ranking.RULES`.
+      method: how a block is tuned, a function of `ncjax.tuning` that tunes one.
+      blocks: candidates, a pattern; None for all residual or encoder blocks.
+      tune: "none", "top" (the rule's first `top` on seed 0) or "all".
+      shots, seeds, tune_seeds, lr_grid, weight_decay_grid, steps, rounds: as in `compare`, for every block alike.
+      batch_size, warmup_rounds, optimizer, schedule, decay, clip: as in `compare`.
+    """
+    if tune not in ("none", "top", "all"):
+        raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
+    if tune != "none" and seeds < 2:
+        raise UserError(f"seeds={seeds}: an interval over seeds needs two")
+    options = {"classes": classes, "val_fraction": val_fraction, "image_size": image_size, "max_test": max_test}
+    budget = Budget(steps, rounds, batch_size, warmup_rounds, optimizer, schedule, decay, clip)
+    lab = Lab(run, init=init, which=which, model=model, base=base, data=data, options=options, budget=budget)
+    run.announce(lab.dataset(shots, 0))
+    names = ranking.candidates(lab.network, blocks)
+    found = []
+    for seed in range(seeds if tune != "none" else 1):
+        found.append(run.once({"scores": "all", "shots": shots, "seed": seed}, lambda seed=seed: ranking.scores(
+            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=batch_size)))
+    ranked = ranking.ordered(rule, found[0], lab.network)
+    picks = {name: [ranking.choose(name, f, lab.network) for f in found] for name in ranking.RULES}
+    costs = run.once({"costs": method, "shots": shots}, lambda: _costs(lab, method, names, shots))
+    _show_scores(run, data, found[0], picks, costs)
+    run.say(f"rule {rule} ({ranking.MEANING[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
+            f"  --config=configs/finetune.py:init={init},data={data},method={method},layer={ranked[0]}")
+    out = {"data": lab.dataset(shots, 0).describe(), "blocks": list(names), "rule": rule, "choice": ranked[0],
+           "ranked": ranked, "scores": found, "picks": picks, "costs": costs, "meaning": ranking.MEANING}
+    if tune == "none":
+        return out
+    cells = {}
+    for block in names if tune == "all" else ranked[:top]:
+        def cell(seed: int, lr: float, wd: float, block: str = block) -> dict[str, Any]:
+            return lab.cell(method, layer=block, shots=shots, seed=seed, lr=lr, weight_decay=wd)
+
+        cells[block], hyper = searched(cell, seeds, tune_seeds, lr_grid, weight_decay_grid)
+        run.say(f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
+                + "  ".join(f"{k} {v:g}" for k, v in hyper.items()))
+    tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
+    out |= {"tuned": tuned, "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
+            "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()}}
+    if tune == "all":
+        out |= regrets(tuned, picks)
+        order = sorted(out["regret"], key=lambda r: out["regret"][r][0])
+        run.table(f"best in hindsight: {out['best']}; what each rule loses in test accuracy, {seeds} seeds", [
+            "rule", "chooses", "regret, 95 % t interval"], [
+            [r, ", ".join(dict.fromkeys(picks.get(r, ["any"]))), intervals.percent(out["regret"][r])] for r in order])
+    return out
