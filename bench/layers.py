@@ -10,17 +10,13 @@ images a seeded draw, on which the cost does not depend, unless --init names a t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import common
 import jax
 import numpy as np
 
@@ -115,13 +111,7 @@ def main() -> None:
     print(f"measuring costs {found['extra_percent']:.1f} % of the forward pass; largest relative error against float64: "
           f"{max(found['relative_error'].values()):.1e}")
     if args.out:
-        here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-        record = {"command": shlex.join(["python", "bench/layers.py", *sys.argv[1:]]), **found,
-                  "jax": jax.__version__, "machine": platform.machine(),
-                  "cpus": os.cpu_count(), "devices": [str(d.device_kind) for d in jax.devices()],
-                  "load": os.getloadavg()[0], "commit": commit.stdout.strip() or None}
-        Path(args.out).write_text(json.dumps(record, indent=1))
+        common.write(args.out, **found)
 
 
 if __name__ == "__main__":

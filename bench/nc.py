@@ -11,11 +11,8 @@ cores. Memory is the rise of the peak while a warm contender runs "all" in a pro
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +29,6 @@ import torch
 
 from ncjax import nc
 
-PAUSE = 0.5  # seconds
 METRICS = ("nc1", "trace_ratio", "cdnv", "nc2", "nc3", "nc4")
 Job = Callable[[], dict[str, float]]
 
@@ -170,29 +167,13 @@ def jobs(n: int, dim: int, classes: int, everything: bool, rival: bool) -> dict[
     return found
 
 
-def timed(job: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result of a warm run: after a pause, since the threads of the contender before spin when it is done, and
-    after a run that does not count, since a pause lets caches and threads go cold."""
-    time.sleep(PAUSE)
-    job()
-    started = time.perf_counter()
-    found = job()
-    return time.perf_counter() - started, found
-
-
-def busy() -> tuple[float, float]:
-    """CPU seconds of all processes, and of this one, so far."""
-    fields = [int(x) for x in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK"), sum(os.times()[:2])
-
-
 def limits(n: int, dim: int, classes: int) -> dict[str, float]:
     """Seconds to read the features once, and to multiply them by K columns, both compiled by XLA."""
     h, _, weight = make(n, dim, classes)
     columns = jnp.asarray(weight.T)
     read, product = jax.jit(jnp.sum), jax.jit(lambda h, a: jnp.matmul(h, a, precision="highest"))
     runs = {"read": lambda: jax.block_until_ready(read(h)), "product": lambda: jax.block_until_ready(product(h, columns))}
-    return {name: statistics.median(timed(job)[0] for _ in range(5)) for name, job in runs.items()}
+    return {name: statistics.median(common.timed(job)[0] for _ in range(5)) for name, job in runs.items()}
 
 
 def compare(args: argparse.Namespace, dim: int, classes: int, everything: bool) -> dict[str, Any]:
@@ -203,19 +184,13 @@ def compare(args: argparse.Namespace, dim: int, classes: int, everything: bool) 
         started = time.perf_counter()
         job()
         first[name] = time.perf_counter() - started
-        warm[name] = timed(job)
+        warm[name] = common.timed(job)
     best = min((k for k in contenders if k.startswith("rival")), key=lambda k: warm[k][0], default=None)
     names = [k for k in contenders if not k.startswith(("rival", "numpy")) or k == best]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    start, began = busy(), time.perf_counter()
-    for turn in range(args.repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(timed(contenders[name])[0])
-    end, cores = busy(), len(os.sched_getaffinity(0))
-    others = ((end[0] - start[0]) - (end[1] - start[1])) / (cores * (time.perf_counter() - began))
+    seconds, others = common.in_turns({name: contenders[name] for name in names}, args.repeats)
     wanted = warm["numpy float64"][1]
     error = {name: {m: abs(warm[name][1][m] / wanted[m] - 1) for m in wanted} for name in names}
-    median = {name: statistics.median(s) for name, s in seconds.items()} | {"numpy float64": warm["numpy float64"][0]}
+    median = common.medians(seconds) | {"numpy float64": warm["numpy float64"][0]}
     return {"dim": dim, "classes": classes, "job": "all" if everything else "nc1", "median": median, "seconds": seconds,
             "ratio": {name: median[name] / median["ncjax"] for name in median}, "error": error, "limit": limits(
                 args.n, dim, classes), "compile": first["ncjax"] - warm["ncjax"][0], "others": others,
@@ -234,21 +209,7 @@ def child(args: argparse.Namespace) -> None:
     """Prints how far the peak memory rises while one contender runs once."""
     contenders = jobs(args.n, args.dims[0], args.classes[0], True, args.rival is not None)
     contenders[args.child]()  # compiles
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what it freed and the allocator keeps would hide what it needs
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far was making the features
-    before = _peak_kb()
-    contenders[args.child]()
-    print((_peak_kb() - before) / 1024)
-
-
-def _peak_kb() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    print(common.rise_of_peak(contenders[args.child]))
 
 
 def show(row: dict[str, Any]) -> None:
@@ -296,12 +257,7 @@ def main() -> int:
                 show(row)
                 rows.append(row)
     if args.out:
-        git = ["git", "rev-parse", "--short=12", "HEAD"]
-        commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
-        record = {"command": "python bench/nc.py", "n": args.n, "repeats": args.repeats, "commit": commit or None,
-                  "machine": f"{platform.machine()}, {_cpu()}", "cpus": len(os.sched_getaffinity(0)),
-                  "versions": {"jax": jax.__version__, "torch": torch.__version__, "numpy": np.__version__}, "rows": rows}
-        Path(args.out).write_text(json.dumps(record, indent=1))
+        common.write(args.out, n=args.n, repeats=args.repeats, rows=rows)
     return 0
 
 

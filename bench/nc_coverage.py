@@ -10,13 +10,9 @@ signal, the mean over draws of value over floor should be 1.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
-import jax
+import common
 import numpy as np
 
 from ncjax import nc
@@ -119,12 +115,7 @@ def main() -> None:
         floor = "  ".join(f"{row[m]['over_floor']:.3g}" for m in TRUSTED)
         print(f"{name:<34}{row['n']:>5}{row['classes']:>4}{row['dim']:>5}   {cover}   {floor}", flush=True)
     if args.out:
-        here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-        record = {"command": "python bench/nc_coverage.py", "draws": args.draws, "seed": args.seed,
-                  "commit": commit.stdout.strip() or None, "jax": jax.__version__, "machine": platform.machine(),
-                  "rows": rows}
-        Path(args.out).write_text(json.dumps(record, indent=1))
+        common.write(args.out, draws=args.draws, seed=args.seed, rows=rows)
 
 
 if __name__ == "__main__":
