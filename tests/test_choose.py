@@ -1,0 +1,98 @@
+"""Scores and rules that choose a block, intervals over seeds, and sweeps that go on where they stopped."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ncjax import config, intervals, probe, ranking, transferability, trial
+from ncjax.models.resnet import resnet14
+from ncjax.rundir import Run
+from ncjax.studies.choose_layer import regrets
+from ncjax.types import UserError
+
+
+def test_logme_is_the_largest_evidence(rng):
+    x = rng.normal(size=(40, 5))
+    y = (x[:, 0] + 0.3 * rng.normal(size=40) > 0).astype(int)
+
+    def evidence(alpha, beta):
+        total = 0.0
+        for k in range(2):
+            target = (y == k).astype(float)
+            covariance = x @ x.T / alpha + np.eye(40) / beta
+            _, logdet = np.linalg.slogdet(covariance)
+            total -= 0.5 * (logdet + target @ np.linalg.solve(covariance, target) + 40 * math.log(2 * math.pi)) / 40
+        return total / 2
+
+    found = transferability.logme(x, y, 2)
+    grid = [evidence(a, b) for a in np.geomspace(0.5, 500, 40) for b in np.geomspace(0.5, 100, 40)]
+    assert found == pytest.approx(max(grid), abs=0.02)
+    assert found > transferability.logme(rng.normal(size=(40, 5)), y, 2)
+
+
+def test_block_scores_by_hand():
+    assert transferability.relative_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
+    assert math.isnan(transferability.relative_norm([], []))
+    assert transferability.condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
+    assert transferability.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
+
+
+def test_rules_choose_and_order():
+    model, names = resnet14(3), ("layer1.0", "layer2.0", "layer3.0")
+    found = {b: {"nc1_over_floor": n, "cdnv": 1.0, "probe_accuracy": a, "logme": 0.0, "rgn": math.nan if i == 0 else i,
+                 "condition_number": 2.0} for i, (b, n, a) in enumerate(zip(names, (None, 0.5, 0.2), (0.5, 0.9, 0.8),
+                                                                            strict=True))}
+    chosen = {rule: ranking.choose(rule, found, model) for rule in ("nc1_over_floor", "probe_accuracy", "rgn", "default")}
+    assert chosen == {"nc1_over_floor": "layer3.0", "probe_accuracy": "layer2.0", "rgn": "layer3.0", "default": "layer3.0"}
+    assert ranking.ordered("nc1_over_floor", found, model) == ["layer3.0", "layer2.0", "layer1.0"]
+    assert set(ranking.RULES) | {"random"} == set(ranking.MEANING)
+    assert ranking.candidates(model, None) == tuple(b for b in model.backbone if b != "stem")
+    with pytest.raises(UserError, match="logme"):
+        ranking.choose("logmee", found, model)
+    lost = regrets({"a": [0.9, 0.8], "b": [0.7, 0.9]}, {"x": ["b", "b"]})
+    assert lost["best"] == "a"
+    np.testing.assert_allclose(lost["by_seed"]["x"], [0.2, -0.1])
+    np.testing.assert_allclose(lost["by_seed"]["random"], [0.1, -0.05])
+
+
+def test_intervals_are_students():
+    assert intervals.mean([1.0, 3.0]) == pytest.approx((2.0, 2.0 - 12.706205, 2.0 + 12.706205), rel=1e-6)
+    assert intervals.paired([1.0, 2.0], [0.0, 1.0]) == (1.0, 1.0, 1.0)
+    assert intervals.mean([1.0]).high == math.inf
+
+
+def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
+    asked = []
+
+    def cell(seed, lr, wd):
+        asked.append((seed, lr))
+        return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
+
+    cells, hyper = trial.searched(cell, 3, 1, [0.1, 0.3], [0.0])
+    assert hyper == {"lr": 0.3, "weight_decay": 0.0}
+    assert [c["test"] for c in cells] == [0.1] * 3
+    assert (1, 0.1) not in asked
+    run, counted = Run(tmp_path), []
+    for _ in range(2):
+        assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}
+    assert counted == [1]
+
+
+def test_lists_are_read_and_checked():
+    assert config.read_value("shots", "5,20", list[int]) == [5, 20]
+    assert config.read_value("methods", "tuning.last_k(k=1, layer=x),tuning.probe", list[str]) == [
+        "tuning.last_k(k=1, layer=x)", "tuning.probe"]
+    with pytest.raises(UserError, match="expected int"):
+        config.read_value("shots", "5,x", list[int])
+    with pytest.raises(UserError, match="list of int"):
+        config.check("compare", {"init": "x", "shots": [1.5]})
+
+
+def test_the_sparse_probe_keeps_the_features_that_matter(rng):
+    x = rng.normal(size=(240, 40)).astype(np.float32)
+    y = (x[:, :2] @ np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])).argmax(1)
+    found = probe.fit_sparse((x[:160], y[:160]), (x[160:], y[160:]), 3, fractions=(0.05,), l2_grid=(1e-2,))
+    assert found.kept == 0.05
+    assert set(np.flatnonzero(np.abs(found.weight).sum(0))) == {0, 1}
+    assert found.val_accuracy > 0.9
