@@ -34,14 +34,13 @@ def busy() -> tuple[float, float]:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK"), sum(os.times()[:2])
 
 
-def in_turns(jobs: dict[str, Callable[[], Any]], repeats: int,
-             clock: Callable[[Callable[[], Any]], tuple[float, Any]] = timed) -> tuple[dict[str, list[float]], float]:
+def in_turns(jobs: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, list[float]], float]:
     """(seconds of every run by job, share of the cores that other processes took), each turn in another order."""
     names, seconds = list(jobs), {name: [] for name in jobs}
     start, began = busy(), time.perf_counter()
     for turn in range(repeats):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(clock(jobs[name])[0])
+            seconds[name].append(timed(jobs[name])[0])
     end, cores = busy(), len(os.sched_getaffinity(0))
     return seconds, ((end[0] - start[0]) - (end[1] - start[1])) / (cores * (time.perf_counter() - began))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -81,7 +80,7 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
         wanted = two_look(seen.features[layer], seen.labels)
         found = {"nc1": float(nc.nc1(seen.stats[layer])), "cdnv": float(nc.cdnv(seen.stats[layer]))}
         error[layer] = max(abs(found[m] / wanted[m] - 1) for m in wanted)
-    median = {name: statistics.median(s) for name, s in seconds.items()}
+    median = common.medians(seconds)
     return {"model": args.model, "init": args.init, "data": dataset.name, "images": batches.size,
             "image_shape": dataset.image_shape, "batch": args.batch,
             "classes": len(dataset.class_names), "seconds": seconds, "median": median,

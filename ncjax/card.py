@@ -99,18 +99,12 @@ def load_data_for(card: Card, name: str, options: dict[str, Any]) -> Dataset:
 
 def backbone_digest(model: Model, variables: PyTree) -> str:
     """Hash of what a fine-tuned model takes over from its base: parameters and statistics of the backbone."""
-    return trees.digest({kind: {b: tree[b] for b in model.backbone if b in tree} for kind, tree in variables.items()})
+    return trees.digest(trees.only(variables, model.backbone))
 
 
-def _stored(init: str, which: str) -> tuple[Card, dict[str, np.ndarray], str]:
-    """(card, leaves below `variables` by path, where they are) of a run, a checkpoint directory or a single file."""
+def _checkpointed(init: str, which: str) -> tuple[Card, dict[str, np.ndarray], str]:
+    """(card, leaves below `variables` by path, where they are) of a run or a checkpoint directory."""
     path = Path(init)
-    if path.is_file():
-        arrays, text = weights.read(path)
-        if "card" not in text:
-            raise UserError(f"init={init!r}: not written by ncjax; say which network it is with model=..., as in "
-                            "model=models.resnet.resnet20")
-        return from_json(text["card"], path), arrays, str(path)
     directory = next((d for d in (path / "checkpoints", path) if (d / "model.json").is_file()), None)
     if directory is None:
         raise UserError(f"init={init!r}: no checkpoint there (expected {path / 'checkpoints' / 'model.json'})")
@@ -136,15 +130,14 @@ def _base_leaves(card: Card, base: str | None, source: str) -> dict[str, np.ndar
     if found != card.base["hash"]:
         raise UserError(f"{source} was tuned from {card.base['init']} (backbone {card.base['hash']}), but {where} is "
                         f"another one (backbone {found}); name the right one with base=...")
-    kept = {kind: {b: tree[b] for b in model.backbone if b in tree} for kind, tree in variables.items()}
-    return trees.paths(kept)
+    return trees.paths(trees.only(variables, model.backbone))
 
 
-def _foreign(init: str, model: str) -> tuple[Card, Model, PyTree] | None:
-    """A network trained elsewhere, in a single file with torchvision's names; None if ncjax wrote the file."""
-    arrays, text = weights.read(init)
-    if "card" in text:
-        return None
+def _foreign(init: str, arrays: dict[str, np.ndarray], model: str | None) -> tuple[Card, Model, PyTree]:
+    """A network trained elsewhere, from a file's arrays under torchvision's names."""
+    if model is None:
+        raise UserError(f"init={init!r}: not written by ncjax; say which network it is with model=..., as in "
+                        "model=models.resnet.resnet20")
     shape = (32, 32, 3) if arrays.get("conv1.weight", np.zeros((0, 0, 3, 3))).shape[2:] == (3, 3) else (224, 224, 3)
 
     def build(classes: int) -> PyTree:
@@ -170,11 +163,13 @@ def load(init: str, *, which: str = "last", model: str | None = None,
     Raises:
       UserError: no checkpoint there, a damaged one, one of another architecture than `model`, or another base.
     """
-    if model is not None and Path(init).is_file():
-        found = _foreign(init, model)
-        if found is not None:
-            return found
-    card, flat, source = _stored(init, which)
+    if Path(init).is_file():
+        flat, text = weights.read(init)
+        if "card" not in text:
+            return _foreign(init, flat, model)
+        card, source = from_json(text["card"], Path(init)), init
+    else:
+        card, flat, source = _checkpointed(init, which)
     card = card if model is None else card._replace(model=model)
     network, wanted = card.build()
     names = trees.paths(wanted)

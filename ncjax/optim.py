@@ -128,16 +128,14 @@ def build(
         shape = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), shape], [warmup])
     decays, method = resolve(decay), resolve(optimizer)
 
-    def in_head(params: PyTree) -> PyTree:
-        return {b: jax.tree.map(lambda d, b=b: d and b == "head", tree) for b, tree in decays(params).items()}
-
-    def outside_head(params: PyTree) -> PyTree:
-        return {b: jax.tree.map(lambda d, b=b: d and b != "head", tree) for b, tree in decays(params).items()}
+    def decaying(head: bool) -> Callable[[PyTree], PyTree]:
+        return lambda params: {b: jax.tree.map(lambda d, mine=(b == "head") == head: d and mine, tree)
+                               for b, tree in decays(params).items()}
 
     def make(lr: Array, weight_decay: Array) -> optax.GradientTransformation:
-        tx = method(lambda step: lr * shape(step), weight_decay, in_head if anchored else decays)
+        tx = method(lambda step: lr * shape(step), weight_decay, decaying(head=True) if anchored else decays)
         parts = [optax.clip_by_global_norm(clip)] if clip > 0 else []
-        parts += [optax.masked(towards_start(weight_decay), outside_head)] if anchored else []
+        parts += [optax.masked(towards_start(weight_decay), decaying(head=False))] if anchored else []
         return optax.chain(*parts, tx, *([by_block(factors)] if factors else []))
 
     # Learning rate and weight decay live in the state, so that a grid over them is one program.

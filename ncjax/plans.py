@@ -98,7 +98,7 @@ def make(model: Model, variables: PyTree, num_classes: int, key: Array, *, tuned
       UserError: `leaf` chooses nothing in any block.
     """
     network = with_readout(model, num_classes, readout, name or model.penultimate, merge)
-    kept = {kind: {b: tree[b] for b in model.backbone if b in tree} for kind, tree in variables.items()}
+    kept = trees.only(variables, model.backbone)
     kept["params"]["head"] = {**new_classifier(key, width, num_classes), **(extra or {})}
     mask = trees.block_mask(kept["params"], (*tuned, "head"))
     if leaf is not None:

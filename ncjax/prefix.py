@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,12 @@ def tail(model: Model, start: str) -> Model:
         return model.apply(variables, images, frozenset(live) & frozenset(blocks), start, stop, key, mask)
 
     return Model(model.init, apply, names, model.penultimate, model.readout, model.num_classes)
+
+
+def carry_shape(model: Model, variables: PyTree, image_shape: Sequence[int], start: str) -> tuple[int, ...]:
+    """Shape of one image's activation where it enters block `start`."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda v, x: model.apply(v, x, stop=start)[0]["carry"], variables, image).shape[1:]
 
 
 def pick_view(key: Array, views: Array) -> Array:
@@ -112,13 +118,11 @@ def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, star
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"cache_dtype={dtype!r}: 'float32' or 'bfloat16'")
     started, folder, kind = time.time(), Path(folder), jnp.dtype(dtype)
-    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
-    shape = jax.eval_shape(lambda v, x: model.apply(v, x, stop=start)[0]["carry"], variables, image).shape[1:]
+    shape = carry_shape(model, variables, dataset.image_shape, start)
     count = sum(len(s.labels) * (1 + views * (name == "train")) for name, s in dataset.splits.items())
     nbytes = count * int(np.prod(shape)) * kind.itemsize
     where = _place(where, nbytes, dataset.resident_bytes, folder)
     run = _runner(model.apply, start, kind, mesh)
-
     variables = meshes.place(variables, meshes.replicated(mesh))
 
     def fill(out: np.ndarray, batches: Source, key: Array) -> None:

@@ -46,6 +46,11 @@ def block_mask(params: PyTree, blocks: Sequence[str]) -> PyTree:
     return {name: jax.tree.map(lambda _, chosen=name in blocks: chosen, leaves) for name, leaves in params.items()}
 
 
+def only(variables: PyTree, blocks: Sequence[str]) -> PyTree:
+    """The named blocks of `variables`, whose every kind ("params", "batch_stats") is keyed by block."""
+    return {kind: {name: tree[name] for name in blocks if name in tree} for kind, tree in variables.items()}
+
+
 def match(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
     """The names that `pattern` selects, in order: exact names and globs, comma separated, or `re:REGEX` (full match).
 

@@ -17,6 +17,7 @@ import numpy as np
 from ncjax import card as cards
 from ncjax import checkpoint, features, mesh, optim, plans, prefix, solve, train, trees
 from ncjax.data import Dataset, repeated, source
+from ncjax.lookup import pick
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import classifier_arrays
 from ncjax.rundir import Run
@@ -34,6 +35,24 @@ class Budget(NamedTuple):
     schedule: str
     decay: str
     clip: float
+
+
+def budget(*, steps: int = 200, rounds: int = 10, batch_size: int = 64, warmup_rounds: float = 1.0,
+           optimizer: str = "optim.sgd", schedule: str = "optim.cosine", decay: str = "optim.everything",
+           clip: float = 0.0) -> Budget:
+    """What a study's options say of the budget.
+
+    Args:
+      steps, rounds: of a run, and the parts after which validation is looked at; the best part's end is kept.
+      batch_size, warmup_rounds, optimizer, schedule, decay, clip: as for `optim.build`, durations in rounds.
+    """
+    return Budget(steps, rounds, batch_size, warmup_rounds, optimizer, schedule, decay, clip)
+
+
+def target(*, classes: str | None = None, val_fraction: float = 0.1, image_size: int | None = None,
+           max_test: int | None = None) -> dict[str, Any]:
+    """The options of `data.load` that subsets and seeds leave to the user."""
+    return {"classes": classes, "val_fraction": val_fraction, "image_size": image_size, "max_test": max_test}
 
 
 class _Silent:
@@ -89,10 +108,9 @@ class Program:
         Args:
           image_shape: of the images that enter the network.
         """
-        image = jax.ShapeDtypeStruct((self.budget.batch_size, *image_shape), np.float32)
         if self.model is not self.plan.model:
-            image = jax.eval_shape(lambda v, x: self.plan.model.apply(v, x, stop=self.plan.start)[0]["carry"],
-                                   self.plan.variables, image)
+            image_shape = prefix.carry_shape(self.plan.model, self.plan.variables, image_shape, self.plan.start)
+        image = jax.ShapeDtypeStruct((self.budget.batch_size, *image_shape), np.float32)
         row = jax.ShapeDtypeStruct((self.budget.batch_size,), np.float32)
         batch = Batch(image, jax.ShapeDtypeStruct(row.shape, np.int32), row)
         chosen, _ = trees.split(self.plan.variables["params"], self.plan.mask)
@@ -150,8 +168,9 @@ class Lab:
     """
 
     def __init__(self, run: Run, *, init: str, which: str, model: str | None, base: str | None, data: str,
-                 options: dict[str, Any], budget: Budget):
-        self.run, self.data, self.options, self.budget = run, data, options, budget
+                 options: dict[str, Any]):
+        self.run, self.data, self.search_options = run, data, pick(searched, options)
+        self.options, self.budget = target(**pick(target, options)), budget(**pick(budget, options))
         self.card, self.network, self.variables = cards.load(init, which=which, model=model, base=base)
         self.devices = mesh.make()
         self._datasets: dict[tuple[int, int], Dataset] = {}
@@ -228,6 +247,11 @@ class Lab:
 
         return self.run.once(key, compute)
 
+    def search(self, method: str, *, layer: str | None, shots: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        """`searched` for a method: its cell for every seed, and the learning rate and weight decay they share."""
+        return searched(lambda seed, lr, wd: self.cell(method, layer=layer, shots=shots, seed=seed, lr=lr, weight_decay=wd),
+                        **self.search_options)
+
 
 def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
     """The learning rate and weight decay of best mean validation accuracy, the first among equals; {} where none vary."""
@@ -241,14 +265,17 @@ def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
     return {"lr": lr, "weight_decay": weight_decay}
 
 
-def searched(cell: Callable[[int, float, float], dict[str, Any]], seeds: int, tune_seeds: int, lr_grid: list[float],
-             weight_decay_grid: list[float]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def searched(cell: Callable[[int, float, float], dict[str, Any]], *, seeds: int = 3, tune_seeds: int = 1,
+             lr_grid: list[float] = [0.03, 0.1, 0.3],  # noqa: B006
+             weight_decay_grid: list[float] = [5e-4],  # noqa: B006
+             ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
 
     Args:
       cell: `(seed, lr, weight_decay) -> cell`.
-      seeds, tune_seeds: how many, and on how many of them the whole grid is run.
-      lr_grid, weight_decay_grid: the grid.
+      seeds: draws of training and validation images, classifier and batch order, the same for every method.
+      tune_seeds: seeds on which the whole grid is run.
+      lr_grid, weight_decay_grid: the grid, the same for every method. Solved classifiers search their own strengths.
     """
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
     best = chosen(tried)

@@ -69,7 +69,7 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
         asked.append((seed, lr))
         return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
 
-    cells, hyper = trial.searched(cell, 3, 1, [0.1, 0.3], [0.0])
+    cells, hyper = trial.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
     assert hyper == {"lr": 0.3, "weight_decay": 0.0}
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked

@@ -184,14 +184,11 @@ def load(
         splits["train"], splits["test"] = hold_out(splits["train"], 0.2, split_seed, salt=0)
     if "val" not in splits and val_fraction > 0:
         splits["train"], splits["val"] = hold_out(splits["train"], val_fraction, split_seed, salt=1)
-    if n_per_class is not None:
-        if n_per_class < 1:
-            raise UserError(f"n_per_class={n_per_class}: at least 1")
-        splits["train"] = nested_subset(splits["train"], n_per_class, split_seed)
-    if val_per_class is not None and "val" in splits:
-        if val_per_class < 1:
-            raise UserError(f"val_per_class={val_per_class}: at least 1")
-        splits["val"] = nested_subset(splits["val"], val_per_class, split_seed)
+    for key, wanted, count in (("train", "n_per_class", n_per_class), ("val", "val_per_class", val_per_class)):
+        if count is not None and key in splits:
+            if count < 1:
+                raise UserError(f"{wanted}={count}: at least 1")
+            splits[key] = nested_subset(splits[key], count, split_seed)
     if max_test is not None:
         if max_test < len(names):
             raise UserError(f"max_test={max_test}: at least one image for each of the {len(names)} classes")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from ncjax import intervals, ranking
+from ncjax import intervals, ranking, trial
 from ncjax.rundir import Run
-from ncjax.trial import Budget, Lab, searched
 from ncjax.types import UserError
 
 
@@ -36,7 +35,7 @@ def _show_scores(run: Run, data: str, found: ranking.Scores, picks: dict[str, li
         run.say(f"  {rule:<17} {blocks[0]:<10} {ranking.MEANING[rule]}")
 
 
-def _costs(lab: Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
+def _costs(lab: trial.Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
     """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
     dataset, out = lab.dataset(shots, 0), {}
     whole = lab.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
@@ -61,49 +60,33 @@ def run(
     base: str | None = None,
     which: str = "last",
     shots: int = 20,
-    seeds: int = 3,
-    tune_seeds: int = 1,
-    lr_grid: list[float] = [0.03, 0.1, 0.3],  # noqa: B006
-    weight_decay_grid: list[float] = [5e-4],  # noqa: B006
-    steps: int = 200,
-    rounds: int = 10,
-    batch_size: int = 64,
-    warmup_rounds: float = 1.0,
-    optimizer: str = "optim.sgd",
-    schedule: str = "optim.cosine",
-    decay: str = "optim.everything",
-    clip: float = 0.0,
-    classes: str | None = None,
-    val_fraction: float = 0.1,
-    image_size: int | None = None,
-    max_test: int | None = None,
+    **options: Annotated[Any, trial.target, trial.searched, trial.budget],
 ) -> dict[str, Any]:
     """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
 
     Args:
       run: where it happens; a stopped run goes on.
       init, which, model, base: the network, see `card.load`.
-      data, classes, val_fraction, image_size, max_test: the target, see `data.load`.
+      data: the target, see `data.load`.
       rule: what ranks: one of `ranking.RULES`.
       method: how a block is tuned, a function of `ncjax.tuning` that tunes one.
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
-      shots, seeds, tune_seeds, lr_grid, weight_decay_grid, steps, rounds: as in `compare`, for every block alike.
-      batch_size, warmup_rounds, optimizer, schedule, decay, clip: as in `compare`.
+      shots: as in `compare`.
+      **options: of `trial.target`, `trial.searched` and `trial.budget`, for every block alike.
     """
     if tune not in ("none", "top", "all"):
         raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
+    seeds = options["seeds"]
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    options = {"classes": classes, "val_fraction": val_fraction, "image_size": image_size, "max_test": max_test}
-    budget = Budget(steps, rounds, batch_size, warmup_rounds, optimizer, schedule, decay, clip)
-    lab = Lab(run, init=init, which=which, model=model, base=base, data=data, options=options, budget=budget)
+    lab = trial.Lab(run, init=init, which=which, model=model, base=base, data=data, options=options)
     run.announce(lab.dataset(shots, 0))
     names = ranking.candidates(lab.network, blocks)
     found = []
     for seed in range(seeds if tune != "none" else 1):
         found.append(run.once({"scores": "all", "shots": shots, "seed": seed}, lambda seed=seed: ranking.scores(
-            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=batch_size)))
+            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=lab.budget.batch_size)))
     ranked = ranking.ordered(rule, found[0], lab.network)
     picks = {name: [ranking.choose(name, f, lab.network) for f in found] for name in ranking.RULES}
     costs = run.once({"costs": method, "shots": shots}, lambda: _costs(lab, method, names, shots))
@@ -116,10 +99,7 @@ def run(
         return out
     cells = {}
     for block in names if tune == "all" else ranked[:top]:
-        def cell(seed: int, lr: float, wd: float, block: str = block) -> dict[str, Any]:
-            return lab.cell(method, layer=block, shots=shots, seed=seed, lr=lr, weight_decay=wd)
-
-        cells[block], hyper = searched(cell, seeds, tune_seeds, lr_grid, weight_decay_grid)
+        cells[block], hyper = lab.search(method, layer=block, shots=shots)
         run.say(f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
                 + "  ".join(f"{k} {v:g}" for k, v in hyper.items()))
     tuned = {block: [c["test"] for c in many] for block, many in cells.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from ncjax import intervals
+from ncjax import intervals, trial
 from ncjax.rundir import Run
-from ncjax.trial import Budget, Lab, searched
 from ncjax.types import UserError
 
 
@@ -41,55 +40,32 @@ def run(
     base: str | None = None,
     which: str = "last",
     shots: list[int] = [5, 20],  # noqa: B006
-    seeds: int = 3,
-    tune_seeds: int = 1,
-    lr_grid: list[float] = [0.01, 0.03, 0.1],  # noqa: B006
-    weight_decay_grid: list[float] = [5e-4],  # noqa: B006
-    steps: int = 300,
-    rounds: int = 10,
-    batch_size: int = 64,
-    warmup_rounds: float = 1.0,
-    optimizer: str = "optim.sgd",
-    schedule: str = "optim.cosine",
-    decay: str = "optim.everything",
-    clip: float = 0.0,
-    classes: str | None = None,
-    val_fraction: float = 0.1,
-    image_size: int | None = None,
-    max_test: int | None = None,
+    **options: Annotated[Any, trial.target, trial.searched, trial.budget],
 ) -> dict[str, Any]:
     """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
 
     Args:
       run: where it happens; a sweep that was stopped goes on with the run that was under way.
       init, which, model, base: the network, see `card.load`.
-      data, classes, val_fraction, image_size, max_test: the target, see `data.load`.
+      data: the target, see `data.load`.
       methods: functions of `ncjax.tuning`.
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
-      seeds: draws of training and validation images, classifier and batch order, the same for every method.
-      tune_seeds: seeds on which the grid is run; its best mean on validation is used for all of them.
-      lr_grid, weight_decay_grid: the grid, the same for every method. Solved classifiers search their own strengths.
-      steps, rounds: of a run, and the parts after which validation is looked at; the best part's end is kept.
-      batch_size, warmup_rounds, optimizer, schedule, decay, clip: as for `optim.build`, durations in rounds.
+      **options: of `trial.target`, `trial.searched` and `trial.budget`.
     """
     for name in references:
         if name not in methods:
             raise UserError(f"references: {name} is not among the methods {', '.join(methods)}")
+    seeds = options["seeds"]
     if seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    options = {"classes": classes, "val_fraction": val_fraction, "image_size": image_size, "max_test": max_test}
-    budget = Budget(steps, rounds, batch_size, warmup_rounds, optimizer, schedule, decay, clip)
-    lab = Lab(run, init=init, which=which, model=model, base=base, data=data, options=options, budget=budget)
+    lab = trial.Lab(run, init=init, which=which, model=model, base=base, data=data, options=options)
     run.announce(lab.dataset(shots[0], 0))
     table: dict[str, dict[str, Any]] = {}
     for count in shots:
         for method in methods:
-            def cell(seed: int, lr: float, wd: float, method: str = method, count: int = count) -> dict[str, Any]:
-                return lab.cell(method, layer=layer, shots=count, seed=seed, lr=lr, weight_decay=wd)
-
-            cells, hyper = searched(cell, seeds, tune_seeds, lr_grid, weight_decay_grid)
+            cells, hyper = lab.search(method, layer=layer, shots=count)
             entry = table.setdefault(str(count), {})[method] = summarise(cells, hyper)
             run.say(f"{count:>4} a class  {method:<24} test {intervals.percent(entry['test'])}  train-test "
                     f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  " + "  ".join(

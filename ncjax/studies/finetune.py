@@ -39,6 +39,20 @@ def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache
     return kept
 
 
+def _tuned(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, card: cards.Card, kept: prefix.Prefix | None, *,
+           loss: str, epochs: int, batch_size: int, augment: str | None, seed: int, measure_every: int,
+           scatter: bool | None, optimizer: dict[str, Any], unsaved: frozenset[str]) -> Any:
+    """`recipe.fit`, on the kept activations where there are any; a tracker only if it is one of the whole network."""
+    arguments = dict(loss=loss, epochs=epochs, batch_size=batch_size, seed=seed, measure_every=measure_every,
+                     scatter=scatter, optimizer=optimizer, unsaved=unsaved)
+    if kept is None:
+        return recipe.fit(run, plan, dataset, devices, card, **arguments,
+                          augment=None if augment is None else resolve(augment))
+    trained, _, store = recipe.fit(run, plan._replace(model=kept.model), kept.dataset, devices, card, **arguments,
+                                   train_on=kept.views, augment=None if kept.views is None else prefix.pick_view)
+    return trained, None, store
+
+
 def run(
     *,
     run: Run,
@@ -106,23 +120,21 @@ def run(
     card = cards.Card(card.model, card.head, dataset.image_shape, dataset.class_names, data, method, plan.layer,
                       dataset.mean, dataset.std, batch_norm, origin)
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
-    kept = None
+    kept = tracker = None
     if plan.trains or not solved:
         kept = _cached(run, plan, dataset, devices, cache=cache, cache_dtype=cache_dtype, cache_views=cache_views,
                        augment=augment, batch_size=batch_size, seed=seed)
-        views = kept is not None and kept.views is not None
-        trained, _, store = recipe.fit(
-            run, plan if kept is None else plan._replace(model=kept.model), dataset if kept is None else kept.dataset,
-            devices, card, loss=loss, epochs=epochs, batch_size=batch_size, seed=seed, measure_every=measure_every,
-            scatter=scatter, optimizer=pick(optim.build, options), train_on=kept.views if views else None, unsaved=unsaved,
-            augment=prefix.pick_view if views else None if augment is None else resolve(augment))
+        trained, tracker, store = _tuned(
+            run, plan, dataset, devices, card, kept, loss=loss, epochs=epochs, batch_size=batch_size, augment=augment,
+            seed=seed, measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options),
+            unsaved=unsaved)
     else:
         trained, store = recipe.settle(run, plan, devices, card, seed=seed, unsaved=unsaved)
     best_epoch = int(trained.state.best_epoch) + 1
     best = store.restore("best", trained.state)
     # The chosen epoch is measured in full, once; its rows stand apart from the curves.
-    tracker = recipe.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size, epochs=epochs,
-                             every=measure_every, scatter=scatter)
+    tracker = tracker or recipe.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size,
+                                        epochs=epochs, every=measure_every, scatter=scatter)
     chosen = tracker.evaluate(best.variables, collapse=True)
     run.forget_rows(lambda row: row["split"].startswith("chosen:"))
     tracker.write(best_epoch, chosen, prefix="chosen:")
