@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,24 @@ def test_runs_can_be_compared(folder, capsys):
     assert "measure_smoke" in page
     assert report_main.main([str(folder / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sweeps_are_told_with_their_intervals(folder, tmp_path):
+    """Methods on few labels, blocks, what rules lose, and, over two studies, which rule loses least."""
+    page = (folder / "few_labels_smoke" / "report.html").read_text()
+    assert "Which method with few labels?" in page
+    record = json.loads((folder / "few_labels_smoke" / "results.json").read_text())
+    mean, low, high = (100 * x for x in record["results"]["table"]["3"]["tuning.scl_ft"]["paired"]["tuning.full_ft"])
+    assert f"paired.tuning.full_ft\">{mean:.1f} [{low:.1f}, {high:.1f}]<" in page
+    one, other = folder / "choose_layer_smoke", tmp_path / "other"
+    shutil.copytree(one, other)
+    page = report.write([one, other], tmp_path / "r", title="x").read_text()
+    assert page.count("the best block in hindsight") == 2
+    assert "Which rule to trust?" in page
+    with open(tmp_path / "r" / "tables" / "regret.csv") as file:
+        found = {row["rule"]: float(row["regret % [95 %]"]) for row in csv.DictReader(file)}
+    regret = json.loads((one / "results.json").read_text())["results"]["regret"]
+    assert found == pytest.approx({rule: mean for rule, (mean, _, _) in regret.items()})
 
 
 def test_runs_of_different_architectures_can_be_compared(folder, tmp_path):

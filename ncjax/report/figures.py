@@ -204,3 +204,45 @@ def confusion(run: Finished) -> Drawn:
         figure.colorbar(left, ax=axes[0], shrink=0.75)
         figure.colorbar(right, ax=axes[1], shrink=0.75)
         return Drawn("confusion-" + re.sub(r"\W", "-", run.name), figure)
+
+
+def over_shots(run: Finished, name: str) -> Drawn:
+    """Test accuracy over training images a class, a line a method, with intervals over seeds."""
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = _grid(1, 1)
+        figure.set_size_inches(6.2, 4.2)
+        counts = list(run.results["table"])
+        for i, method in enumerate(run.results["methods"]):
+            entries = [run.results["table"][count][method]["test"] for count in counts]
+            at = np.arange(len(counts)) + 0.04 * (i - len(run.results["methods"]) / 2)  # side by side, not hidden
+            mean, low, high = (100 * np.asarray(x) for x in zip(*entries, strict=True))
+            axis.errorbar(at, mean, [mean - low, high - mean], fmt="o" + ("-", "--", ":")[i // len(COLOURS)], ms=3, lw=1,
+                          capsize=2, color=COLOURS[i % len(COLOURS)], label=method.removeprefix("tuning."))
+        axis.set_xticks(range(len(counts)), counts)
+        axis.set(xlabel="training images a class", ylabel="test accuracy, %")
+        _legend_below(figure, axis)
+        return Drawn(name, figure)
+
+
+def by_block(run: Finished, name: str) -> Drawn:
+    """NC1 over its floor, probe accuracy on validation, and accuracy after tuning, block by block."""
+    found, tuned = run.results["scores"][0], run.results.get("accuracy", {})
+    names = run.results["blocks"]
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(2, 2, 3.2)
+        figure.set_size_inches(7.6, 3.2)
+        values = [found[b]["nc1_over_floor"] for b in names]
+        axes[0].plot(range(len(names)), [np.nan if v is None else v for v in values], "o-", ms=3, color=COLOURS[0])
+        axes[0].set(title="NC1 / floor, train")
+        axes[1].plot(range(len(names)), [100 * found[b]["probe_accuracy"] for b in names], "o--", ms=3, color=COLOURS[0],
+                     label="probe, validation")
+        if tuned:
+            at = [names.index(b) for b in tuned]
+            mean, low, high = (100 * np.asarray(x) for x in zip(*tuned.values(), strict=True))
+            axes[1].errorbar(at, mean, [mean - low, high - mean], fmt="s-", ms=3, capsize=2, color=COLOURS[1],
+                             label="block tuned, test")
+        axes[1].set(title="accuracy, %")
+        for axis in axes:
+            axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+        _legend_below(figure, axes[1])
+        return Drawn(f"blocks-{name}", figure)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ncjax import intervals
 from ncjax.nc.trust import NEAR_FLOOR
 
 
@@ -73,6 +75,13 @@ def percent(share: float | None, source: str = "", n: int | None = None) -> Cell
         low, high = wilson(share, n)
         interval = f" [{100 * low:.1f}, {100 * high:.1f}]"
     return Cell(share, f"{100 * share:.2f}{interval}", source)
+
+
+def spread(interval: Sequence[float] | None, source: str = "") -> Cell:
+    """A mean share over seeds in per cent, with its interval."""
+    if interval is None:
+        return Cell(None, "–", source)
+    return Cell(interval[0], intervals.percent(interval).removesuffix(" %"), source)
 
 
 def to_csv(table: Table) -> str:
