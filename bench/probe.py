@@ -1,15 +1,15 @@
 """How fast is the linear probe? `probe.solve` against scikit-learn's logistic regression, same objective and tolerance.
 
-    python bench/probe.py [--count 50000] [--dim 512] [--classes 10 100] [--l2 1e-2 1e-4] [--repeats 3] [--out FILE.json]
+    python bench/probe.py [--count 50000] [--dim 512] [--classes 10 100] [--apart 5] [--l2 1e-3] [--out FILE.json]
     python bench/probe.py --init weights.npz --model models.resnet.resnet20 --data npz:cifar100.npz
 
 min (1/N) sum cross-entropy + l2/2 ||W||^2, for scikit-learn C = 1/(l2 N), until the largest entry of the gradient is at
 most 1e-4; where each ends is judged in float64. scikit-learn tries lbfgs in float32 and float64, newton-cg, and, where its
 square matrix fits, newton-cholesky (one that takes twice the best so far is stopped), and the fastest counts. "path" is
 the grid of strengths that a fit tries, from strong to weak, each from where the last one ended; there scikit-learn has its
-best for the weakest. Features are synthetic (classes apart by about their spread, uneven directions), or, with --data,
-those of every block of a network side by side; all are standardised first, outside the clock. Everyone runs in turns and
-warm; the first call, which compiles, is timed apart.
+best for the weakest. Features are Gaussian (variances that fall as 1/i in directions turned at random; class means --apart
+standard deviations from one another), or, with --data, those of every block of a network side by side; all are
+standardised first, outside the clock. Everyone runs in turns and warm; the first call, which compiles, is timed apart.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ SOLVERS = ("lbfgs float32", "lbfgs float64", "newton-cg float32", "newton-choles
 Fit = Callable[[], list[np.ndarray]]  # [K, D + 1] for every strength, the bias last
 
 
-def synthetic(count: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features [N, D] with a spectrum that falls as 1/i, and labels."""
+def synthetic(count: int, dim: int, classes: int, apart: float) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, D] and labels."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % classes
-    means = rng.normal(size=(classes, dim)) * np.sqrt(4 / dim)
     scale = np.arange(1, dim + 1) ** -0.5
+    means = apart / np.sqrt(2 * dim) * rng.normal(size=(classes, dim))
     turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
-    return ((rng.normal(size=(count, dim)) * scale + means[labels]) @ turn).astype(np.float32), labels
+    return (((rng.normal(size=(count, dim)) + means[labels]) * scale) @ turn).astype(np.float32), labels
 
 
 def of_network(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -149,8 +149,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--l2", type=float, nargs="+", default=[1e-2, 1e-4])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--apart", type=float, default=5)
+    parser.add_argument("--l2", type=float, nargs="+", default=[1e-3])
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--data", help="a data set in place of synthetic features; --init says whose features of it")
     parser.add_argument("--init")
     parser.add_argument("--model")
@@ -158,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("error", category=sklearn.exceptions.ConvergenceWarning)
     problems = [("network", *of_network(args))] if args.data else [
-        ("synthetic", *synthetic(args.count, args.dim, k)) for k in args.classes]
+        (f"{args.apart:g} apart", *synthetic(args.count, args.dim, k, args.apart)) for k in args.classes]
     print(f"{'':<12}{'D':>6}{'K':>5}  {'l2':<7}{'ncjax s':>8}{'rival s':>9}{'ratio':>7}  {'rival at its best':<24}"
           f"{'compile':>7}{'gradient':>9}{'rival':>9}{'obj apart':>10}")
     rows = []
