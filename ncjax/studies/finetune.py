@@ -39,6 +39,22 @@ def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache
     return kept
 
 
+def _begun(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, method: str, batch_norm: str,
+           head_init: str | None, batch_size: int) -> tuple[plans.Plan, bool]:
+    """The plan under a BatchNorm policy, statistics and classifier as they start; and whether that one was solved."""
+    plan = plans.with_batch_norm(plan, batch_norm)
+    tuned, total = plan.share()
+    run.say(f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
+            f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan))
+    if batch_norm == "reestimate":
+        batches = source(dataset.splits["train"], dataset, devices, batch_size=batch_size)
+        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, devices))
+    how = head_init or plan.head
+    if how == "random":
+        return plan, False
+    return solve.with_head(plan, solve.head_probe(plan, dataset, devices, batch_size=batch_size, how=how)), True
+
+
 def _tuned(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, card: cards.Card, kept: prefix.Prefix | None, *,
            loss: str, epochs: int, batch_size: int, augment: str | None, seed: int, measure_every: int,
            scatter: bool | None, optimizer: dict[str, Any], unsaved: frozenset[str]) -> Any:
@@ -105,17 +121,8 @@ def run(
     dataset = cards.load_data_for(card, data, options)
     run.announce(dataset)
     plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
-    plan = plans.with_batch_norm(plan, batch_norm)
-    tuned, total = plan.share()
-    run.say(f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
-            f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan))
-    if batch_norm == "reestimate":
-        batches = source(dataset.splits["train"], dataset, devices, batch_size=batch_size)
-        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, devices))
-    solved = (head_init or plan.head) != "random"
-    if solved:
-        fitted = solve.head_probe(plan, dataset, devices, batch_size=batch_size, how=head_init or plan.head)
-        plan = solve.with_head(plan, fitted)
+    plan, solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
+                          batch_size=batch_size)
     origin = {"init": str(Path(init).resolve()), "which": which, "hash": cards.backbone_digest(network, variables)}
     card = cards.Card(card.model, card.head, dataset.image_shape, dataset.class_names, data, method, plan.layer,
                       dataset.mean, dataset.std, batch_norm, origin)
@@ -142,6 +149,7 @@ def run(
     store.close()
     accuracy = {split: layers["output"]["accuracy"] for split, layers in chosen.items()}
     nc1 = {split: chosen[split][network.penultimate].get("nc1") for split in ("train", "test")}
+    tuned, total = plan.share()
     cost = {"tuned": tuned, "total": total, "share": tuned / total, "optimizer_bytes": trained.optimizer_bytes,
             "flops_per_step": trained.flops_per_step, "delta_bytes": size,
             "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds}}
