@@ -4,7 +4,7 @@
     python -m ncjax.main --config=configs/finetune.py
     python -m ncjax.main --config=configs/finetune.py:method=tuning.full_ft --workdir=runs/full_ft
 
-Methods: tuning.probe, tuning.layer_ft, tuning.layer_ft_scaled (the control for the skip), tuning.scl_ft, tuning.full_ft.
+Methods are the functions of ncjax.tuning: probe, layer_ft, layer_ft_scaled (the control for the skip), scl_ft, full_ft, ...
 The key layer defaults to layer3.0. The epoch is chosen on validation; its test accuracy is reported.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from ncjax.data import Dataset
 from ncjax.data import load as load_data
 from ncjax.lookup import pick, resolve
 from ncjax.types import Model, PyTree, UserError
+
+Merge = Callable[[PyTree], PyTree]
 
 
 class Card(NamedTuple):
@@ -40,15 +43,15 @@ class Card(NamedTuple):
         """The card as text; `from_json` reads it back."""
         return json.dumps(self._asdict(), indent=1)
 
-    def build(self) -> tuple[Model, PyTree]:
-        """(model, shapes of its variables)."""
+    def build(self) -> tuple[Model, PyTree, Merge | None]:
+        """(model, shapes of its variables, what turns stored parameters into the model's own, if anything must)."""
         key, classes = jax.random.key(0), len(self.class_names)
         model = resolve(self.model)(num_classes=classes, head=self.head)
         variables = jax.eval_shape(lambda: model.init(key, self.image_shape))
         if self.method is None:
-            return model, variables
+            return model, variables, None
         plan = plan_of(self.method, model, variables, self, classes, key, self.layer)
-        return plan.model, plan.variables
+        return plan.model, plan.variables, plan.merge
 
 
 def from_json(text: str, source: Path) -> Card:
@@ -68,10 +71,16 @@ def plan_of(method: str, model: Model, variables: PyTree, card: Card, num_classe
     """A fine-tuning method, by dotted name, applied to a model; works on shapes as on arrays.
 
     Raises:
-      UserError: unknown method, or a pattern that matches no block.
+      UserError: unknown method, a setting that it cannot take, or a pattern that matches no block.
     """
+    if not method.startswith("tuning."):
+        raise UserError(f"method={method!r}: a function of ncjax.tuning, such as tuning.scl_ft")
+    function = resolve(method)
+    taken = {"model", "variables", "num_classes", "key", "layer", "dims"} & set(getattr(function, "keywords", ()))
+    if taken:
+        raise UserError(f"method={method!r}: {', '.join(sorted(taken))} cannot be set there; blocks are named by layer=...")
     dims = features.widths(model, variables, card.image_shape)
-    return resolve(method)(model, variables, num_classes, key, layer=layer or None, dims=dims)
+    return function(model, variables, num_classes, key, layer=layer or None, dims=dims)
 
 
 def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
@@ -86,15 +95,22 @@ def load_data_for(card: Card, name: str, options: dict[str, Any]) -> Dataset:
     Args:
       card: the model's.
       name, options: of `data.load`; a size or channels given there are kept.
+
+    Raises:
+      UserError: the network cannot take images of that size or of so many channels.
     """
     height, width, channels = card.image_shape
     side = height if height == width else None  # images that are not square keep their own size
     chosen = pick(load_data, options)
     chosen |= {"image_size": chosen.get("image_size") or side, "channels": chosen.get("channels") or channels}
     dataset = load_data(name, **chosen)
-    if len(card.mean) != dataset.image_shape[-1]:
-        return dataset
-    return dataset._replace(mean=card.mean, std=card.std)
+    if dataset.image_shape != card.image_shape:
+        shapes = (x._replace(method=None).build()[1] for x in (card, card._replace(image_shape=dataset.image_shape)))
+        difference = trees.differences(*(trees.paths(x) for x in shapes))
+        if difference:
+            raise UserError(f"{card.model} was trained on images {card.image_shape} and cannot take {dataset.image_shape} "
+                            f"({difference}); leave image_size and channels to it")
+    return dataset._replace(mean=card.mean, std=card.std) if card.mean else dataset
 
 
 def backbone_digest(model: Model, variables: PyTree) -> str:
@@ -151,7 +167,7 @@ def _foreign(init: str, arrays: dict[str, np.ndarray], model: str | None) -> tup
 
 def load(init: str, *, which: str = "last", model: str | None = None,
          base: str | None = None) -> tuple[Card, Model, PyTree]:
-    """The model that a run trained: (card, model, variables as NumPy arrays).
+    """The model that a run trained: (card, model, variables as NumPy arrays), low-rank updates merged into their kernels.
 
     Args:
       init: a run's workdir, its checkpoint directory, a `delta.safetensors` or exported file, or, with `model`, a ResNet's
@@ -171,11 +187,16 @@ def load(init: str, *, which: str = "last", model: str | None = None,
     else:
         card, flat, source = _checkpointed(init, which)
     card = card if model is None else card._replace(model=model)
-    network, wanted = card.build()
+    network, wanted, merge = card.build()
     names = trees.paths(wanted)
     if card.base is not None:
-        flat = {p: x for p, x in _base_leaves(card, base, source).items() if p in names} | flat
+        flat = _base_leaves(card, base, source) | flat
     difference = trees.differences(flat, names)
     if difference:
         raise UserError(f"{source} is of another architecture than {card.model}: {difference}")
-    return card, network, jax.tree.unflatten(jax.tree.structure(wanted), [flat[p] for p in names])
+    variables = jax.tree.unflatten(jax.tree.structure(wanted), [flat[p] for p in names])
+    if merge is not None:  # what is left is a model like any other, whatever is done with it next
+        variables = jax.tree.map(np.asarray, {**variables, "params": merge(variables["params"])})
+        card = card._replace(method="tuning.full_ft", layer=None, base=None)
+        network, _, _ = card.build()
+    return card, network, variables

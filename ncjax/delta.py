@@ -12,7 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from ncjax import card as cards
@@ -48,13 +47,7 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
     """
     if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
         raise UserError(f"{out}: expected the path of a .safetensors file in a folder that exists")
-    card, model, variables = cards.load(init, which=which, base=base)
-    if card.method is not None:
-        shapes = card._replace(method=None).build()
-        merge = cards.plan_of(card.method, *shapes, card, model.num_classes, jax.random.key(0), card.layer).merge
-        if merge is not None:  # the joined model has no parameters of its method's left
-            variables = {**variables, "params": merge(variables["params"])}
-            card = card._replace(method="tuning.full_ft", layer=None)
+    card, _, variables = cards.load(init, which=which, base=base)
     arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
     weights.write(out, arrays, {"card": card._replace(base=None).to_json()})
     return trees.count(variables["params"])

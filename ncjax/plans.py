@@ -151,9 +151,10 @@ def with_batch_norm(plan: Plan, policy: str) -> Plan:
 
 
 def default_layer(model: Model) -> str:
-    """The key layer when none is named: the first block of the last stage but one, "layer3.0" of a ResNet-18.
+    """The key layer when none is named: "layer3.0" of a ResNet, the first block of its third stage.
 
-    Where block names carry no stage, the block two thirds of the way through the backbone.
+    That is the last stage but one of an ImageNet ResNet, the last of a CIFAR one. Where block names carry no stage, the
+    block two thirds of the way through the backbone.
     """
     stages = sorted({b.split(".")[0] for b in model.backbone if b.startswith("layer") and "." in b})
     if len(stages) >= 2:

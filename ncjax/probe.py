@@ -18,7 +18,8 @@ from ncjax.types import Array
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4)  # from strong to weak, each warm-started from the one before
 MAX_STEPS = 500
-TOLERANCE = 1e-4  # on the largest entry of the gradient
+TOLERANCE = 1e-4  # on the largest entry of the gradient, scikit-learn's default
+FIT_TOLERANCE = 1e-5  # in `fit`: with more features than examples a looser one is met before weak strengths differ
 MEMORY = 10  # pairs that L-BFGS remembers
 FRACTIONS = (0.05, 0.2, 0.5, 1.0)  # of the features, the largest group norms first
 GROUP_SHARE = 0.1  # strength of the group lasso, as a share of the one at which every weight is zero
@@ -177,7 +178,8 @@ def solve(features: Array, labels: Array, num_classes: int, l2_path: tuple[float
           max_steps: int = MAX_STEPS) -> list[Solution]:
     """Multinomial logistic regression along a path of strengths, each warm-started from the one before.
 
-    min over W [K, D], b [K]:  (1/N) sum_i -log softmax(W x_i + b)_{y_i} + l2/2 ||W||^2,  scikit-learn's with l2 = 1/(C N).
+    min over W [K, D], b [K]:  (1/N) sum_i -log softmax(W x_i + b)_{y_i} + l2/2 ||W||^2,  scikit-learn's with l2 = 1/(C N)
+    for K >= 3 (for two classes it fits a single row).
 
     Args:
       features: [N, D], standardised or at least centred.
@@ -199,8 +201,11 @@ def solve(features: Array, labels: Array, num_classes: int, l2_path: tuple[float
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _group_norms(features: Array, labels: Array, num_classes: int) -> Array:
-    """||W[:, d]|| [D] at the minimum of mean cross-entropy + lambda sum_d ||W[:, d]||, by accelerated proximal gradient."""
+def _group_norms(features: Array, labels: Array, num_classes: int) -> tuple[Array, Array]:
+    """(||W[:, d]|| [D], norms of the loss's gradient [D]) at the minimum of mean cross-entropy + lambda sum_d ||W[:, d]||.
+
+    By accelerated proximal gradient. Where a norm is zero, the gradient says how near the feature is to having a weight.
+    """
     count, width = features.shape
 
     def gradient(weight: Array, bias: Array) -> tuple[Array, Array]:
@@ -227,8 +232,8 @@ def _group_norms(features: Array, labels: Array, num_classes: int) -> Array:
         return new, ahead, t_new
 
     start = ((weight, bias), (weight, bias), jnp.ones((), features.dtype))
-    (weight, _), _, _ = jax.lax.fori_loop(0, GROUP_STEPS, step, start)
-    return jnp.linalg.norm(weight, axis=0)
+    (weight, bias), _, _ = jax.lax.fori_loop(0, GROUP_STEPS, step, start)
+    return jnp.linalg.norm(weight, axis=0), jnp.linalg.norm(gradient(weight, bias)[0], axis=0)
 
 
 def accuracy(weight: Array, bias: Array, features: Array, labels: Array) -> float:
@@ -240,7 +245,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # features [N, D], labels [N]
 
 
 def fit(train: Pair, val: Pair | None, num_classes: int, *, l2_grid: tuple[float, ...] = L2_GRID,
-        keep: np.ndarray | None = None, tolerance: float = TOLERANCE, max_steps: int = MAX_STEPS) -> Probe:
+        keep: np.ndarray | None = None, tolerance: float = FIT_TOLERANCE, max_steps: int = MAX_STEPS) -> Probe:
     """Fits a probe to features standardised on the training split; its strength is the best on validation.
 
     Args:
@@ -278,7 +283,8 @@ def fit_sparse(train: Pair, val: Pair | None, num_classes: int, *, fractions: tu
     """
     features, labels = train
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
-    order = np.argsort(-np.asarray(_group_norms(jnp.asarray(scaled), jnp.asarray(labels, jnp.int32), num_classes)))
+    norms, pull = _group_norms(jnp.asarray(scaled), jnp.asarray(labels, jnp.int32), num_classes)
+    order = np.lexsort((-np.asarray(pull), -np.asarray(norms)))
     best = None
     for fraction in fractions if val is not None else fractions[-1:]:
         keep = np.zeros(features.shape[1], bool)

@@ -66,7 +66,8 @@ def scores(model: Model, variables: PyTree, dataset: Dataset, devices: Any, bloc
     for b in blocks:
         report = reports[b].to_dict()
         params = variables["params"][b]
-        kernels = [x for path, x in trees.paths(params).items() if path.endswith("kernel") and np.ndim(x) >= 2]
+        kernels = [np.reshape(x, trees.matrix_shape(path.split("/")[-2], np.shape(x)))
+                   for path, x in trees.paths({b: params}).items() if path.endswith("/kernel") and np.ndim(x) >= 2]
         out[b] = {"nc1_over_floor": report["nc1_over_floor"], "nc1": report["nc1"], "cdnv": report["cdnv"],
                   "probe_accuracy": fitted[b].val_accuracy,
                   "logme": score.logme(seen["train"].features[b], seen["train"].labels, classes),

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from ncjax import checkpoint, features, optim, train, trees
-from ncjax.card import Card
+from ncjax.card import Card, from_json
 from ncjax.data import Dataset, Split, source
 from ncjax.data.pipeline import Augment
 from ncjax.lookup import resolve
@@ -82,6 +82,18 @@ class Tracker:
         return accuracy.get("val", accuracy["train"])
 
 
+def _store(run: Run, card: Card, unsaved: frozenset[str]) -> checkpoint.Store:
+    """Where checkpoints go, the card beside them; refuses to go on from another base than the one begun with."""
+    store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
+    path = store.directory / "model.json"
+    begun = from_json(path.read_text(), path).base if store.latest("last") is not None and path.is_file() else card.base
+    if begun != card.base and (begun or {}).get("hash") != (card.base or {}).get("hash"):
+        raise UserError(f"{run.workdir} was begun from another model than {card.base['init']} holds now; take another "
+                        "--workdir")
+    card.write(store.directory)
+    return store
+
+
 def fit(
     run: Run,
     plan: Plan,
@@ -122,8 +134,7 @@ def fit(
     tx, lr_at = optim.build(plan.mask, batches.steps, epochs, plan.factors, plan.anchored, **optimizer)
     tracker = Tracker(run, plan, objective, dataset, mesh, batch_size=batch_size, epochs=epochs, every=measure_every,
                       scatter=scatter)
-    store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
-    card.write(store.directory)
+    store = _store(run, card, unsaved)
     state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(seed), mesh)
     step_fn = train.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
     fetch = train.make_fetch(batches, mesh)
@@ -147,8 +158,7 @@ def fit(
 def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int,
            unsaved: frozenset[str]) -> tuple[Trained, checkpoint.Store]:
     """What `fit` leaves behind, for a plan whose classifier was solved and which trains nothing else."""
-    store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
-    card.write(store.directory)
+    store = _store(run, card, unsaved)
     state = train.init_state(plan.variables, optax.identity(), plan.mask, jax.random.key(seed), mesh)
     for which in ("best", "last"):
         store.save(which, 0, state)

@@ -117,9 +117,15 @@ def make_step(apply: Callable, loss: Loss, tx: optax.GradientTransformation, mas
     return meshes.compile_step(step, mesh, donate=(0,))
 
 
-def order_of(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits the examples: a function of seed and epoch alone."""
-    return np.random.default_rng([seed, epoch]).permutation(size)
+def order_of(size: int, examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The rows [size] that an epoch visits, in order: a function of seed and epoch alone.
+
+    Passes over all examples follow one another, the p-th in the order of (seed, p); epoch e is made of the places from
+    e size to (e + 1) size of that sequence. Where an epoch is one pass, it is the order of (seed, e).
+    """
+    first, last = epoch * size // examples, -(-(epoch + 1) * size // examples)
+    passes = [np.random.default_rng([seed, p]).permutation(examples) for p in range(first, last)]
+    return np.concatenate(passes)[epoch * size - first * examples :][:size]
 
 
 def _totals(state: State) -> tuple[float, float]:
@@ -139,7 +145,7 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Call
            lr_at: Callable, store: Any, watch: Watcher) -> State:
     step = int(state.step)
     done = step - epoch * source.steps
-    order = order_of(source.size, seed, epoch)[done * source.batch_size :]
+    order = order_of(source.size, source.examples, seed, epoch)[done * source.batch_size :]
     started, shown, pending, here = time.time(), 0.0, None, 0
     for item in source.items(order):
         if watch.interrupted():

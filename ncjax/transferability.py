@@ -69,13 +69,13 @@ def relative_norm(gradients: Iterable[Array], params: Iterable[Array]) -> float:
 
 
 def condition_number(kernels: Sequence[Array]) -> float:
-    """Geometric mean of sigma_max / sigma_min over a block's kernels [..., I, O], each as a matrix [... I, O].
+    """Geometric mean of sigma_max / sigma_min over a block's kernels, each as a matrix (`trees.matrix_shape`).
 
     KappaTune (Ludwig, 2025) tunes tensors where it is smallest. NaN for a block without kernels.
     """
     if not kernels:
         return math.nan
-    values = [np.linalg.svd(np.asarray(x, np.float64).reshape(-1, np.shape(x)[-1]), compute_uv=False) for x in kernels]
+    values = [np.linalg.svd(np.asarray(x, np.float64), compute_uv=False) for x in kernels]
     return float(np.exp(np.mean([math.log(s[0] / max(s[-1], 1e-12 * s[0])) for s in values])))
 
 

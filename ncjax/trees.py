@@ -113,3 +113,17 @@ def differences(found: PyTree, wanted: PyTree, limit: int = 4) -> str:
         f"{title}: {', '.join(items[:limit])}" + (f" and {len(items) - limit} more" if len(items) > limit else "")
         for title, items in groups.items() if items
     )
+
+
+def matrix_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
+    """(rows, columns) of a module's kernel as the matrix by which it multiplies.
+
+    Spatial and input axes are rows and the last one columns; an attention's query, key and value kernels, [I, heads, O],
+    count as I by heads O.
+
+    Args:
+      name: the module's, "query" or "conv1".
+      shape: of its kernel, two axes or more.
+    """
+    rows = shape[0] if name in ("query", "key", "value") else math.prod(shape[:-1])
+    return rows, math.prod(shape) // rows

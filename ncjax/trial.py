@@ -93,7 +93,7 @@ class Program:
     def _step_for(self, state: train.State, fetch: Callable, batches: Any) -> Callable:
         """The compiled step; every subset feeds it batches of one shape."""
         if self._compiled is None:
-            item = next(iter(batches.items(np.arange(batches.size))))
+            item = next(iter(batches.items(np.arange(batches.size) % batches.examples)))
             self._compiled = self._step.lower(state, fetch(state, batches.arrays, item)).compile()
         return self._compiled
 
@@ -121,8 +121,8 @@ class Program:
 
     def train(self, variables: PyTree, dataset: Dataset, *, seed: int, lr: float, weight_decay: float,
               run: Run) -> tuple[PyTree, dict[str, Any]]:
-        """(variables of the best round, what it took). A run whose loss is not finite counts as accuracy 0."""
-        budget, store, started = self.budget, checkpoint.Memory(), time.time()
+        """(variables of the best round, what it took and whether the loss stayed finite)."""
+        budget, store, diverged = self.budget, checkpoint.Memory(), False
         batches = repeated(self._source(dataset, "train"), budget.steps // budget.rounds, self.devices)
         validation, curve = self._source(dataset, "val"), []
         state = train.init_state(variables, self.tx, self.plan.mask, jax.random.key(seed), self.devices)
@@ -135,27 +135,32 @@ class Program:
             curve.append(self.plain(state.variables, validation).accuracy)
             return curve[-1]
 
+        step = self._step_for(state, fetch, batches)
+        started = time.time()
         try:
             with run.guarded():
-                train.fit(state, step_fn=self._step_for(state, fetch, batches), fetch=fetch, source=batches,
-                          epochs=budget.rounds, seed=seed, lr_at=lambda s: lr * float(self.lr_at(s)), on_epoch=on_round,
-                          store=store, watch=_Silent(run), mesh=self.devices)
+                train.fit(state, step_fn=step, fetch=fetch, source=batches, epochs=budget.rounds, seed=seed,
+                          lr_at=lambda s: lr * float(self.lr_at(s)), on_epoch=on_round, store=store,
+                          watch=_Silent(run), mesh=self.devices)
         except train.Diverged:
-            curve.append(0.0)
+            diverged = True
         best = variables if store.best is None else store.best.variables
-        return best, {"curve": curve, "best_round": int(np.argmax(curve)) + 1, "seconds": time.time() - started,
-                      "flops_per_step": self.flops_per_step}
+        return best, {"curve": curve, "best_round": int(np.argmax(curve)) + 1 if curve else 0, "diverged": diverged,
+                      "seconds": time.time() - started, "flops_per_step": self.flops_per_step}
 
     def evaluate(self, variables: PyTree, dataset: Dataset) -> dict[str, float | None]:
-        """Accuracy of every split, and NC1 of the penultimate layer on train and test."""
+        """Accuracy of every split, and NC1 of the penultimate layer on train and test; None where it cannot be measured."""
         out: dict[str, float | None] = {"val": self.plain(variables, self._source(dataset, "val")).accuracy}
         centres = None
         for split in ("train", "test"):
             seen = self.measured(variables, self._source(dataset, split))
             centres = centres or seen
-            report = features.collapse(seen, centres, readout=self.model.readout,
-                                       classifier=classifier_arrays(variables["params"]))[self.model.penultimate].to_dict()
             out[split] = seen.accuracy
+            try:
+                report = features.collapse(seen, centres, readout=self.model.readout, classifier=classifier_arrays(
+                    variables["params"]))[self.model.penultimate].to_dict()
+            except UserError:  # features beyond float32, from a learning rate far too high
+                report = {"nc1": None, "nc1_over_floor": None}
             out[f"nc1_{split}"], out[f"nc1_over_floor_{split}"] = report["nc1"], report["nc1_over_floor"]
         return out
 
@@ -175,7 +180,7 @@ class Lab:
         self.devices = mesh.make()
         self._datasets: dict[tuple[int, int], Dataset] = {}
         self._programs: dict[tuple[str, str | None], Program] = {}
-        self._kept: dict[tuple[int, int, str], Dataset] = {}
+        self._kept: dict[tuple[int, int], Dataset] = {}
         self._tests: dict[str, Dataset] = {}
 
     def dataset(self, shots: int, seed: int) -> Dataset:
@@ -185,6 +190,10 @@ class Lab:
             found = cards.load_data_for(self.card, self.data, {**self.options, "split_seed": seed, **few})
             if "val" not in found.splits:
                 raise UserError("every choice is made on validation: val_fraction must leave some")
+            fewest = int(np.bincount(found.splits["train"].labels, minlength=len(found.class_names)).min())
+            if fewest < shots:
+                raise UserError(f"{shots} training images a class: {self.data} has {fewest} of one of its classes, with "
+                                "validation held out")
             if any(others != shots for others, _ in self._datasets):
                 self._datasets.clear()
                 self._kept.clear()
@@ -214,17 +223,21 @@ class Lab:
             return prefix.build(self.network, self.variables, part, self.devices, start=start, folder=self.run.workdir,
                                 batch_size=self.budget.batch_size).dataset
 
-        if (shots, seed, start) not in self._kept:
-            self._kept[shots, seed, start] = run_prefix(("train", "val"))
-        if start not in self._tests:
-            self._tests[start] = run_prefix(("test",))
-        found, test = self._kept[shots, seed, start], self._tests[start]
+        if start not in self._tests:  # of one prefix at a time: together they might not fit
+            self._kept, self._tests = {}, {start: run_prefix(("test",))}
+        if (shots, seed) not in self._kept:
+            self._kept[shots, seed] = run_prefix(("train", "val"))
+        found, test = self._kept[shots, seed], self._tests[start]
         return found._replace(splits={**found.splits, **test.splits},
                               resident_bytes=found.resident_bytes + test.resident_bytes)
 
     def cell(self, method: str, *, layer: str | None, shots: int, seed: int, lr: float,
              weight_decay: float) -> dict[str, Any]:
-        """One training run (or one solved classifier, for which learning rate and weight decay mean nothing)."""
+        """One training run (or one solved classifier, for which learning rate and weight decay mean nothing).
+
+        A run whose loss is not finite counts as validation accuracy 0: the search avoids it.
+        "seconds" are those of training and solving; compiling, the kept prefix and the final look are apart.
+        """
         dataset = self.dataset(shots, seed)
         plan = self.plan(method, layer, dataset, seed)
         solved = plan.head != "random"
@@ -232,20 +245,29 @@ class Lab:
         key = {"method": method, "layer": layer, "shots": shots, "seed": seed, **grid}
 
         def compute() -> dict[str, Any]:
-            program, started = self.program(method, layer, dataset), time.time()
-            mine, took, fitted = plan, {}, None
+            program, mine, took, fit = self.program(method, layer, dataset), plan, {"seconds": 0.0}, {"l2": None}
             if solved:
+                started = time.time()
                 fitted = solve.head_probe(plan, dataset, self.devices, batch_size=self.budget.batch_size, how=plan.head)
                 mine = solve.with_head(plan, fitted)
+                fit = {"l2": fitted.l2, "gradient": fitted.gradient, "solve_seconds": time.time() - started}
             whole = self.kept(shots, seed, program)
             variables = mine.variables
             if grid:
                 variables, took = program.train(variables, whole, seed=seed, lr=lr, weight_decay=weight_decay, run=self.run)
+            found = program.evaluate(variables, whole)
+            if took.get("diverged"):
+                found["val"] = 0.0
             tuned, total = plan.share()
-            return {**key, **program.evaluate(variables, whole), **took, "l2": fitted and fitted.l2, "tuned": tuned,
-                    "total": total, "seconds_in_all": time.time() - started}
+            return {**key, **found, **fit, **took, "seconds": took["seconds"] + fit.get("solve_seconds", 0.0),
+                    "tuned": tuned, "total": total}
 
-        return self.run.once(key, compute)
+        return self.run.once({**key, **self.identity(dataset)}, compute)
+
+    def identity(self, dataset: Dataset) -> dict[str, str]:
+        """What results depend on beside the config: the network and the images themselves."""
+        hashes = ".".join(str(entry["hash"]) for entry in dataset.describe().values())
+        return {"base": cards.backbone_digest(self.network, self.variables), "images": hashes}
 
     def search(self, method: str, *, layer: str | None, shots: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """`searched` for a method: its cell for every seed, and the learning rate and weight decay they share."""
@@ -266,7 +288,7 @@ def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def searched(cell: Callable[[int, float, float], dict[str, Any]], *, seeds: int = 3, tune_seeds: int = 1,
-             lr_grid: list[float] = [0.03, 0.1, 0.3],  # noqa: B006
+             lr_grid: list[float] = [0.03, 0.1, 0.3, 1.0],  # noqa: B006
              weight_decay_grid: list[float] = [5e-4],  # noqa: B006
              ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
@@ -275,8 +297,15 @@ def searched(cell: Callable[[int, float, float], dict[str, Any]], *, seeds: int 
       cell: `(seed, lr, weight_decay) -> cell`.
       seeds: draws of training and validation images, classifier and batch order, the same for every method.
       tune_seeds: seeds on which the whole grid is run.
-      lr_grid, weight_decay_grid: the grid, the same for every method. Solved classifiers search their own strengths.
+      lr_grid, weight_decay_grid: the grid, the same for every method that trains. Solved classifiers search strengths of
+        their own, on every seed's validation images.
+
+    Raises:
+      UserError: nothing to search.
     """
+    if tune_seeds < 1 or not lr_grid or not weight_decay_grid:
+        raise UserError(f"tune_seeds={tune_seeds}, lr_grid={lr_grid}, weight_decay_grid={weight_decay_grid}: the search "
+                        "needs a seed, a learning rate and a weight decay")
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
     best = chosen(tried)
     return [cell(seed, *(best.values() or (lr_grid[0], weight_decay_grid[0]))) for seed in range(seeds)], best

@@ -109,7 +109,7 @@ def surgical(model: Model, variables: PyTree, num_classes: int, key: Array, *, l
 def last_k(model: Model, variables: PyTree, num_classes: int, key: Array, *, layer: str | None, dims: Dims,
            k: int = 2) -> Plan:
     """The last `k` blocks and a classifier. `layer` plays no part."""
-    if not 1 <= k <= len(model.backbone):
+    if not isinstance(k, int) or not 1 <= k <= len(model.backbone):
         raise UserError(f"last_k(k={k}): the network has {len(model.backbone)} blocks, so k is 1 to that")
     return plans.make(model, variables, num_classes, key, tuned=model.backbone[-k:], width=dims[model.penultimate])
 
@@ -151,7 +151,7 @@ def lora(model: Model, variables: PyTree, num_classes: int, key: Array, *, layer
         tree = {key: grown(x, key) if isinstance(x, dict) else x for key, x in tree.items()}
         shape = tree["kernel"].shape if "kernel" in tree else ()
         if len(shape) >= 2:
-            rows = shape[0] if name in ("query", "key", "value") else math.prod(shape[:-1])
+            rows, _ = trees.matrix_shape(name, shape)
             own = jax.random.fold_in(key, next(draws))
             tree["lora_a"] = jax.random.normal(own, (rows, rank)) / math.sqrt(rows)
             tree["lora_b"] = jnp.zeros((rank, math.prod(shape) // rows))

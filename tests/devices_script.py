@@ -29,7 +29,7 @@ def run(devices):
     fetch = train.make_fetch(source, devices)
     losses = []
     for epoch in range(2):
-        for item in source.items(train.order_of(source.size, 0, epoch)):
+        for item in source.items(train.order_of(source.size, source.examples, 0, epoch)):
             state, loss = step(state, fetch(state, source.arrays, item))
             losses.append(float(loss))
     dims = features.widths(model, state.variables, dataset.image_shape)

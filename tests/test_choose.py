@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ncjax import config, intervals, probe, ranking, transferability, trial
+from ncjax import config, intervals, probe, ranking, transferability, trees, trial
 from ncjax.models.resnet import resnet14
 from ncjax.rundir import Run
 from ncjax.studies.choose_layer import regrets
@@ -35,6 +35,8 @@ def test_block_scores_by_hand():
     assert transferability.relative_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
     assert math.isnan(transferability.relative_norm([], []))
     assert transferability.condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
+    assert trees.matrix_shape("query", (8, 2, 4)) == (8, 8)
+    assert trees.matrix_shape("out", (2, 4, 8)) == trees.matrix_shape("conv1", (1, 2, 4, 8)) == (8, 8)
     assert transferability.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
 
 
@@ -73,6 +75,8 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
     assert hyper == {"lr": 0.3, "weight_decay": 0.0}
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked
+    with pytest.raises(UserError, match="tune_seeds=0"):
+        trial.searched(cell, tune_seeds=0)
     run, counted = Run(tmp_path), []
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}
@@ -96,3 +100,6 @@ def test_the_sparse_probe_keeps_the_features_that_matter(rng):
     assert found.kept == 0.05
     assert set(np.flatnonzero(np.abs(found.weight).sum(0))) == {0, 1}
     assert found.val_accuracy > 0.9
+    x[:, 7] = x[:, 0] + 0.05 * rng.normal(size=240)  # a twin needs no weight, but is nearest to having one
+    found = probe.fit_sparse((x[:160], y[:160]), (x[160:], y[160:]), 3, fractions=(0.075,), l2_grid=(1e-2,))
+    assert set(np.flatnonzero(np.abs(found.weight).sum(0))) == {0, 1, 7}

@@ -53,6 +53,8 @@ def test_few_shot_subsets_are_nested_and_balanced():
     assert rows_of(five.splits["val"]) == rows_of(ten.splits["val"])
     other = data.load("embedded.digits", n_per_class=5, split_seed=1)
     assert rows_of(other.splits["train"]) != rows_of(five.splits["train"])
+    assert rows_of(other.splits["test"]) == rows_of(five.splits["test"])
+    assert not rows_of(other.splits["train"]) & rows_of(five.splits["test"])
 
 
 def test_class_subsets_are_renumbered():

@@ -1,14 +1,17 @@
 """A fine-tuned model is what it changed, bound to its base; foreign weights load strictly or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from ncjax import card, checkpoint, delta, main, plans, trees, weights
+from ncjax import card, checkpoint, config, data, delta, features, main, mesh, plans, trees, trial, weights
+from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet8, resnet18
+from ncjax.rundir import Run
 from ncjax.types import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +39,9 @@ def test_base_and_delta_make_the_model(runs, name, tmp_path):
     _, _, again = card.load(str(runs / name / delta.NAME))
     assert trees.digest(again) == trees.digest(variables)
     _, _, base = card.load(str(runs / "base"))
-    frozen = {p: x for p, x in trees.paths(variables).items() if f"variables/{p}" not in stored}
+    merged = name == "lora"  # kernels take its updates in
+    frozen = {p: x for p, x in trees.paths(variables).items()
+              if f"variables/{p}" not in stored and not (merged and p.endswith("kernel"))}
     assert frozen
     assert all(np.array_equal(x, trees.paths(base)[p]) for p, x in frozen.items())
     out = tmp_path / "whole.safetensors"
@@ -46,6 +51,61 @@ def test_base_and_delta_make_the_model(runs, name, tmp_path):
     images = jax.random.normal(jax.random.key(0), (4, *alone.image_shape))
     for layer, x in model.apply(variables, images)[0].items():
         np.testing.assert_allclose(joined.apply(whole, images)[0][layer], x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_tuned_from_a_merged_one_is_what_was_measured(runs):
+    """LoRA, then a probe of it; and LoRA again, which starts at the merged model."""
+    for name, method in (("probe_of_lora", "tuning.probe"), ("lora_of_lora", "tuning.lora(rank=1)")):
+        assert main.main([*FINETUNE, f"--config.init={runs / 'lora'}", f"--config.method={method}",
+                          f"--workdir={runs / name}"]) == 0
+        found, model, variables = card.load(str(runs / name), which="best")
+        dataset, devices = card.load_data_for(found, "embedded.digits", {"n_per_class": 4}), mesh.make()
+        run_pass = features.make_pass(model, cross_entropy(), features.widths(model, variables, found.image_shape), devices)
+        seen = run_pass(variables, data.source(dataset.splits["test"], dataset, devices, batch_size=64))
+        assert seen.accuracy == json.loads((runs / name / "results.json").read_text())["results"]["accuracy"]["test"]
+    first, network, variables = card.load(str(runs / "lora"))
+    plan = card.plan_of("tuning.lora(rank=1)", network, variables, first, 10, jax.random.key(3), None)
+    images = jax.random.normal(jax.random.key(0), (2, *first.image_shape))
+    for block in network.backbone:
+        np.testing.assert_allclose(plan.model.apply(plan.variables, images)[0][block],
+                                   network.apply(variables, images)[0][block], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_network_or_a_method_cannot_take_is_one_line(runs, capsys):
+    for option, words in (("channels=3", "cannot take"), ("method=optim.sgd", "a function of ncjax.tuning"),
+                          ("method=tuning.layer_ft(layer=stem)", "layer=..."), ("method=tuning.last_k(k=two)", "k is 1 to"),
+                          ("batch_norm=update,method=tuning.probe", "takes no steps")):
+        flags = [f"--config.{o}" for o in option.split(",")]
+        assert main.main([*FINETUNE, f"--config.init={runs / 'base'}", *flags, f"--workdir={runs / 'refused'}"]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+
+
+def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
+    held = tmp_path / "base"
+    shutil.copytree(runs / "base", held)
+    command = [*FINETUNE, f"--config.init={held}", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(command) == 0
+    (tmp_path / "run" / "results.json").unlink()
+    shutil.rmtree(held)
+    shutil.copytree(runs / "other", held)
+    assert main.main(command) == 2
+    assert "another model" in capsys.readouterr().err
+
+
+def test_a_sweep_knows_its_network_and_counts_divergence_as_zero(runs, tmp_path):
+    here = Run(tmp_path)
+    options = config.check("compare", {"init": "", "steps": 4, "rounds": 2, "batch_size": 16})
+    labs = [trial.Lab(here, init=str(runs / name), which="last", model=None, base=None, data="embedded.digits",
+                      options=options) for name in ("base", "other")]
+    for lab in labs:
+        wild = lab.cell("tuning.bitfit", layer=None, shots=2, seed=0, lr=1e30, weight_decay=0.0)
+        assert wild["diverged"]
+        assert wild["val"] == 0
+    assert len(list((tmp_path / "cells").iterdir())) == 2  # nothing of the first network's was taken for the second
+    with pytest.raises(UserError, match="100000 training images a class"):
+        labs[0].dataset(100_000, 0)
 
 
 def test_another_base_is_refused_by_name(runs, capsys):

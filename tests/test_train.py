@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncjax import checkpoint, main, recipe, trees
+from ncjax import checkpoint, data, main, mesh, recipe, train, trees
 from ncjax.rundir import Run, read_rows
 from ncjax.types import UserError
 
@@ -176,7 +176,6 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path):
 
 
 def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
-    from ncjax import train
 
     counts = []
     real = recipe.Tracker.__call__
@@ -188,8 +187,24 @@ def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe.Tracker, "__call__", watch)
     assert main.main([*command(tmp_path / "run")[3:], "--config.measure_every=0"]) == 0
     assert counts == [(80.0, 80)] * 4
-    first, again, second, other = (train.order_of(50, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)))
+    first, again, second, other = (train.order_of(50, 50, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)))
     assert sorted(first) == list(range(50))
     assert (first == again).all()
     assert (first != second).any()
     assert (first != other).any()
+
+
+def test_epochs_of_any_length_see_every_example_equally_often():
+    for size in (64, 128, 320, 640):  # below, at and beyond one pass over 128
+        seen = np.concatenate([train.order_of(size, 128, 3, epoch) for epoch in range(2 * 640 // size)])
+        assert (np.bincount(seen, minlength=128) == 10).all()
+        assert all(sorted(seen[i : i + 128]) == list(range(128)) for i in range(0, len(seen), 128))
+    images = np.arange(300, dtype=np.float32).reshape(300, 1, 1, 1)
+    devices = mesh.make()
+    whole = data.Dataset("x", {}, ("0", "1"), (1, 1, 1), (0.0,), (1.0,), 0, 1 << 20)
+    once = data.source(data.Split(images, np.zeros(300, np.int32)), whole, devices, batch_size=20)
+    batches, rows = data.repeated(once, 3, devices), []
+    for epoch in range(5):  # 3 batches of 20 an epoch: 300 images
+        for item in batches.items(train.order_of(batches.size, batches.examples, 0, epoch)):
+            rows.append(np.asarray(batches.fetch(batches.arrays, item, None).image).ravel())
+    assert sorted(np.concatenate(rows)) == list(range(300))

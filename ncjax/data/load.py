@@ -159,9 +159,10 @@ def load(
       image_size: side in pixels; None keeps the set's own.
       channels: 1 or 3; None keeps the set's own.
       skip_bad: leave out (and count) images that do not decode instead of stopping.
-      split_seed: seed of every split and subset, apart from the training seed so that runs share their data.
+      split_seed: seed of the validation split and the subsets, apart from the training seed so that runs share their
+        data. The test set is the same for every seed.
       val_per_class: validation images a class at most, nested too; None keeps all. With few labels, an honest number.
-      max_test: test images at most, as many of each class as there are; None keeps all. The same for every split_seed.
+      max_test: test images at most, as many of each class as there are; None keeps all.
       resident_bytes: sets up to this many decoded bytes are kept in memory and on the device; larger ones stream.
 
     Raises:
@@ -181,7 +182,7 @@ def load(
         splits = {key: _keep_classes(split, chosen) for key, split in splits.items()}
         names = tuple(names[k] for k in chosen)
     if "test" not in splits:
-        splits["train"], splits["test"] = hold_out(splits["train"], 0.2, split_seed, salt=0)
+        splits["train"], splits["test"] = hold_out(splits["train"], 0.2, 0, salt=0)  # one test set for every seed
     if "val" not in splits and val_fraction > 0:
         splits["train"], splits["val"] = hold_out(splits["train"], val_fraction, split_seed, salt=1)
     for key, wanted, count in (("train", "n_per_class", n_per_class), ("val", "val_per_class", val_per_class)):

@@ -33,14 +33,15 @@ class Source(NamedTuple):
     arrays: PyTree  # on the device; empty for streamed sets. Passed to the step, never closed over.
     fetch: Callable[[PyTree, PyTree, Array | None], Batch]
     items: Callable[[np.ndarray], Iterator[PyTree]]
-    size: int
+    size: int  # of an epoch
+    examples: int  # of the split; another number than `size` where an epoch is not one pass
     batch_size: int
     ragged: bool  # whether some batch has filler rows, so that batch statistics need the mask
     views: int
 
     @property
     def steps(self) -> int:
-        """Batches in one pass."""
+        """Batches an epoch."""
         return -(-self.size // self.batch_size)
 
 
@@ -146,13 +147,13 @@ def source(
             return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
 
     ragged = size % batch_size != 0 or padded != batch_size
-    return Source(arrays, fetch, items, size, batch_size, ragged, views)
+    return Source(arrays, fetch, items, size, size, batch_size, ragged, views)
 
 
 def repeated(source: Source, steps: int, mesh: Mesh) -> Source:
-    """The same examples as one pass of `steps` full batches: every example is seen equally often, up to once.
+    """The same examples in epochs of `steps` full batches, whatever their number: no filler rows.
 
-    Small sets are then trained for a number of steps that does not depend on their size, without filler rows.
+    Epochs cut one sequence of passes into equal parts (`train.order_of`): every example is seen equally often, up to once.
     """
-    return source._replace(items=lambda order: source.items(order % source.size), size=steps * source.batch_size,
+    return source._replace(size=steps * source.batch_size,
                            ragged=meshes.round_up(source.batch_size, mesh) != source.batch_size)

@@ -82,8 +82,8 @@ def classifier_arrays(params: PyTree) -> tuple[Array, Array]:
 
 
 def with_classifier_arrays(params: PyTree, weight: Array, bias: Array) -> PyTree:
-    """The same parameters with the "head" block set to (weight [K, D], bias [K])."""
-    return {**params, "head": {"linear": {"kernel": jnp.asarray(weight).T, "bias": jnp.asarray(bias)}}}
+    """The same parameters with the linear map of the "head" block set to (weight [K, D], bias [K])."""
+    return {**params, "head": {**params["head"], "linear": {"kernel": jnp.asarray(weight).T, "bias": jnp.asarray(bias)}}}
 
 
 def classify(params: PyTree, x: Array, num_classes: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ncjax import intervals
 from ncjax.report import figures
@@ -18,6 +19,14 @@ def plain(name: str) -> str:
     return name.removeprefix("tuning.")
 
 
+def _hyper(hyper: dict[str, float], config: dict[str, Any]) -> str:
+    """The learning rate and weight decay of a search; a star for a learning rate at an end of its grid."""
+    if "lr" not in hyper:
+        return "solved"
+    edge = "*" if hyper["lr"] in (min(config["lr_grid"]), max(config["lr_grid"])) else ""
+    return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}"
+
+
 def _on(run: Finished) -> str:
     return f"{run.config['init'].split('/')[-1]} on {run.config['data']}"
 
@@ -31,7 +40,7 @@ def methods(runs: Sequence[Finished]) -> list[Section]:
             for name, e in entries.items():
                 at = f"{run.name}/results.json: table.{count}.{name}."
                 rows.append([text(f"{count}, {plain(name)}"), percent(e["share"], at + "share"),
-                             text(", ".join(f"{v:g}" for k, v in e["hyper"].items() if k != "l2") or "solved"),
+                             text(_hyper(e["hyper"], run.config)),
                              *(spread(e[k], at + k) for k in ("val", "test", "gap")),
                              *(spread(e["paired"][ref], f"{at}paired.{ref}") if name != ref else text("–") for ref in refs),
                              number(e["nc1_test"] and e["nc1_test"][0], at + "nc1_test"),
@@ -45,9 +54,11 @@ def methods(runs: Sequence[Finished]) -> list[Section]:
                    f"validation over the first {c['tune_seeds']} of them; {c['steps']} steps of {c['batch_size']} images "
                    "for every method that trains. NC1 at the penultimate layer.")
         stem = file_stem("methods", run.name)
-        intro = ("Every method sees the same images, seeds, steps and grid; subsets are nested. Two methods differ where "
-                 "the interval of their paired difference leaves 0 out; of many such intervals, one in twenty does by "
-                 "chance.")
+        intro = ("Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
+                 "steps and search the same grid (a star: the best is at its end, so that a wider one might do better). "
+                 "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
+                 "where the interval of their paired difference leaves 0 out; of many such intervals, one in twenty does "
+                 "by chance.")
         sections.append(Section(f"Which method with few labels? {_on(run)}", intro, [
             ("Test accuracy over training images a class, 95 % t intervals over seeds.", figures.over_shots(run, stem))],
             [Table(stem, caption, columns, rows)]))
@@ -78,13 +89,15 @@ def _regrets(run: Finished, stem: str) -> Table:
     rows = [[text(rule), text(r["meaning"][rule]), text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"])))),
              spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}")] for rule in order]
     return Table(f"regret_{stem}", f"Test accuracy that each rule loses against {r['best']}, the best block in "
-                 "hindsight; means over seeds with 95 % t intervals.",
+                 "hindsight; means over seeds with 95 % t intervals. The best of several noisy means is too good by some "
+                 "noise, and so is every regret; differences between rules are not.",
                  ["rule", "means", "chooses", "regret % [95 %]"], rows)
 
 
 def pooled(runs: Sequence[Finished]) -> Section:
     """Every rule's regret over all studies in which every block was tuned; a study counts once."""
-    losses = {rule: [run.results["regret"][rule][0] for run in runs] for rule in runs[0].results["regret"]}
+    shared = [rule for rule in runs[0].results["regret"] if all(rule in run.results["regret"] for run in runs)]
+    losses = {rule: [run.results["regret"][rule][0] for run in runs] for rule in shared}
     order = sorted(losses, key=lambda rule: sum(losses[rule]))
     best, rows = order[0], []
     for rule in order:
@@ -93,8 +106,8 @@ def pooled(runs: Sequence[Finished]) -> Section:
                      spread((max(losses[rule]),) * 3)._replace(text=f"{100 * max(losses[rule]):.1f}"), apart])
     sure = [rule for rule in order[1:] if intervals.paired(losses[rule], losses[best]).low > 0]
     unsure = [rule for rule in order[1:] if rule not in sure]
-    intro = (f"Over {len(runs)} pairs of backbone and target, {best} loses least. Its lead is beyond the interval over "
-             f"{', '.join(sure) or 'no rule'}; not over {', '.join(unsure) or 'no other'}.")
+    intro = (f"Over {len(runs)} studies, which may share backbones or targets, {best} loses least. Its lead is beyond the "
+             f"interval over {', '.join(sure) or 'no rule'}; not over {', '.join(unsure) or 'no other'}.")
     table = Table("regret", "Regret in test accuracy, % : mean over studies with 95 % t interval, the worst study, and the "
                   f"difference from {best}, paired by study.", ["rule", "means", "regret % [95 %]", "worst %",
                                                                 f"more than {best} [95 %]"], rows)

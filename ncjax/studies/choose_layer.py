@@ -85,14 +85,18 @@ def run(
     names = ranking.candidates(lab.network, blocks)
     found = []
     for seed in range(seeds if tune != "none" else 1):
-        found.append(run.once({"scores": "all", "shots": shots, "seed": seed}, lambda seed=seed: ranking.scores(
-            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=lab.budget.batch_size)))
+        dataset = lab.dataset(shots, seed)
+        found.append(run.once({"scores": "all", "shots": shots, "seed": seed, **lab.identity(dataset)}, lambda d=dataset: (
+            ranking.scores(lab.network, lab.variables, d, lab.devices, names, batch_size=lab.budget.batch_size))))
     ranked = ranking.ordered(rule, found[0], lab.network)
     picks = {name: [ranking.choose(name, f, lab.network) for f in found] for name in ranking.RULES}
-    costs = run.once({"costs": method, "shots": shots}, lambda: _costs(lab, method, names, shots))
+    costs = run.once({"costs": method, "shots": shots, **lab.identity(lab.dataset(shots, 0))},
+                     lambda: _costs(lab, method, names, shots))
     _show_scores(run, data, found[0], picks, costs)
+    known = {"init": init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None, "model": model,
+             "base": base, "which": None if which == "last" else which}
     run.say(f"rule {rule} ({ranking.MEANING[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
-            f"  --config=configs/finetune.py:init={init},data={data},method={method},layer={ranked[0]}")
+            f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}")
     out = {"data": lab.dataset(shots, 0).describe(), "blocks": list(names), "rule": rule, "choice": ranked[0],
            "ranked": ranked, "scores": found, "picks": picks, "costs": costs, "meaning": ranking.MEANING}
     if tune == "none":

@@ -21,7 +21,7 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
         **{name: over(lambda c, name=name: c[name]) for name in ("test", "val", "train", "nc1_train", "nc1_test",
                                                                  "nc1_over_floor_train", "nc1_over_floor_test")},
         "gap": over(lambda c: c["train"] - c["test"]), "tuned": first["tuned"], "total": first["total"],
-        "share": first["tuned"] / first["total"], "seconds": over(lambda c: c["seconds_in_all"]),
+        "share": first["tuned"] / first["total"], "seconds": over(lambda c: c["seconds"]),
         "flops_per_step": first.get("flops_per_step"),
         "seeds": {"test": [c["test"] for c in cells], "val": [c["val"] for c in cells]},
     }
@@ -60,8 +60,15 @@ def run(
     seeds = options["seeds"]
     if seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
+    if not shots or not methods:
+        raise UserError(f"shots={shots}, methods={methods}: at least one of each")
     lab = trial.Lab(run, init=init, which=which, model=model, base=base, data=data, options=options)
-    run.announce(lab.dataset(shots[0], 0))
+    for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
+        dataset = lab.dataset(count, 0)
+    run.announce(dataset)
+    for method in methods:
+        tuned = lab.plan(method, layer, dataset, 0).tuned
+        run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
     for count in shots:
         for method in methods:

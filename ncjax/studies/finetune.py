@@ -52,6 +52,9 @@ def _begun(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, method
     how = head_init or plan.head
     if how == "random":
         return plan, False
+    if batch_norm == "update" and not plan.trains:
+        raise UserError(f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
+                        "batch_norm=reestimate or freeze")
     return solve.with_head(plan, solve.head_probe(plan, dataset, devices, batch_size=batch_size, how=how)), True
 
 
