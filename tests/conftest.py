@@ -19,6 +19,13 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_let_go():
+    """Programs compiled for one file are not kept for the next: they take memory, and a process may map only so much."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

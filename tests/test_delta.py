@@ -54,15 +54,15 @@ def test_base_and_delta_make_the_model(runs, name, tmp_path):
 
 
 def test_a_model_tuned_from_a_merged_one_is_what_was_measured(runs):
-    """LoRA, then a probe of it; and LoRA again, which starts at the merged model."""
-    for name, method in (("probe_of_lora", "tuning.probe"), ("lora_of_lora", "tuning.lora(rank=1)")):
-        assert main.main([*FINETUNE, f"--config.init={runs / 'lora'}", f"--config.method={method}",
-                          f"--workdir={runs / name}"]) == 0
-        found, model, variables = card.load(str(runs / name), which="best")
-        dataset, devices = card.load_data_for(found, "embedded.digits", {"n_per_class": 4}), mesh.make()
-        run_pass = features.make_pass(model, cross_entropy(), features.widths(model, variables, found.image_shape), devices)
-        seen = run_pass(variables, data.source(dataset.splits["test"], dataset, devices, batch_size=64))
-        assert seen.accuracy == json.loads((runs / name / "results.json").read_text())["results"]["accuracy"]["test"]
+    """A probe of a LoRA model; and LoRA again, which starts at the merged model."""
+    tuned = runs / "probe_of_lora"
+    assert main.main([*FINETUNE, f"--config.init={runs / 'lora'}", "--config.method=tuning.probe",
+                      f"--workdir={tuned}"]) == 0
+    found, model, variables = card.load(str(tuned), which="best")
+    dataset, devices = card.load_data_for(found, "embedded.digits", {"n_per_class": 4}), mesh.make()
+    run_pass = features.make_pass(model, cross_entropy(), features.widths(model, variables, found.image_shape), devices)
+    seen = run_pass(variables, data.source(dataset.splits["test"], dataset, devices, batch_size=64))
+    assert seen.accuracy == json.loads((tuned / "results.json").read_text())["results"]["accuracy"]["test"]
     first, network, variables = card.load(str(runs / "lora"))
     plan = card.plan_of("tuning.lora(rank=1)", network, variables, first, 10, jax.random.key(3), None)
     images = jax.random.normal(jax.random.key(0), (2, *first.image_shape))
@@ -83,15 +83,18 @@ def test_what_a_network_or_a_method_cannot_take_is_one_line(runs, capsys):
 
 
 def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
-    held = tmp_path / "base"
-    shutil.copytree(runs / "base", held)
-    command = [*FINETUNE, f"--config.init={held}", f"--workdir={tmp_path / 'run'}"]
-    assert main.main(command) == 0
-    (tmp_path / "run" / "results.json").unlink()
-    shutil.rmtree(held)
-    shutil.copytree(runs / "other", held)
-    assert main.main(command) == 2
-    assert "another model" in capsys.readouterr().err
+    begun, kept = tmp_path / "scl", runs / "kept"
+    shutil.copytree(runs / "scl", begun)
+    (begun / "results.json").unlink()
+    (runs / "base").rename(kept)
+    shutil.copytree(runs / "other", runs / "base")
+    try:
+        assert main.main([*FINETUNE, f"--config.init={runs / 'base'}", "--config.method=tuning.scl_ft",
+                          f"--workdir={begun}"]) == 2
+        assert "another model" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(runs / "base")
+        kept.rename(runs / "base")
 
 
 def test_a_sweep_knows_its_network_and_counts_divergence_as_zero(runs, tmp_path):
