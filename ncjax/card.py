@@ -66,6 +66,16 @@ def from_json(text: str, source: Path) -> Card:
         raise UserError(f"the model card in {source} is damaged ({e})") from None
 
 
+def read(directory: Path) -> Card:
+    """The card beside the checkpoints in a directory.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = directory / "model.json"
+    return from_json(path.read_text(), path)
+
+
 def plan_of(method: str, model: Model, variables: PyTree, card: Card, num_classes: int, key: jax.Array,
             layer: str | None) -> plans.Plan:
     """A fine-tuning method, by dotted name, applied to a model; works on shapes as on arrays.
@@ -124,7 +134,7 @@ def _checkpointed(init: str, which: str) -> tuple[Card, dict[str, np.ndarray], s
     directory = next((d for d in (path / "checkpoints", path) if (d / "model.json").is_file()), None)
     if directory is None:
         raise UserError(f"init={init!r}: no checkpoint there (expected {path / 'checkpoints' / 'model.json'})")
-    card, prefix = from_json((directory / "model.json").read_text(), directory / "model.json"), "variables/"
+    card, prefix = read(directory), "variables/"
     flat = {p.removeprefix(prefix): np.asarray(x) for p, x in checkpoint.read(directory, which).items()
             if p.startswith(prefix)}
     return card, flat, f"checkpoint {directory}"

@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from ncjax import checkpoint, features, optim, train, trees
-from ncjax.card import Card, from_json
+from ncjax.card import Card
+from ncjax.card import read as read_card
 from ncjax.data import Dataset, Split, source
 from ncjax.data.pipeline import Augment
 from ncjax.lookup import resolve
@@ -85,9 +86,8 @@ class Tracker:
 def _store(run: Run, card: Card, unsaved: frozenset[str]) -> checkpoint.Store:
     """Where checkpoints go, the card beside them; refuses to go on from another base than the one begun with."""
     store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
-    path = store.directory / "model.json"
-    begun = from_json(path.read_text(), path).base if store.latest("last") is not None and path.is_file() else card.base
-    if begun != card.base and (begun or {}).get("hash") != (card.base or {}).get("hash"):
+    begun = card if store.latest("last") is None else read_card(store.directory)
+    if (begun.base or {}).get("hash") != (card.base or {}).get("hash"):
         raise UserError(f"{run.workdir} was begun from another model than {card.base['init']} holds now; take another "
                         "--workdir")
     card.write(store.directory)

@@ -178,6 +178,8 @@ class Lab:
         self.options, self.budget = target(**pick(target, options)), budget(**pick(budget, options))
         self.card, self.network, self.variables = cards.load(init, which=which, model=model, base=base)
         self.devices = mesh.make()
+        self._base = cards.backbone_digest(self.network, self.variables)
+        self._images: dict[tuple[int, int], str] = {}
         self._datasets: dict[tuple[int, int], Dataset] = {}
         self._programs: dict[tuple[str, str | None], Program] = {}
         self._kept: dict[tuple[int, int], Dataset] = {}
@@ -262,12 +264,14 @@ class Lab:
             return {**key, **found, **fit, **took, "seconds": took["seconds"] + fit.get("solve_seconds", 0.0),
                     "tuned": tuned, "total": total}
 
-        return self.run.once({**key, **self.identity(dataset)}, compute)
+        return self.run.once({**key, **self.identity(shots, seed)}, compute)
 
-    def identity(self, dataset: Dataset) -> dict[str, str]:
-        """What results depend on beside the config: the network and the images themselves."""
-        hashes = ".".join(str(entry["hash"]) for entry in dataset.describe().values())
-        return {"base": cards.backbone_digest(self.network, self.variables), "images": hashes}
+    def identity(self, shots: int, seed: int) -> dict[str, str]:
+        """What results depend on beside the config: the network and the images themselves. Hashed once."""
+        if (shots, seed) not in self._images:
+            found = self.dataset(shots, seed).describe()
+            self._images[shots, seed] = ".".join(str(entry["hash"]) for entry in found.values())
+        return {"base": self._base, "images": self._images[shots, seed]}
 
     def search(self, method: str, *, layer: str | None, shots: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """`searched` for a method: its cell for every seed, and the learning rate and weight decay they share."""

@@ -71,6 +71,15 @@ def _log(axis: Any) -> None:
     axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
+def _names_below(axis: Any, names: Sequence[str]) -> None:
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+
+
+def plain(method: str) -> str:
+    """A fine-tuning method's name without its module."""
+    return method.removeprefix("tuning.")
+
+
 def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
@@ -158,7 +167,7 @@ def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
         if probes:
             axes[1].set(title="linear probe, test accuracy in %")
         for axis in axes:
-            axis.set_xticks(range(len(longest)), longest, rotation=60, ha="right", fontsize=7)
+            _names_below(axis, longest)
         _legend_below(figure, axes[0])
         return Drawn(f"bylayer-{name}", figure)
 
@@ -195,7 +204,7 @@ def confusion(run: Finished) -> Drawn:
         axes[1].set(title="cosines of centred class means, train")
         if len(names) <= 20:
             for axis in axes:
-                axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+                _names_below(axis, names)
                 axis.set_yticks(range(len(names)), names, fontsize=7)
             for (i, j), n in np.ndenumerate(counts.astype(int)):
                 if n:
@@ -217,7 +226,7 @@ def over_shots(run: Finished, name: str) -> Drawn:
             at = np.arange(len(counts)) + 0.04 * (i - len(run.results["methods"]) / 2)  # side by side, not hidden
             mean, low, high = (100 * np.asarray(x) for x in zip(*entries, strict=True))
             axis.errorbar(at, mean, [mean - low, high - mean], fmt="o" + ("-", "--", ":")[i // len(COLOURS)], ms=3, lw=1,
-                          capsize=2, color=COLOURS[i % len(COLOURS)], label=method.removeprefix("tuning."))
+                          capsize=2, color=COLOURS[i % len(COLOURS)], label=plain(method))
         axis.set_xticks(range(len(counts)), counts)
         axis.set(xlabel="training images a class", ylabel="test accuracy, %")
         _legend_below(figure, axis)
@@ -243,6 +252,6 @@ def by_block(run: Finished, name: str) -> Drawn:
                              label="block tuned, test")
         axes[1].set(title="accuracy, %")
         for axis in axes:
-            axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+            _names_below(axis, names)
         _legend_below(figure, axes[1])
         return Drawn(f"blocks-{name}", figure)

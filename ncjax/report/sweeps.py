@@ -8,15 +8,11 @@ from typing import Any
 from ncjax import intervals
 from ncjax.report import figures
 from ncjax.report.collect import Finished
+from ncjax.report.figures import plain
 from ncjax.report.sections import Section, file_stem
 from ncjax.report.tables import Cell, Table, number, percent, spread, text
 
 SCORES = {"nc1_over_floor": "NC1 / floor", "cdnv": "CDNV", "logme": "LogME", "rgn": "RGN", "condition_number": "condition"}
-
-
-def plain(name: str) -> str:
-    """A function's name without its module."""
-    return name.removeprefix("tuning.")
 
 
 def _hyper(hyper: dict[str, float], config: dict[str, Any]) -> str:

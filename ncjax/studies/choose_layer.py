@@ -85,12 +85,12 @@ def run(
     names = ranking.candidates(lab.network, blocks)
     found = []
     for seed in range(seeds if tune != "none" else 1):
-        dataset = lab.dataset(shots, seed)
-        found.append(run.once({"scores": "all", "shots": shots, "seed": seed, **lab.identity(dataset)}, lambda d=dataset: (
-            ranking.scores(lab.network, lab.variables, d, lab.devices, names, batch_size=lab.budget.batch_size))))
+        key = {"scores": "all", "shots": shots, "seed": seed, **lab.identity(shots, seed)}
+        found.append(run.once(key, lambda seed=seed: ranking.scores(
+            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=lab.budget.batch_size)))
     ranked = ranking.ordered(rule, found[0], lab.network)
     picks = {name: [ranking.choose(name, f, lab.network) for f in found] for name in ranking.RULES}
-    costs = run.once({"costs": method, "shots": shots, **lab.identity(lab.dataset(shots, 0))},
+    costs = run.once({"costs": method, "shots": shots, **lab.identity(shots, 0)},
                      lambda: _costs(lab, method, names, shots))
     _show_scores(run, data, found[0], picks, costs)
     known = {"init": init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None, "model": model,
