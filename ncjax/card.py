@@ -15,6 +15,7 @@ from ncjax.data import Dataset
 from ncjax.data import load as load_data
 from ncjax.lookup import pick, resolve
 from ncjax.types import Model, PyTree, UserError
+from ncjax.weights import hub
 
 Merge = Callable[[PyTree], PyTree]
 
@@ -33,6 +34,9 @@ class Card(NamedTuple):
     std: tuple[float, ...] = ()
     batch_norm: str = "freeze"  # policy for the statistics of frozen blocks
     base: dict[str, str] | None = None  # {"init", "which", "hash"}: where leaves that are not stored come from
+    resize: int | None = None  # the short side before the central crop; None for that of image_shape
+    interpolation: str = "bilinear"
+    origin: dict[str, str] | None = None  # of weights trained elsewhere: {"weights", "sha256", "layout"}
 
     def write(self, directory: Path) -> None:
         """Writes the card, before the first checkpoint."""
@@ -42,6 +46,11 @@ class Card(NamedTuple):
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""
         return json.dumps(self._asdict(), indent=1)
+
+    def describe(self) -> dict[str, Any]:
+        """What belongs in the results of whoever uses the network: which one it is, and what it is fed."""
+        return {"model": self.model, "image_shape": self.image_shape, "resize": self.resize or self.image_shape[0],
+                "interpolation": self.interpolation, "mean": self.mean, "std": self.std, **(self.origin or {})}
 
     def build(self) -> tuple[Model, PyTree, Merge | None]:
         """(model, shapes of its variables, what turns stored parameters into the model's own, if anything must)."""
@@ -94,7 +103,12 @@ def plan_of(method: str, model: Model, variables: PyTree, card: Card, num_classe
 
 
 def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
-    """Whether the classifier speaks of these classes: the same names and, where those are mere numbers, the same set."""
+    """Whether the classifier speaks of these classes: the same names and, where those are mere numbers, the same set.
+
+    Weights trained elsewhere know the classes of the data set that `trained_on` names, all of them.
+    """
+    if card.origin is not None and card.data == data:  # someone else's classifier has numbers for names
+        return len(card.class_names) == len(class_names)
     numbered = all(name.isdigit() for name in class_names)
     return card.class_names == class_names and (card.data == data or not numbered)
 
@@ -112,7 +126,10 @@ def load_data_for(card: Card, name: str, options: dict[str, Any]) -> Dataset:
     height, width, channels = card.image_shape
     side = height if height == width else None  # images that are not square keep their own size
     chosen = pick(load_data, options)
-    chosen |= {"image_size": chosen.get("image_size") or side, "channels": chosen.get("channels") or channels}
+    if not chosen.get("image_size"):
+        chosen |= {"image_size": side, "resize": chosen.get("resize") or card.resize}
+    chosen |= {"channels": chosen.get("channels") or channels,
+               "interpolation": chosen.get("interpolation") or card.interpolation}
     dataset = load_data(name, **chosen)
     if dataset.image_shape != card.image_shape:
         shapes = (x._replace(method=None).build()[1] for x in (card, card._replace(image_shape=dataset.image_shape)))
@@ -159,40 +176,42 @@ def _base_leaves(card: Card, base: str | None, source: str) -> dict[str, np.ndar
     return trees.paths(trees.only(variables, model.backbone))
 
 
-def _foreign(init: str, arrays: dict[str, np.ndarray], model: str | None) -> tuple[Card, Model, PyTree]:
-    """A network trained elsewhere, from a file's arrays under torchvision's names."""
-    if model is None:
-        raise UserError(f"init={init!r}: not written by ncjax; say which network it is with model=..., as in "
-                        "model=models.resnet.resnet20")
-    shape = (32, 32, 3) if arrays.get("conv1.weight", np.zeros((0, 0, 3, 3))).shape[2:] == (3, 3) else (224, 224, 3)
-
-    def build(classes: int) -> PyTree:
-        return jax.eval_shape(lambda: resolve(model)(num_classes=classes).init(jax.random.key(0), shape))
-
-    classes, variables = weights.from_torch(arrays, build, init)
-    names = tuple(str(k) for k in range(classes))
-    card = Card(model, 0, shape, names, Path(init).name, mean=weights.MEAN, std=weights.STD)
-    return card, resolve(model)(num_classes=classes), variables
+def _foreign(init: str, file: hub.Local, arrays: dict[str, np.ndarray], model: str | None,
+             allow_missing: list[str], trained_on: str | None) -> tuple[Card, Model, PyTree]:
+    """A network trained elsewhere."""
+    match, variables, _ = weights.load(arrays, init, model, allow_missing, file.preprocess)
+    classes = match.network.num_classes
+    names = tuple(str(k) for k in range(classes)) if match.layout.classifier else weights.NO_CLASSES
+    fed = match.preprocess
+    origin = {"weights": init if hub.is_remote(init) else file.path.name, "sha256": weights.sha256(file.path),
+              "layout": match.layout.title}
+    card = Card(match.model, 0, match.image_shape, names, trained_on or file.path.name, mean=fed.mean, std=fed.std,
+                resize=fed.resize, interpolation=fed.interpolation, origin=origin)
+    return card, match.network, variables
 
 
-def load(init: str, *, which: str = "last", model: str | None = None,
-         base: str | None = None) -> tuple[Card, Model, PyTree]:
+def load(init: str, *, model: str | None = None, base: str | None = None, which: str = "last",
+         allow_missing: list[str] = [], trained_on: str | None = None) -> tuple[Card, Model, PyTree]:  # noqa: B006
     """The model that a run trained: (card, model, variables as NumPy arrays), low-rank updates merged into their kernels.
 
     Args:
-      init: a run's workdir, its checkpoint directory, a `delta.safetensors` or exported file, or, with `model`, a ResNet's
-        weights under torchvision's names (`.npz`, `.safetensors`).
-      which: "last" or "best" (by validation accuracy).
-      model: what the caller believes the architecture to be; None takes the card's word.
+      init: a run's workdir, its checkpoint directory, a `delta.safetensors` or exported file, or weights trained elsewhere:
+        a file in one of the layouts of `ncjax.weights`, `hf:OWNER/NAME` or `torchvision:NAME`.
+      model: what the caller believes the architecture to be; None takes the card's word, or that of names and shapes.
       base: for a fine-tuned model whose base is no longer where it was: where it is now.
+      which: "last" or "best" (by validation accuracy).
+      allow_missing: globs over tensors that weights trained elsewhere may lack; they are drawn at random.
+      trained_on: the data set whose classes, in its order, a classifier trained elsewhere tells apart: on it accuracy, NC3
+        and NC4 mean something.
 
     Raises:
       UserError: no checkpoint there, a damaged one, one of another architecture than `model`, or another base.
     """
-    if Path(init).is_file():
-        flat, text = weights.read(init)
+    file = hub.local(init)
+    if file.path.is_file():
+        flat, text = weights.read(file.path)
         if "card" not in text:
-            return _foreign(init, flat, model)
+            return _foreign(init, file, flat, model, allow_missing, trained_on)
         card, source = from_json(text["card"], Path(init)), init
     else:
         card, flat, source = _checkpointed(init, which)

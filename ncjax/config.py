@@ -21,6 +21,7 @@ from ncjax.lookup import resolve
 from ncjax.types import UserError, nearest
 
 _REQUIRED = inspect.Parameter.empty
+ALIASES = {"weights": "init"}  # other words for a key, where a study has no such key of its own
 DOTTED = ("model", "loss", "augment", "optimizer", "schedule", "decay", "method")  # keys that name a function
 
 
@@ -133,6 +134,7 @@ def parse_arg(arg: str, types_of: dict[str, tuple[Any, Any]], study: str) -> tup
                 raise UserError(f"cannot read {key!r} after the config's colon: expected 'smoke' or key=value")
             smoke = True
             continue
+        key = ALIASES.get(key, key) if key not in types_of else key
         if key not in types_of:
             raise UserError(f"no key {key!r} for {study}; {nearest(key, types_of)}")
         values[key] = read_value(key, text, types_of[key][0])
@@ -232,6 +234,7 @@ def override(config: ConfigDict, dotted: str, text: str) -> None:
     if "study" not in config:
         raise UserError(f"no key {dotted!r}; steps: {', '.join(config)}")
     types_of = schema(resolve(f"studies.{config.study}.run"))
+    key = ALIASES.get(key, key) if key not in types_of else key
     if key not in types_of:
         raise UserError(f"no key {key!r} for {config.study}; {nearest(key, types_of)}")
     with config.ignore_type():

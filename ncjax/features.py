@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from ncjax import mesh as meshes
 from ncjax import nc
-from ncjax.models.sequential import STATISTICS_MOMENTUM
+from ncjax.models.layers import STATISTICS_MOMENTUM
 from ncjax.types import Array, Loss, Model, PyTree
 
 Looks = dict[str, tuple[nc.Look, ...]]

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ncjax import card as cards
 from ncjax import features, nc, probe
 from ncjax.data import Dataset, source
+from ncjax.lookup import pick
 from ncjax.losses import cross_entropy
 from ncjax.mesh import make
 from ncjax.models.sequential import classifier_arrays
@@ -64,23 +65,23 @@ def class_means(train: features.Evaluation, test: features.Evaluation, layer: st
     return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), None, cosines).tolist()}
 
 
-def describe(run: Run, *, init: str, which: str, model: str | None, data: str, options: dict[str, Any],
-             batch_size: int, probes: bool, scatter: bool | None, base: str | None = None) -> dict[str, Any]:
+def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_size: int, probes: bool,
+             scatter: bool | None) -> dict[str, Any]:
     """Measures train and test at every layer, writes rows of epoch 0, prints a table.
 
     The classifier takes part (NC3, NC4, accuracy) only if the data set's classes are the ones it was trained on.
 
     Args:
       run: where it happens.
-      init, which, model, base: the checkpoint, see `card.load`.
-      data, options: the data set and options of `data.load`.
+      init, data: the network and the data set.
+      options: of `card.load` and `data.load`.
       batch_size: images a step.
       probes: fit a linear probe at every layer.
       scatter: as for `nc.empty`.
     """
-    card, network, variables = cards.load(init, which=which, model=model, base=base)
+    card, network, variables = cards.load(init, **pick(cards.load, options))
     dataset = cards.load_data_for(card, data, options)
-    run.announce(dataset)
+    run.announce(dataset, card.describe())
     own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None
     seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
@@ -105,7 +106,8 @@ def describe(run: Run, *, init: str, which: str, model: str | None, data: str, o
         [layer, str(e["dim"]), *(f"{e[s][m]:.4g}" if e[s][m] is not None else "-" for s, m in (
             ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))),
          f"{100 * e['probe']['test']:.2f} %" if probes else "-"] for layer, e in found.items()])
-    out = {"data": dataset.describe(), "penultimate": network.penultimate, "readout": network.readout, "layers": found}
+    out = {"data": dataset.describe(), "network": card.describe(),
+           "penultimate": network.penultimate, "readout": network.readout, "layers": found}
     if own:
         out["accuracy"] = {split: x.accuracy for split, x in seen.items()}
     if len(dataset.class_names) <= CONFUSION_CLASSES:

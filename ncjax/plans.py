@@ -63,7 +63,7 @@ def with_readout(model: Model, num_classes: int, readout: Readout, name: str,
                                           key, mask)
         variables = {**variables, "batch_stats": moved["batch_stats"]}
         if stop is not None:
-            return features, variables
+            return (features | {"carry": features["penultimate"]} if stop == "head" else features), variables
         features.pop("carry")
         head = variables["params"]["head"]
         read = readout(features, head)

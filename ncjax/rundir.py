@@ -49,8 +49,11 @@ class Run:
         if self.writes:
             self.console.print(text, markup=False)
 
-    def announce(self, dataset: Dataset) -> None:
-        """Prints the size and content hash of each split."""
+    def announce(self, dataset: Dataset, network: dict[str, Any] | None = None) -> None:
+        """Prints the network and what it is fed, and the size and content hash of each split."""
+        if network and "layout" in network:
+            self.say("network {model} from {weights} [{sha256:.12}], {layout}; resize {resize} {interpolation}".format(
+                **network))
         splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in dataset.describe().items())
         skipped = f"  ({dataset.skipped} images did not decode and were left out)" if dataset.skipped else ""
         self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")

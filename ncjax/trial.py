@@ -172,11 +172,10 @@ class Lab:
     batches: methods are paired. The test set is one for all.
     """
 
-    def __init__(self, run: Run, *, init: str, which: str, model: str | None, base: str | None, data: str,
-                 options: dict[str, Any]):
+    def __init__(self, run: Run, *, init: str, data: str, options: dict[str, Any]):
         self.run, self.data, self.search_options = run, data, pick(searched, options)
         self.options, self.budget = target(**pick(target, options)), budget(**pick(budget, options))
-        self.card, self.network, self.variables = cards.load(init, which=which, model=model, base=base)
+        self.card, self.network, self.variables = cards.load(init, **pick(cards.load, options))
         self.devices = mesh.make()
         self._base = cards.backbone_digest(self.network, self.variables)
         self._images: dict[tuple[int, int], str] = {}

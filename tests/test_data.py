@@ -71,8 +71,8 @@ def test_sizes_and_channels(npz):
     assert (x[..., 0] == x[..., 2]).all()
     rgb = np.zeros((10, 8, 3), np.uint8)
     rgb[..., 1] = 200
-    assert im.conform(rgb, None, 1)[0, 0, 0] == round(0.587 * 200)
-    assert im.conform(rgb, 4, None).shape == (4, 4, 3)
+    assert im.conform(rgb, im.Fit(channels=1))[0, 0, 0] == round(0.587 * 200)
+    assert im.conform(rgb, im.Fit(4)).shape == (4, 4, 3)
 
 
 def test_normalised_training_pixels_have_mean_0_and_variance_1(npz):

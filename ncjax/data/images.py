@@ -12,23 +12,37 @@ from PIL import Image
 
 from ncjax.types import UserError
 
+INTERPOLATIONS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
-def conform(image: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+
+class Fit(NamedTuple):
+    """How an image comes to its size."""
+
+    size: int | None = None  # side of the central crop; None leaves the image as it is
+    resize: int | None = None  # of the short side, before; None for `size`
+    interpolation: str = "bilinear"  # Pillow's, antialiased
+    channels: int | None = None  # 1 or 3; None keeps them
+
+
+def conform(image: np.ndarray, fit: Fit) -> np.ndarray:
     """One uint8 image [H, W, C] -> the wanted side and channels.
 
-    Grey to RGB repeats the channel; RGB to grey is the ITU-R 601 luma. A resize scales the short side to `size`
-    (bilinear, antialiased), then crops the centre.
+    Grey to RGB repeats the channel; RGB to grey is the ITU-R 601 luma. The short side is scaled to `fit.resize`, then the
+    centre cropped.
     """
+    size, channels = fit.size, fit.channels
+    resize = fit.resize or size
     if channels not in (None, image.shape[-1]):
         picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
         image = np.asarray(picture.convert("RGB" if channels == 3 else "L")).reshape(*image.shape[:2], channels)
     height, width = image.shape[:2]
-    if size is None or (height, width) == (size, size):
+    if size is None:
         return image
-    scale = size / min(height, width)
-    height, width = max(size, round(height * scale)), max(size, round(width * scale))
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    image = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
+    if min(height, width) != resize:
+        scale = resize / min(height, width)
+        height, width = max(resize, round(height * scale)), max(resize, round(width * scale))
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        image = np.asarray(picture.resize((width, height), INTERPOLATIONS[fit.interpolation])).reshape(height, width, -1)
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
 
@@ -49,13 +63,12 @@ class Lazy(NamedTuple):
 
     items: np.ndarray  # [N] paths or record numbers
     read: Callable[[Any], np.ndarray]
-    size: int | None
-    channels: int | None
+    fit: Fit = Fit()
 
 
 def read_one(images: Lazy, item: Any) -> np.ndarray:
     """Reads and conforms a single item."""
-    return conform(images.read(item), images.size, images.channels)
+    return conform(images.read(item), images.fit)
 
 
 def take(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray:

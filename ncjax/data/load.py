@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,15 +119,16 @@ def _keep_classes(split: Split, chosen: list[int]) -> Split:
     return kept._replace(labels=np.searchsorted(chosen, kept.labels).astype(np.int32))
 
 
-def _conformed(split: Split, size: int | None, channels: int | None, resident: int) -> Split:
+def _conformed(split: Split, fit: im.Fit, resident: int) -> Split:
     images = split.images
     if isinstance(images, np.ndarray):
-        as_wanted = size is None or images.shape[1:3] == (size, size)
-        if as_wanted and channels in (None, images.shape[-1]):
+        as_wanted = fit.size is None or (images.shape[1:3] == (fit.size, fit.size) and fit.resize in (None, fit.size))
+        if as_wanted and fit.channels in (None, images.shape[-1]):
             return split
-        images = np.stack([im.conform(x, size, channels) for x in images])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            images = np.stack(list(pool.map(lambda x: im.conform(x, fit), images)))
     else:
-        images = images._replace(size=size, channels=channels)
+        images = images._replace(fit=fit)
         one = im.read_one(images, images.items[0])
         if one.nbytes * im.length(images) <= resident:
             images = im.take(images, np.arange(im.length(images)))
@@ -139,6 +142,8 @@ def load(
     n_per_class: int | None = None,
     val_fraction: float = 0.1,
     image_size: int | None = None,
+    resize: int | None = None,
+    interpolation: str | None = None,
     channels: int | None = None,
     skip_bad: bool = False,
     split_seed: int = 0,
@@ -157,6 +162,8 @@ def load(
       n_per_class: training images a class, nested: a larger subset contains every smaller one.
       val_fraction: share of each class's training images held out where the set has no validation split; 0 for none.
       image_size: side in pixels; None keeps the set's own.
+      resize: the short side before the central crop of `image_size`; None for `image_size`.
+      interpolation: "bilinear" (None), "bicubic", "lanczos" or "nearest": Pillow's, antialiased.
       channels: 1 or 3; None keeps the set's own.
       skip_bad: leave out (and count) images that do not decode instead of stopping.
       split_seed: seed of the validation split and the subsets, apart from the training seed so that runs share their
@@ -194,6 +201,11 @@ def load(
         if max_test < len(names):
             raise UserError(f"max_test={max_test}: at least one image for each of the {len(names)} classes")
         splits["test"] = nested_subset(splits["test"], max_test // len(names), split_seed=0)
+    if interpolation not in (None, *im.INTERPOLATIONS):
+        raise UserError(f"interpolation={interpolation!r}: one of {', '.join(im.INTERPOLATIONS)}")
+    if resize is not None and (image_size is None or resize < image_size):
+        raise UserError(f"resize={resize}, image_size={image_size}: the crop comes out of the resized image, so it cannot "
+                        "be larger")
     if channels not in (None, 1, 3):
         raise UserError(f"channels={channels}: 1 (grey) or 3 (RGB)")
     for key, split in splits.items():
@@ -201,7 +213,8 @@ def load(
             raise UserError(f"{name}: the {key} split is empty after classes, skip_bad and n_per_class")
     if len(np.unique(splits["train"].labels)) < 2:
         raise UserError(f"{name}: training images of one class only; collapse and classification need two")
-    splits = {key: _conformed(split, image_size, channels, resident_bytes) for key, split in splits.items()}
+    fit = im.Fit(image_size, resize, interpolation or "bilinear", channels)
+    splits = {key: _conformed(split, fit, resident_bytes) for key, split in splits.items()}
     order = ("train", "val", "test")
     splits = {key: splits[key] for key in order if key in splits}
     train = splits["train"]

@@ -92,7 +92,7 @@ def read_folder(path: str) -> Raw:
         if not files:
             raise UserError(f"{folder} holds no class/image files ({', '.join(EXTENSIONS)})")
         items = np.array([f for f, _ in files])
-        splits[split] = (Lazy(items, read_file, None, None), np.array([label for _, label in files]))
+        splits[split] = (Lazy(items, read_file), np.array([label for _, label in files]))
     return Raw(splits, tuple(names))
 
 
@@ -124,7 +124,7 @@ def read_tfds(name: str) -> Raw:
         if split in SPLIT_NAMES:
             undecoded = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             labels = np.array([int(record["label"]) for record in undecoded])
-            splits[SPLIT_NAMES[split]] = (Lazy(np.arange(len(source)), functools.partial(read, source), None, None), labels)
+            splits[SPLIT_NAMES[split]] = (Lazy(np.arange(len(source)), functools.partial(read, source)), labels)
     label = builder.info.features["label"]
     names = getattr(label, "names", None) or [str(i) for i in range(label.num_classes)]
     return Raw(splits, tuple(names))

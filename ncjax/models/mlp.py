@@ -7,7 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.sequential import Block, assemble, batch_norm, identity
+from ncjax.models.layers import batch_norm, identity
+from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model
 
 

@@ -7,12 +7,13 @@ prefix or suffix of the network can be run alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ncjax.models.layers import batch_norm, identity
 from ncjax.types import Array, Model, PyTree, UserError
 
 
@@ -22,32 +23,6 @@ class Block(NamedTuple):
     name: str
     module: nn.Module
     pool: Callable[[Array], Array]
-
-
-STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
-
-
-def mean_pool(x: Array) -> Array:
-    """[N, H, W, D] -> [N, D]."""
-    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-
-
-def first_token(x: Array) -> Array:
-    """[N, T, D] -> [N, D], the class token."""
-    return x[:, 0]
-
-
-def identity(x: Array) -> Array:
-    """[N, D] as it is."""
-    return x
-
-
-def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str) -> Array:
-    """BatchNorm over real rows only. Running statistics move when `train`; call inside a compact module."""
-    if mask is not None:
-        mask = mask.reshape(mask.shape + (1,) * (x.ndim - 1)) > 0
-    norm = nn.BatchNorm(use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=1e-5, dtype=dtype, name=name)
-    return norm(x, mask=mask if train else None)
 
 
 class Projection(nn.Module):
@@ -112,13 +87,14 @@ def _check(names: Sequence[str], wanted: Sequence[str | None]) -> None:
         raise UserError(f"no block {unknown[0]!r}; blocks: {', '.join(names)}")
 
 
-def assemble(backbone: Sequence[Block], *, num_classes: int, head: int) -> Model:
+def assemble(backbone: Sequence[Block], *, num_classes: int, head: int, classifier: nn.Module | None = None) -> Model:
     """A model from its backbone: then `head` projection layers (a block named "projection"), then a classifier "head".
 
     Args:
       backbone: blocks from the input on; the last one's pooled output is the penultimate feature.
       num_classes: width of the classifier.
       head: projection layers between the penultimate feature and the classifier, 0 to 5.
+      classifier: in place of the linear one, with the same parameters; fed the last block's output before pooling.
     """
     if not 0 <= head <= 5:
         raise UserError(f"head={head}: a projection head has 0 to 5 layers")
@@ -126,7 +102,7 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int) -> Model
     blocks = list(backbone)
     if head:
         blocks.append(Block("projection", Projection(head), identity))
-    blocks.append(Block("head", Classifier(num_classes), identity))
+    blocks.append(Block("head", classifier or Classifier(num_classes), identity))
     names = tuple(b.name for b in blocks)
 
     def init(key: Array, image_shape: tuple[int, int, int]) -> PyTree:
@@ -136,7 +112,7 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int) -> Model
             for kind, tree in own.items():
                 variables[kind][block.name] = tree
             x, _ = _run(block, variables, x, False, None, None)
-            x = block.pool(x) if block.name == last else x
+            x = block.pool(x) if block.name == last and classifier is None else x
         return variables
 
     def apply(variables, images, live=frozenset(), start=None, stop=None, key=None, mask=None):
@@ -152,13 +128,15 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int) -> Model
                 stats[block.name] = new_stats
             pooled = block.pool(x).astype(jnp.float32)
             if block.name == "head":
-                features["embedding"], features["logits"] = entering, pooled
+                features["embedding"] = entering if classifier is None else blocks[i - 1].pool(entering)
+                features["logits"] = pooled
                 detached, _ = _run(block, variables, jax.lax.stop_gradient(entering), False, None, None)
                 features["detached_logits"] = detached
             else:
                 features[block.name] = pooled
             if block.name == last:
-                features["penultimate"] = x = pooled
+                features["penultimate"] = pooled
+                x = pooled if classifier is None else x
         if stop is not None:
             features["carry"] = x
         return features, {**variables, "batch_stats": stats}

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.sequential import Block, assemble, first_token
+from ncjax.models.layers import first_token
+from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model, UserError
 
 _normal = nn.initializers.truncated_normal(0.02)
+
+
+class VitStyle(NamedTuple):
+    """What tells apart transformers of the same depth and width."""
+
+    patch_bias: bool = True
+    pre_norm: bool = False  # LayerNorm before the first block
+    quick_gelu: bool = False  # x sigmoid(1.702 x) in place of the exact GELU
+    epsilon: float = 1e-6  # of LayerNorm
 
 
 class Embed(nn.Module):
@@ -23,17 +33,20 @@ class Embed(nn.Module):
 
     width: int
     patch: int
+    style: VitStyle
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise UserError(f"images of {x.shape[1]}x{x.shape[2]} pixels do not divide into patches of {self.patch}")
-        x = nn.Conv(self.width, (self.patch,) * 2, (self.patch,) * 2, "VALID", dtype=self.dtype, name="patches")(x)
+        x = nn.Conv(self.width, (self.patch,) * 2, (self.patch,) * 2, "VALID", use_bias=self.style.patch_bias,
+                    dtype=self.dtype, name="patches")(x)
         x = x.reshape(x.shape[0], -1, self.width)
         token = self.param("class_token", _normal, (1, 1, self.width)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
-        return x + self.param("positions", _normal, (1, x.shape[1], self.width)).astype(x.dtype)
+        x = x + self.param("positions", _normal, (1, x.shape[1], self.width)).astype(x.dtype)
+        return nn.LayerNorm(epsilon=self.style.epsilon, dtype=self.dtype, name="norm")(x) if self.style.pre_norm else x
 
 
 class Encoder(nn.Module):
@@ -41,35 +54,38 @@ class Encoder(nn.Module):
 
     heads: int
     dropout: float
+    style: VitStyle
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        norm = functools.partial(nn.LayerNorm, epsilon=self.style.epsilon, dtype=self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda y: y
         y = norm(name="norm1")(x)
         x = x + drop(nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y, y))
         y = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
-        return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(nn.gelu(y, approximate=False)))
+        y = y * nn.sigmoid(1.702 * y) if self.style.quick_gelu else nn.gelu(y, approximate=False)
+        return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(y))
 
 
 class FinalNorm(nn.Module):
     """LayerNorm of the tokens; the classifier reads its class token."""
 
+    style: VitStyle
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+        return nn.LayerNorm(epsilon=self.style.epsilon, dtype=self.dtype, name="norm")(x)
 
 
 def _size(name: str, width: int, heads: int, default_patch: int) -> Callable[..., Model]:
     def build(num_classes: int, head: int = 0, patch: int = default_patch, depth: int = 12, dropout: float = 0.0,
               dtype: str = "float32") -> Model:
-        compute = jnp.dtype(dtype)
-        blocks = [Block("embed", Embed(width, patch, compute), first_token)]
-        blocks += [Block(f"blocks.{i}", Encoder(heads, dropout, compute), first_token) for i in range(depth)]
-        blocks.append(Block("norm", FinalNorm(compute), first_token))
+        compute, style = jnp.dtype(dtype), VitStyle()
+        blocks = [Block("embed", Embed(width, patch, style, compute), first_token)]
+        blocks += [Block(f"blocks.{i}", Encoder(heads, dropout, style, compute), first_token) for i in range(depth)]
+        blocks.append(Block("norm", FinalNorm(style, compute), first_token))
         return assemble(blocks, num_classes=num_classes, head=head)
 
     build.__name__ = build.__qualname__ = name

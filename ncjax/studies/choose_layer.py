@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from ncjax import card as cards
 from ncjax import intervals, ranking, trial
+from ncjax.lookup import pick
 from ncjax.rundir import Run
 from ncjax.types import UserError
 
@@ -56,32 +58,29 @@ def run(
     blocks: str | None = None,
     tune: str = "none",
     top: int = 3,
-    model: str | None = None,
-    base: str | None = None,
-    which: str = "last",
     shots: int = 20,
-    **options: Annotated[Any, trial.target, trial.searched, trial.budget],
+    **options: Annotated[Any, cards.load, trial.target, trial.searched, trial.budget],
 ) -> dict[str, Any]:
     """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
 
     Args:
       run: where it happens; a stopped run goes on.
-      init, which, model, base: the network, see `card.load`.
+      init: the network, see `card.load`.
       data: the target, see `data.load`.
       rule: what ranks: one of `ranking.RULES`.
       method: how a block is tuned, a function of `ncjax.tuning` that tunes one.
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
       shots: as in `compare`.
-      **options: of `trial.target`, `trial.searched` and `trial.budget`, for every block alike.
+      **options: of `card.load`, `trial.target`, `trial.searched` and `trial.budget`, for every block alike.
     """
     if tune not in ("none", "top", "all"):
         raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
     seeds = options["seeds"]
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    lab = trial.Lab(run, init=init, which=which, model=model, base=base, data=data, options=options)
-    run.announce(lab.dataset(shots, 0))
+    lab = trial.Lab(run, init=init, data=data, options=options)
+    run.announce(lab.dataset(shots, 0), lab.card.describe())
     names = ranking.candidates(lab.network, blocks)
     found = []
     for seed in range(seeds if tune != "none" else 1):
@@ -93,11 +92,12 @@ def run(
     costs = run.once({"costs": method, "shots": shots, **lab.identity(shots, 0)},
                      lambda: _costs(lab, method, names, shots))
     _show_scores(run, data, found[0], picks, costs)
-    known = {"init": init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None, "model": model,
-             "base": base, "which": None if which == "last" else which}
+    known = {"init": init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None,
+             **{k: v for k, v in pick(cards.load, options).items() if v not in (None, "last", [])}}
     run.say(f"rule {rule} ({ranking.MEANING[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
             f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}")
-    out = {"data": lab.dataset(shots, 0).describe(), "blocks": list(names), "rule": rule, "choice": ranked[0],
+    out = {"data": lab.dataset(shots, 0).describe(), "network": lab.card.describe(),
+            "blocks": list(names), "rule": rule, "choice": ranked[0],
            "ranked": ranked, "scores": found, "picks": picks, "costs": costs, "meaning": ranking.MEANING}
     if tune == "none":
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from ncjax import card as cards
 from ncjax import intervals, trial
 from ncjax.rundir import Run
 from ncjax.types import UserError
@@ -36,23 +37,20 @@ def run(
                           "tuning.full_ft"],
     references: list[str] = ["tuning.layer_ft_scaled", "tuning.full_ft"],  # noqa: B006
     layer: str | None = None,
-    model: str | None = None,
-    base: str | None = None,
-    which: str = "last",
     shots: list[int] = [5, 20],  # noqa: B006
-    **options: Annotated[Any, trial.target, trial.searched, trial.budget],
+    **options: Annotated[Any, cards.load, trial.target, trial.searched, trial.budget],
 ) -> dict[str, Any]:
     """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
 
     Args:
       run: where it happens; a sweep that was stopped goes on with the run that was under way.
-      init, which, model, base: the network, see `card.load`.
+      init: the network, see `card.load`.
       data: the target, see `data.load`.
       methods: functions of `ncjax.tuning`.
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
-      **options: of `trial.target`, `trial.searched` and `trial.budget`.
+      **options: of `card.load`, `trial.target`, `trial.searched` and `trial.budget`.
     """
     for name in references:
         if name not in methods:
@@ -62,10 +60,10 @@ def run(
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     if not shots or not methods:
         raise UserError(f"shots={shots}, methods={methods}: at least one of each")
-    lab = trial.Lab(run, init=init, which=which, model=model, base=base, data=data, options=options)
+    lab = trial.Lab(run, init=init, data=data, options=options)
     for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
         dataset = lab.dataset(count, 0)
-    run.announce(dataset)
+    run.announce(dataset, lab.card.describe())
     for method in methods:
         tuned = lab.plan(method, layer, dataset, 0).tuned
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
@@ -86,4 +84,5 @@ def run(
             [method, f"{100 * table[str(shots[0])][method]['share']:.2f} %",
              *(intervals.percent(table[str(count)][method]["test"]) for count in shots)] for method in methods])
     dataset = lab.dataset(shots[-1], 0)
-    return {"data": dataset.describe(), "methods": methods, "references": references, "shots": shots, "table": table}
+    return {"data": dataset.describe(), "network": lab.card.describe(),
+            "methods": methods, "references": references, "shots": shots, "table": table}

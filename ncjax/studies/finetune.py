@@ -14,6 +14,7 @@ from ncjax.features import reestimate
 from ncjax.lookup import pick, resolve
 from ncjax.rundir import Run
 from ncjax.types import UserError
+from ncjax.weights import hub
 
 
 def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache: str, cache_dtype: str,
@@ -79,9 +80,6 @@ def run(
     data: str = "embedded.digits",
     method: str = "tuning.scl_ft",
     layer: str | None = None,
-    model: str | None = None,
-    base: str | None = None,
-    which: str = "last",
     head_init: str | None = None,
     batch_norm: str = "freeze",
     loss: str = "losses.cross_entropy",
@@ -94,7 +92,7 @@ def run(
     seed: int = 0,
     measure_every: int = 0,
     scatter: bool | None = None,
-    **options: Annotated[Any, load, optim.build],
+    **options: Annotated[Any, cards.load, load, optim.build],
 ) -> dict[str, Any]:
     """Fine-tunes by one method; the epoch is chosen on validation and only then tested.
 
@@ -105,9 +103,6 @@ def run(
       method: a function of `ncjax.tuning`: `tuning.scl_ft`, `tuning.last_k(k=3)`.
       layer: blocks: a name, a glob, a comma-separated list, or `re:REGEX`. None for the method's choice: layer3.0 of a
         ResNet for those that tune one block.
-      model: checked against the checkpoint; None takes the checkpoint's word.
-      base: where the base of an already fine-tuned `init` is, if not where it was.
-      which: "last" or "best" checkpoint of `init`.
       head_init: "random", or solved on the frozen features: "probe" (L-BFGS) or "group_lasso". None for the method's
         choice. A method that trains only a solved classifier takes no steps.
       batch_norm: statistics of blocks that are not tuned: "freeze", "update", or "reestimate" (all of them once, on the
@@ -117,18 +112,21 @@ def run(
         "device", "host", "disk".
       cache_dtype: of the kept activations, "float32" or "bfloat16".
       cache_views: with `augment`, augmented views of each training image to draw once and keep.
-      **options: of `data.load` and `optim.build`.
+      **options: of `card.load`, `data.load` and `optim.build`.
     """
-    card, network, variables = cards.load(init, which=which, model=model, base=base)
+    card, network, variables = cards.load(init, **pick(cards.load, options))
     devices = mesh.make()
     dataset = cards.load_data_for(card, data, options)
-    run.announce(dataset)
+    run.announce(dataset, card.describe())
     plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
     plan, solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
                           batch_size=batch_size)
-    origin = {"init": str(Path(init).resolve()), "which": which, "hash": cards.backbone_digest(network, variables)}
-    card = cards.Card(card.model, card.head, dataset.image_shape, dataset.class_names, data, method, plan.layer,
-                      dataset.mean, dataset.std, batch_norm, origin)
+    origin = {"init": init if hub.is_remote(init) else str(Path(init).resolve()), "which": options["which"],
+              "hash": cards.backbone_digest(network, variables)}
+    resize = card.resize if dataset.image_shape == card.image_shape else None
+    card = card._replace(image_shape=dataset.image_shape, resize=resize, class_names=dataset.class_names, data=data,
+                         method=method, layer=plan.layer, mean=dataset.mean, std=dataset.std, batch_norm=batch_norm,
+                         base=origin)
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
     kept = tracker = None
     if plan.trains or not solved:
@@ -160,6 +158,7 @@ def run(
         f"{100 * tuned / total:.2f} %", str(best_epoch),
         *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
         *(f"{x:.4g}" if x is not None else "-" for x in nc1.values())]])
-    return {"data": dataset.describe(), "method": method, "layer": plan.layer, "tuned_blocks": plan.tuned, **cost,
+    return {"data": dataset.describe(), "network": card.describe(),
+            "method": method, "layer": plan.layer, "tuned_blocks": plan.tuned, **cost,
             "best_epoch": best_epoch, "accuracy": accuracy, "nc1": nc1, "penultimate": network.penultimate,
             "readout": plan.model.readout, "chosen": chosen}

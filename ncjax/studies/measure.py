@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from ncjax import card as cards
 from ncjax import layerwise
 from ncjax.data import load
 from ncjax.rundir import Run
@@ -14,13 +15,10 @@ def run(
     run: Run,
     init: str,
     data: str = "embedded.fashion_mnist_mini",
-    model: str | None = None,
-    base: str | None = None,
-    which: str = "last",
     batch_size: int = 256,
     probes: bool = False,
     scatter: bool | None = None,
-    **options: Annotated[Any, load],
+    **options: Annotated[Any, cards.load, load],
 ) -> dict[str, Any]:
     """NC1, NC2, CDNV and the rest at every block, on train and test.
 
@@ -28,14 +26,11 @@ def run(
       run: where it happens.
       init: a run's workdir, its checkpoint directory, or a file; see `card.load`.
       data: data set name; images take the size and channels that the model was trained on unless told otherwise.
-      model: checked against the checkpoint; None takes the checkpoint's word.
-      base: where the base of a fine-tuned model is, if not where it was.
-      which: "last" or "best" checkpoint.
       batch_size: images a step.
       probes: fit a linear probe at every layer, its regularisation chosen on validation.
       scatter: whether NC1 comes from D x D moments, or from a second look in the directions of the class means. None for
         the first up to D = 4096, layer by layer.
-      **options: of `data.load`.
+      **options: of `card.load` and `data.load`.
     """
-    return layerwise.describe(run, init=init, which=which, model=model, data=data, options=options,
-                              batch_size=batch_size, probes=probes, scatter=scatter, base=base)
+    return layerwise.describe(run, init=init, data=data, options=options, batch_size=batch_size, probes=probes,
+                              scatter=scatter)

@@ -1,0 +1,91 @@
+"""DenseNet (Huang et al., 2017).
+
+Blocks: "stem", "denseblockS.L" for layer L of dense block S (counted from 1, as in torchvision), "transitionS", "norm". A
+layer's activation is everything concatenated so far; a pooled feature is the spatial mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ncjax.models.layers import Conv, batch_norm, max_pool, mean_pool
+from ncjax.models.sequential import Block, assemble
+from ncjax.types import Array, Model
+
+
+class Stem(nn.Module):
+    """7x7/2, BatchNorm, ReLU, 3x3/2 max-pool."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv")(x)
+        return max_pool(nn.relu(batch_norm(x, train, mask, self.dtype, "norm")), padding=1)
+
+
+class DenseLayer(nn.Module):
+    """BatchNorm, ReLU, 1x1 to four times the growth, BatchNorm, ReLU, 3x3 to the growth, concatenated to what came in."""
+
+    growth: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        y = nn.relu(batch_norm(x, train, mask, self.dtype, "norm1"))
+        y = Conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")(y)
+        y = nn.relu(batch_norm(y, train, mask, self.dtype, "norm2"))
+        return jnp.concatenate([x.astype(self.dtype), Conv(self.growth, 3, dtype=self.dtype, name="conv2")(y)], -1)
+
+
+class Transition(nn.Module):
+    """BatchNorm, ReLU, 1x1 to half of the width, 2x2/2 mean."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        x = nn.relu(batch_norm(x, train, mask, self.dtype, "norm"))
+        return nn.avg_pool(Conv(x.shape[-1] // 2, 1, dtype=self.dtype, name="conv")(x), (2, 2), (2, 2))
+
+
+class FinalNorm(nn.Module):
+    """BatchNorm, ReLU."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        return nn.relu(batch_norm(x, train, mask, self.dtype, "norm"))
+
+
+def _family(depth: int, layers: tuple[int, ...], growth: int) -> Callable[..., Model]:
+    def build(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+        compute = jnp.dtype(dtype)
+        blocks = [Block("stem", Stem(2 * growth, compute), mean_pool)]
+        for s, count in enumerate(layers, 1):
+            blocks += [Block(f"denseblock{s}.{i}", DenseLayer(growth, compute), mean_pool) for i in range(1, count + 1)]
+            if s < len(layers):
+                blocks.append(Block(f"transition{s}", Transition(compute), mean_pool))
+        blocks.append(Block("norm", FinalNorm(compute), mean_pool))
+        return assemble(blocks, num_classes=num_classes, head=head)
+
+    build.__name__ = build.__qualname__ = f"densenet{depth}"
+    build.__doc__ = f"""DenseNet-{depth}: {" + ".join(map(str, layers))} layers of growth {growth}.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers between the penultimate feature and the classifier.
+      dtype: compute type; parameters, statistics and pooled features stay float32.
+    """
+    return build
+
+
+densenet121 = _family(121, (6, 12, 24, 16), 32)
+densenet161 = _family(161, (6, 12, 36, 24), 48)
+densenet169 = _family(169, (6, 12, 32, 32), 32)

@@ -1,0 +1,125 @@
+"""Layers that several families share: convolutions through one door, BatchNorm over real rows, pooling of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ncjax.types import Array
+
+STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
+Padding = str | int | Sequence[tuple[int, int]]
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> list[tuple[int, int]]:
+    if isinstance(padding, int):
+        return [(padding, padding)] * 2
+    if isinstance(padding, str):
+        return list(jax.lax.padtype_to_pads(x.shape[1:3], kernel, (stride, stride), padding))
+    return list(padding)
+
+
+def _shifted(x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]) -> Array:
+    """A depthwise convolution as a sum of shifted images: XLA's grouped convolution is many times slower on a CPU."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = ((n - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    total = None
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            seen = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+            term = seen * kernel[i, j, 0]
+            total = term if total is None else total + term
+    return total
+
+
+def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, groups: int = 1) -> Array:
+    """Every convolution of every model.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [h, w, C / groups, D].
+      stride: of both axes.
+      padding: pixels on every side, ((top, bottom), (left, right)), "VALID", or "SAME" (TensorFlow's, which puts an odd
+        pixel at the bottom and right).
+      groups: sets of channels that do not see each other.
+
+    Returns:
+      [N, H', W', D].
+    """
+    pads = _pads(x, kernel.shape[:2], stride, padding)
+    if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
+        return _shifted(x, kernel, stride, pads)
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                        feature_group_count=groups)
+
+
+class Conv(nn.Module):
+    """`convolve` with its kernel and, on request, a bias."""
+
+    width: int
+    kernel: int
+    stride: int = 1
+    padding: Padding | None = None  # None: half of the kernel
+    groups: int = 1
+    bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.width)
+        kernel = self.param("kernel", he_normal, shape).astype(self.dtype)
+        padding = self.kernel // 2 if self.padding is None else self.padding
+        y = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=padding, groups=self.groups)
+        return y + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else y
+
+
+def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str, epsilon: float = 1e-5) -> Array:
+    """BatchNorm over real rows only. Running statistics move when `train`; call inside a compact module."""
+    if mask is not None:
+        mask = mask.reshape(mask.shape + (1,) * (x.ndim - 1)) > 0
+    norm = nn.BatchNorm(use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=epsilon, dtype=dtype,
+                        name=name)
+    return norm(x, mask=mask if train else None)
+
+
+def max_pool(x: Array, window: int = 3, stride: int = 2, padding: int = 0, *, ceil: bool = False) -> Array:
+    """Largest value of each window; with `ceil`, windows that hang over the far edge count too."""
+    far = [(-(n + 2 * padding - window) % stride) if ceil else 0 for n in x.shape[1:3]]
+    return nn.max_pool(x, (window,) * 2, (stride,) * 2, [(padding, padding + f) for f in far])
+
+
+def adaptive_mean_pool(x: Array, size: int) -> Array:
+    """[N, H, W, D] -> [N, size, size, D]: cell i is the mean of rows floor(i H / size) up to ceil((i + 1) H / size)."""
+    def weights(length: int) -> np.ndarray:  # [size, length]
+        out = np.zeros((size, length), np.float32)
+        for i in range(size):
+            first, end = i * length // size, -(-(i + 1) * length // size)
+            out[i, first:end] = 1 / (end - first)
+        return out
+
+    if x.shape[1:3] == (size, size):
+        return x
+    return jnp.einsum("ih,jw,nhwd->nijd", weights(x.shape[1]), weights(x.shape[2]), x.astype(jnp.float32),
+                      precision="highest").astype(x.dtype)
+
+
+def mean_pool(x: Array) -> Array:
+    """[N, H, W, D] -> [N, D]."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+def first_token(x: Array) -> Array:
+    """[N, T, D] -> [N, D], the class token."""
+    return x[:, 0]
+
+
+def identity(x: Array) -> Array:
+    """[N, D] as it is."""
+    return x

@@ -1,0 +1,123 @@
+"""Networks of inverted residuals: MobileNetV2 (Sandler et al., 2018) and EfficientNet-Lite (Tan and Le, 2019; Liu, 2020).
+
+Blocks: "stem", then "stageS.B" for block B of stage S, then "last", a 1x1 convolution. A pooled feature is the spatial
+mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ncjax.models.layers import Conv, Padding, batch_norm, mean_pool
+from ncjax.models.sequential import Block, assemble
+from ncjax.types import Array, Model
+
+
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6)."""
+    return jnp.clip(x, 0, 6)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, ReLU6."""
+
+    width: int
+    kernel: int
+    stride: int
+    padding: Padding | None
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        x = Conv(self.width, self.kernel, self.stride, self.padding, dtype=self.dtype, name="conv")(x)
+        return relu6(batch_norm(x, train, mask, self.dtype, "bn", self.epsilon))
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to `expand` times the width, depthwise, 1x1 back without activation; a sum where shapes allow one."""
+
+    width: int
+    kernel: int
+    stride: int
+    expand: int
+    padding: Padding | None
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        def norm(y: Array, name: str) -> Array:
+            return batch_norm(y, train, mask, self.dtype, name, self.epsilon)
+
+        inner, y = self.expand * x.shape[-1], x
+        if self.expand > 1:
+            y = relu6(norm(Conv(inner, 1, dtype=self.dtype, name="expand_conv")(y), "expand_bn"))
+        y = Conv(inner, self.kernel, self.stride, self.padding, groups=inner, dtype=self.dtype, name="depthwise_conv")(y)
+        y = relu6(norm(y, "depthwise_bn"))
+        y = norm(Conv(self.width, 1, dtype=self.dtype, name="project_conv")(y), "project_bn")
+        return x + y if self.stride == 1 and x.shape[-1] == self.width else y
+
+
+def _stack(stages: Sequence[tuple[int, int, int, int, int]], *, stem: int, last: int, padding: Padding | None,
+           epsilon: float, dtype: str, num_classes: int, head: int) -> Model:
+    """A network from stages (kernel, stride of the first block, expansion, width, blocks)."""
+    compute = jnp.dtype(dtype)
+    blocks = [Block("stem", ConvNorm(stem, 3, 2, padding, epsilon, compute), mean_pool)]
+    for s, (kernel, stride, expand, width, depth) in enumerate(stages, 1):
+        for b in range(depth):
+            module = InvertedResidual(width, kernel, stride if b == 0 else 1, expand, padding, epsilon, compute)
+            blocks.append(Block(f"stage{s}.{b}", module, mean_pool))
+    blocks.append(Block("last", ConvNorm(last, 1, 1, 0, epsilon, compute), mean_pool))
+    return assemble(blocks, num_classes=num_classes, head=head)
+
+
+def mobilenet_v2(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+    """MobileNetV2 of width 1.0: 17 inverted residuals in 7 stages, features of width 1280.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers between the penultimate feature and the classifier.
+      dtype: compute type; parameters, statistics and pooled features stay float32.
+    """
+    stages = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (3, 2, 6, 32, 3), (3, 2, 6, 64, 4), (3, 1, 6, 96, 3), (3, 2, 6, 160, 3),
+              (3, 1, 6, 320, 1)]
+    return _stack(stages, stem=32, last=1280, padding=None, epsilon=1e-5, dtype=dtype, num_classes=num_classes, head=head)
+
+
+def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
+    def width(w: int) -> int:  # to a multiple of 8, and at most a tenth below
+        rounded = max(8, int(w * wider + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * w * wider else rounded
+
+    base = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
+            (3, 1, 6, 320, 1)]
+    stages = [(k, s, e, width(w), d if i in (0, 6) else math.ceil(d * deeper)) for i, (k, s, e, w, d) in enumerate(base)]
+
+    def build(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+        return _stack(stages, stem=32, last=1280, padding="SAME", epsilon=1e-3, dtype=dtype, num_classes=num_classes,
+                      head=head)
+
+    build.__name__ = build.__qualname__ = f"efficientnet_lite{level}"
+    build.__doc__ = f"""EfficientNet-Lite{level}: {sum(s[-1] for s in stages)} inverted residuals, no squeeze-excitation.
+
+    Convolutions pad as TensorFlow does.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers between the penultimate feature and the classifier.
+      dtype: compute type; parameters, statistics and pooled features stay float32.
+    """
+    return build
+
+
+efficientnet_lite0 = _lite(0, 1.0, 1.0)
+efficientnet_lite1 = _lite(1, 1.0, 1.1)
+efficientnet_lite2 = _lite(2, 1.1, 1.2)
+efficientnet_lite3 = _lite(3, 1.2, 1.4)
+efficientnet_lite4 = _lite(4, 1.4, 1.8)

@@ -1,0 +1,125 @@
+"""Plain stacks of convolutions: AlexNet (Krizhevsky, 2014) and VGG (Simonyan and Zisserman, 2015), as in torchvision.
+
+Blocks: "stageS.B", a convolution with its ReLU, B counted from the max-pool before stage S; "pool", the last max-pool;
+"hidden1" and "hidden2", dense layers on a grid of fixed size. With `top=False` the last block is "pool", and its spatial
+mean the penultimate feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ncjax.models.layers import Conv, adaptive_mean_pool, batch_norm, identity, max_pool, mean_pool
+from ncjax.models.sequential import Block, assemble
+from ncjax.types import Array, Model
+
+HIDDEN = 4096
+
+
+class Spec(NamedTuple):
+    """One convolution."""
+
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+
+
+class Convolution(nn.Module):
+    """A max-pool of `window` pixels (0: none), a convolution with bias, BatchNorm if wanted, ReLU."""
+
+    spec: Spec
+    window: int
+    norm: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        spec = self.spec
+        x = max_pool(x, self.window) if self.window else x
+        x = Conv(spec.width, spec.kernel, spec.stride, spec.padding, bias=True, dtype=self.dtype, name="conv")(x)
+        return nn.relu(batch_norm(x, train, mask, self.dtype, "bn") if self.norm else x)
+
+
+class MaxPool(nn.Module):
+    """The last max-pool."""
+
+    window: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        return max_pool(x, self.window)
+
+
+class Hidden(nn.Module):
+    """Dense layer and ReLU; a map is first resized to `grid` and flattened in torch's order, channels first."""
+
+    grid: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        if x.ndim == 4:
+            x = adaptive_mean_pool(x, self.grid).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+        return nn.relu(nn.Dense(HIDDEN, dtype=self.dtype, name="dense")(x))
+
+
+def _stack(stages: Sequence[Sequence[Spec]], *, window: int, grid: int, norm: bool, top: bool, dropout: float, dtype: str,
+           num_classes: int, head: int) -> Model:
+    compute, blocks = jnp.dtype(dtype), []
+    for s, specs in enumerate(stages, 1):
+        for b, spec in enumerate(specs):
+            module = Convolution(spec, window if s > 1 and b == 0 else 0, norm, compute)
+            blocks.append(Block(f"stage{s}.{b}", module, mean_pool))
+    blocks.append(Block("pool", MaxPool(window), mean_pool))
+    if top:
+        blocks += [Block(f"hidden{i}", Hidden(grid, dropout, compute), identity) for i in (1, 2)]
+    return assemble(blocks, num_classes=num_classes, head=head)
+
+
+def _vgg(depth: int, stages: tuple[int, ...], norm: bool) -> Callable[..., Model]:
+    specs = [[Spec(min(64 << s, 512))] * count for s, count in enumerate(stages)]
+
+    def build(num_classes: int, head: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32") -> Model:
+        return _stack(specs, window=2, grid=7, norm=norm, top=top, dropout=dropout, dtype=dtype,
+                      num_classes=num_classes, head=head)
+
+    build.__name__ = build.__qualname__ = f"vgg{depth}" + ("_bn" if norm else "")
+    build.__doc__ = f"""VGG-{depth}{" with BatchNorm" if norm else ""}: {sum(stages)} convolutions in 5 stages.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers between the penultimate feature and the classifier.
+      top: the two hidden dense layers; without them the features are the spatial mean of the last map.
+      dropout: rate before each hidden layer, in training mode only.
+      dtype: compute type; parameters and pooled features stay float32.
+    """
+    return build
+
+
+vgg11 = _vgg(11, (1, 1, 2, 2, 2), False)
+vgg13 = _vgg(13, (2, 2, 2, 2, 2), False)
+vgg16 = _vgg(16, (2, 2, 3, 3, 3), False)
+vgg19 = _vgg(19, (2, 2, 4, 4, 4), False)
+vgg16_bn = _vgg(16, (2, 2, 3, 3, 3), True)
+
+
+def alexnet(num_classes: int, head: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32") -> Model:
+    """AlexNet as in "One weird trick": 5 convolutions.
+
+    Args:
+      num_classes: classes of the linear classifier.
+      head: projection layers between the penultimate feature and the classifier.
+      top: the two hidden dense layers; without them the features are the spatial mean of the last map.
+      dropout: rate before each hidden layer, in training mode only.
+      dtype: compute type; parameters and pooled features stay float32.
+    """
+    specs = [[Spec(64, 11, 4, 2)], [Spec(192, 5, 1, 2)], [Spec(384), Spec(256), Spec(256)]]
+    return _stack(specs, window=3, grid=6, norm=False, top=top, dropout=dropout, dtype=dtype, num_classes=num_classes,
+                  head=head)
