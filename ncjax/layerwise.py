@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -54,6 +55,27 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
     return Measured(seen, reports)
 
 
+def layers(seen: dict[str, features.Evaluation], reports: dict[str, dict[str, nc.Report]], num_classes: int, *,
+           probed: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{layer: its width, its collapse on train and test, and what a probe reads from it}, ready for JSON.
+
+    Args:
+      seen, reports: from `extract`.
+      num_classes: of the data set.
+      probed: layers at which a probe is fitted, its regularisation chosen on validation.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for layer, report in reports["train"].items():
+        entry = found[layer] = {"dim": report.dim, "train": report.to_dict(), "test": reports["test"][layer].to_dict()}
+        if layer in probed:
+            pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
+            fitted = probe.fit(pairs["train"], pairs.get("val"), num_classes)
+            entry["probe"] = {"train": fitted.train_accuracy,
+                              "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
+                              "val": fitted.val_accuracy if "val" in pairs else None, "l2": fitted.l2}
+    return found
+
+
 def class_means(train: features.Evaluation, test: features.Evaluation, layer: str) -> dict[str, Any]:
     """Confusion of the nearest class mean on test, [true, decided], and cosines of the centred class means."""
     stats = train.stats[layer]
@@ -86,22 +108,13 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     classifier = classifier_arrays(variables["params"]) if own else None
     seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
                             classifier=classifier, scatter=scatter)
+    found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())
     run.forget_rows()
-    found: dict[str, Any] = {}
-    for layer in network.layers:
-        entry = found[layer] = {"dim": reports["train"][layer].dim}
+    for layer, entry in found.items():
         for split in ("train", "test"):
-            report = reports[split][layer]
-            entry[split] = report.to_dict()
-            run.rows(0, split, layer, report.scalars())
-        if probes:
-            pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
-            fitted = probe.fit(pairs["train"], pairs.get("val"), len(dataset.class_names))
-            accuracy = {"train": fitted.train_accuracy,
-                        "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"])}
-            entry["probe"] = {**accuracy, "val": fitted.val_accuracy if "val" in pairs else None, "l2": fitted.l2}
-            for split, value in accuracy.items():
-                run.rows(0, split, layer, {"probe_accuracy": value})
+            run.rows(0, split, layer, reports[split][layer].scalars())
+            if probes:
+                run.rows(0, split, layer, {"probe_accuracy": entry["probe"][split]})
     run.table(f"layers on {dataset.name}", ["layer", "D", "NC1 train", "NC1 test", "CDNV train", "probe test"], [
         [layer, str(e["dim"]), *(f"{e[s][m]:.4g}" if e[s][m] is not None else "-" for s, m in (
             ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))),

@@ -55,7 +55,8 @@ def png(drawn: Drawn, folder: Path) -> None:
         drawn.figure.savefig(folder / f"{drawn.name}.png", dpi=110, bbox_inches="tight")
 
 
-def _grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Any]]:
+def grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Any]]:
+    """A figure of `count` panels."""
     rows = -(-count // columns)
     figure = Figure(figsize=(3.1 * min(columns, count), height * rows), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, min(columns, count))).ravel().tolist()
@@ -64,11 +65,13 @@ def _grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[A
     return figure, axes[:count]
 
 
-def _log(axis: Any) -> None:
-    """A logarithmic axis labelled with plain numbers."""
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda y, _: f"{y:g}"))
-    axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+def log_axis(axis: Any, which: str = "y") -> None:
+    """Makes the x or y axis logarithmic, labelled with plain numbers."""
+    getattr(axis, f"set_{which}scale")("log")
+    own = getattr(axis, f"{which}axis")
+    own.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    own.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    own.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def _names_below(axis: Any, names: Sequence[str]) -> None:
@@ -80,7 +83,8 @@ def plain(method: str) -> str:
     return method.removeprefix("tuning.")
 
 
-def _legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
+def legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
+    """One legend for all panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
@@ -114,7 +118,7 @@ def over_epochs(runs: Sequence[Finished]) -> Drawn:
     """
     panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(panels), 3)
+        figure, axes = grid(len(panels), 3)
         for axis, metric in zip(axes, panels, strict=True):
             for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
                 where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
@@ -125,15 +129,15 @@ def over_epochs(runs: Sequence[Finished]) -> Drawn:
             axis.set(title=NAMES[metric], xlabel="epoch")
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
             if metric in ("nc1", "cdnv"):
-                _log(axis)
-        _legend_below(figure, axes[0])
+                log_axis(axis)
+        legend_below(figure, axes[0])
         return Drawn("epochs", figure)
 
 
 def layers_over_epochs(runs: Sequence[Finished]) -> Drawn:
     """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(runs), 2, 3.0)
+        figure, axes = grid(len(runs), 2, 3.0)
         # One colour a layer on every panel.
         longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
         shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]
@@ -142,10 +146,10 @@ def layers_over_epochs(runs: Sequence[Finished]) -> Drawn:
                 colour = mpl.colormaps["viridis"](0.9 * longest.index(layer) / max(1, len(longest) - 1))
                 axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
             axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train")
-            _log(axis)
+            log_axis(axis)
             if shared:
                 axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
-        _legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
+        legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
         return Drawn("layers", figure)
 
 
@@ -153,7 +157,7 @@ def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
     """NC1 over the layers (train solid, test dashed, 95 % intervals) and, where probes were fitted, their test accuracy."""
     probes = all("probe" in e for run in runs for e in run.results["layers"].values())
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(2 if probes else 1, 2, 3.4)
+        figure, axes = grid(2 if probes else 1, 2, 3.4)
         longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
         for run, colour in zip(runs, itertools.cycle(COLOURS), strict=False):
             layers = run.results["layers"]
@@ -163,12 +167,12 @@ def by_layer(runs: Sequence[Finished], name: str) -> Drawn:
             if probes:
                 axes[1].plot(at, [100 * e["probe"]["test"] for e in layers.values()], "o-", color=colour, ms=3)
         axes[0].set(title="NC1 by layer (test dashed)")
-        _log(axes[0])
+        log_axis(axes[0])
         if probes:
             axes[1].set(title="linear probe, test accuracy in %")
         for axis in axes:
             _names_below(axis, longest)
-        _legend_below(figure, axes[0])
+        legend_below(figure, axes[0])
         return Drawn(f"bylayer-{name}", figure)
 
 
@@ -176,7 +180,7 @@ def accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[floa
     """Test accuracy with its 95 % interval over the share of parameters tuned."""
     markers = "osD^vP*X"
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _grid(1, 1, 3.2)
+        figure, (axis,) = grid(1, 1, 3.2)
         figure.set_size_inches(5.2, 3.4)
         for i, (run, (low, high)) in enumerate(zip(runs, intervals, strict=True)):
             share, value = 100 * run.results["share"], 100 * run.results["accuracy"]["test"]
@@ -196,7 +200,7 @@ def confusion(run: Finished) -> Drawn:
     counts = np.asarray(means["confusion"], float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _grid(2, 2, 3.6)
+        figure, axes = grid(2, 2, 3.6)
         figure.set_size_inches(7.6, 3.6)
         left = axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
         right = axes[1].imshow(np.asarray(means["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -218,7 +222,7 @@ def confusion(run: Finished) -> Drawn:
 def over_shots(run: Finished, name: str) -> Drawn:
     """Test accuracy over training images a class, a line a method, with intervals over seeds."""
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _grid(1, 1)
+        figure, (axis,) = grid(1, 1)
         figure.set_size_inches(6.2, 4.2)
         counts = list(run.results["table"])
         for i, method in enumerate(run.results["methods"]):
@@ -229,7 +233,7 @@ def over_shots(run: Finished, name: str) -> Drawn:
                           capsize=2, color=COLOURS[i % len(COLOURS)], label=plain(method))
         axis.set_xticks(range(len(counts)), counts)
         axis.set(xlabel="training images a class", ylabel="test accuracy, %")
-        _legend_below(figure, axis)
+        legend_below(figure, axis)
         return Drawn(name, figure)
 
 
@@ -238,7 +242,7 @@ def by_block(run: Finished, name: str) -> Drawn:
     found, tuned = run.results["scores"][0], run.results.get("accuracy", {})
     names = run.results["blocks"]
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(2, 2, 3.2)
+        figure, axes = grid(2, 2, 3.2)
         figure.set_size_inches(7.6, 3.2)
         values = [found[b]["nc1_over_floor"] for b in names]
         axes[0].plot(range(len(names)), [np.nan if v is None else v for v in values], "o-", ms=3, color=COLOURS[0])
@@ -253,5 +257,5 @@ def by_block(run: Finished, name: str) -> Drawn:
         axes[1].set(title="accuracy, %")
         for axis in axes:
             _names_below(axis, names)
-        _legend_below(figure, axes[1])
+        legend_below(figure, axes[1])
         return Drawn(f"blocks-{name}", figure)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from ncjax.report import figures, sections, sweeps
+from ncjax.report import backbones, figures, sections, sweeps
 from ncjax.report.collect import collect
 from ncjax.report.tables import save, to_latex
 
@@ -35,6 +35,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
     said += sections.tuning(by_study.get("finetune", []))
     said += sweeps.methods(by_study.get("compare", []))
     said += sweeps.blocks(by_study.get("choose_layer", []))
+    said += backbones.backbones(by_study.get("backbones", []))
     said.append(sections.provenance(runs))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

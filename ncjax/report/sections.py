@@ -145,7 +145,8 @@ def provenance(runs: Sequence[Finished]) -> Section:
     for run in runs:
         e = run.environment
         hashes = ", ".join(f"{k} {v['hash']}" for k, v in run.results["data"].items())
-        rows.append([text(run.name), text(run.study), text(run.config["data"]), text(hashes),
+        data = run.config.get("data") or ", ".join(run.config["targets"])
+        rows.append([text(run.name), text(run.study), text(data), text(hashes),
                      whole(run.config["seed"]) if "seed" in run.config else text("–"), number(run.seconds),
                      text(f"{len(e['devices'])} × {e['devices'][0]}, {e['cpus']} CPUs"),
                      text(e["commit"] or "–"), text(f"jax {e['versions'].get('jax', '?')}")])
