@@ -107,7 +107,7 @@ def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:
 
     Weights trained elsewhere know the classes of the data set that `trained_on` names, all of them.
     """
-    if card.origin is not None and card.data == data:  # someone else's classifier has numbers for names
+    if card.origin is not None and card.method is None and card.data == data:  # its classes have numbers for names
         return len(card.class_names) == len(class_names)
     numbered = all(name.isdigit() for name in class_names)
     return card.class_names == class_names and (card.data == data or not numbered)

@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import zipfile
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from ncjax import card, main, trees, weights
+from ncjax import card, delta, main, trees, weights
 from ncjax.lookup import resolve
 from ncjax.types import UserError
 from ncjax.weights import __main__ as command
@@ -102,6 +103,27 @@ def test_anything_short_of_complete_is_an_error_unless_allowed(tmp_path, capsys)
     assert found["params"]["layer1.0"]["bn1"]["bias"].shape == (16,)
     with pytest.raises(UserError, match=r"allow_missing: 'layer9\*' matches none"):
         card.load(str(tmp_path / "w.npz"), allow_missing=["*.bias", "layer9*"])
+
+
+def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = resolve("models.resnet.resnet8(width=4)")(num_classes=4)
+    variables = jax.jit(network.init, static_argnums=1)(jax.random.key(1), (32, 32, 3))
+    before = weights.export(variables, network, "torchvision ResNet")
+    np.savez("w.npz", **before)
+    config = Path(__file__).parent.parent / "configs" / "finetune.py"
+    for method in ("layer_ft", "scl_ft"):
+        assert main.main([f"--config={config}:weights=w.npz,data=embedded.digits,n_per_class=3,epochs=1,max_test=20,batch_size=8,"
+                          f"method=tuning.{method},layer=layer2.0", f"--workdir={method}"]) == 0
+    assert delta.main(["layer_ft", "back.safetensors", "--original"]) == 0
+    after, text = weights.read("back.safetensors")
+    assert text == {}
+    assert set(after) == set(before)
+    changed = {name for name, x in before.items() if not np.array_equal(x, after[name])}
+    assert changed == {name for name in before if name.startswith(("layer2.0.", "fc."))}
+    capsys.readouterr()
+    assert delta.main(["scl_ft", "back.safetensors", "--original"]) == 2
+    assert "skip" in capsys.readouterr().err
 
 
 def test_blue_first_is_folded_into_the_first_convolution():

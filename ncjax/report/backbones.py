@@ -112,8 +112,8 @@ def backbones(runs: Sequence[Finished]) -> list[Section]:
         judged = [[text(claim), text(r["claims"][claim]), _cell(
             r["layers"] if claim == "C10" else r["correlations"]["nc1" if claim == "C1" else "cdnv"]["spearman"]["mean"],
             f"{run.name}/results.json"), text(word)] for claim, word in r["verdicts"].items()]
-        rule = ("The rule, fixed before the run: supported if the interval of the mean Spearman correlation is below 0, not "
-                f"supported if it is above {weakest:g}, else undecided. C12 needs CDNV (shown) and numerical rank to "
+        rule = ("The rule, fixed before the run: supported if the interval of the mean Spearman correlation is below 0, "
+                f"not supported if it is above {weakest:g}, else undecided. C12 needs CDNV (shown) and numerical rank to "
                 "agree.")
         verdict = Table(f"verdicts_{stem}", rule, ["claim", "says", "Spearman [95 %]", "verdict"], judged)
         intro = ("A low NC1 on the training images implies that they are nearly separable, so part of any correlation is "
