@@ -7,7 +7,7 @@ import pytest
 
 from ncjax import models, plans, trees, tuning
 from ncjax.lookup import public_names, resolve
-from ncjax.models import mlp, resnet, vit
+from ncjax.models import layers, mlp, resnet, vit
 from ncjax.types import UserError
 
 SMALL = {
@@ -110,6 +110,18 @@ def test_bfloat16_computes_low_and_returns_float32(case):
     ("models.resnet.resnet56", (32, 32, 3), 10, 853_018),
     ("models.vit.vit_b(patch=32)", (224, 224, 3), 1000, 88_224_232),
     ("models.vit.vit_b", (224, 224, 3), 1000, 86_567_656),
+    ("models.resnet.resnet50_keras", (224, 224, 3), 1000, 25_636_712 - 53_120),  # Keras counts running statistics too
+    ("models.mobilenet.mobilenet_v2", (224, 224, 3), 1000, 3_504_872),
+    ("models.mobilenet.efficientnet_lite0", (224, 224, 3), 1000, 4_652_008),
+    ("models.mobilenet.efficientnet_lite1", (240, 240, 3), 1000, 5_416_680),
+    ("models.mobilenet.efficientnet_lite2", (260, 260, 3), 1000, 6_092_072),
+    ("models.squeezenet.squeezenet11", (224, 224, 3), 1000, 1_235_496),
+    ("models.vgg.vgg16", (224, 224, 3), 1000, 138_357_544),
+    ("models.vgg.vgg16_bn", (224, 224, 3), 1000, 138_365_992),
+    ("models.vgg.alexnet", (224, 224, 3), 1000, 61_100_840),
+    ("models.densenet.densenet121", (224, 224, 3), 1000, 7_978_856),
+    ("models.densenet.densenet161", (224, 224, 3), 1000, 28_681_000),
+    ("models.convnext.convnext_tiny", (224, 224, 3), 1000, 28_589_128),
 ])
 def test_parameter_counts(name, shape, classes, count):
     model = resolve(name)(num_classes=classes)
@@ -133,6 +145,60 @@ def test_share_of_parameters_tuned(name, layer, share):
     dims = dict.fromkeys(model.backbone, width)
     tuned, total = tuning.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
     assert round(100 * tuned / total, 2) == share
+
+
+@pytest.mark.parametrize(("name", "count"), [("clip_vit_b", 87_849_216), ("clip_resnet50", 38_316_896)])
+def test_parameter_counts_of_clip(name, count):
+    model = resolve(f"models.clip.{name}")(num_classes=1)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))["params"]
+    assert trees.count({k: v for k, v in params.items() if k != "head"}) == count
+
+
+def test_a_classifier_of_maps_is_only_the_published_one():
+    model = resolve("models.squeezenet.squeezenet11")(num_classes=5)
+    variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), (40, 40, 3))
+    images = jax.random.normal(jax.random.key(1), (2, 40, 40, 3))
+    whole, _ = model.apply(variables, images)
+    for block in ("fire4", "head"):
+        before, _ = model.apply(variables, images, stop=block)
+        after, _ = model.apply(variables, before["carry"], start=block)
+        np.testing.assert_array_equal(whole["logits"], after["logits"])
+    assert whole["embedding"].shape == (2, 512)
+    assert (whole["logits"] >= 0).all()  # the ReLU
+    plan = tuning.probe(model, variables, 3, jax.random.key(2), layer=None, dims={"fire9": 512})
+    carry = plan.model.apply(plan.variables, images, stop="head")[0]["carry"]
+    np.testing.assert_array_equal(carry, whole["penultimate"])
+    linear = plan.model.apply(plan.variables, carry, start="head")[0]["logits"]
+    np.testing.assert_array_equal(linear, plan.model.apply(plan.variables, images)[0]["logits"])
+    assert (linear < 0).any()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, "SAME"), (5, 2, "SAME"), (7, 1, 3), (3, 2, 0)])
+def test_depthwise_convolutions_are_those_of_xla(kernel, stride, padding):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 12, 6))
+    w = jax.random.normal(jax.random.key(1), (kernel, kernel, 1, 6))
+    pads = padding if isinstance(padding, str) else [(padding, padding)] * 2
+
+    def reference(x, w):
+        return jax.lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                            feature_group_count=6)
+
+    def ours(x, w):
+        return layers.convolve(x, w, stride=stride, padding=padding, groups=6)
+
+    np.testing.assert_allclose(ours(x, w), reference(x, w), atol=1e-5)
+    for a, b in zip(*(jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w) for f in (ours, reference)),
+                    strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 7, 9])
+def test_adaptive_pooling_takes_means_of_cells(size):
+    x = jax.random.normal(jax.random.key(0), (1, size, size, 2))
+    found = layers.adaptive_mean_pool(x, 3)
+    first = x[:, : -(-size // 3), : -(-size // 3)].mean((1, 2))
+    np.testing.assert_allclose(found[:, 0, 0], first, rtol=1e-5)
+    assert found.shape == (1, 3, 3, 2)
 
 
 def test_default_layer_is_the_papers():
