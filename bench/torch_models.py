@@ -1,4 +1,4 @@
-"""The rivals' networks for bench/finetune.py, written plainly in PyTorch: torchvision's ResNets and a pre-norm ViT.
+"""The rivals' networks, written plainly in PyTorch: torchvision's ResNets and MobileNetV2, and a pre-norm ViT.
 
 Each is a list of named blocks, so that a frozen prefix can run under no_grad.
 """
@@ -65,6 +65,42 @@ class Net(nn.Module):
             kept = self.pool(x) if name == self.skip else kept
         x = self.pool(x)
         return self.head(x if kept is None else x + nn.functional.pad(kept, (0, x.shape[1] - kept.shape[1])))
+
+
+class Inverted(nn.Module):
+    """MobileNetV2's block."""
+
+    def __init__(self, inside: int, width: int, stride: int, expand: int):
+        super().__init__()
+        inner, layers = expand * inside, []
+        if expand > 1:
+            layers = [nn.Conv2d(inside, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6(inplace=True)]
+        layers += [nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner),
+                   nn.ReLU6(inplace=True), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)]
+        self.body, self.sums = nn.Sequential(*layers), stride == 1 and inside == width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x) if self.sums else self.body(x)
+
+
+def mobilenet_v2() -> nn.Sequential:
+    """Width 1.0, up to the last map."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True)]
+    inside = 32
+    for expand, width, depth, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
+                                         (6, 160, 3, 2), (6, 320, 1, 1)):
+        for i in range(depth):
+            layers.append(Inverted(inside, width, stride if i == 0 else 1, expand))
+            inside = width
+    return nn.Sequential(*layers, nn.Conv2d(inside, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6(inplace=True))
+
+
+def imagenet_resnet(depths: tuple[int, ...], bottleneck: bool) -> nn.Sequential:
+    """ImageNet stem, width 64, up to the last map."""
+    net = resnet(depths, bottleneck, 1, None)
+    stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+                         nn.MaxPool2d(3, 2, 1))
+    return nn.Sequential(stem, *list(net.blocks)[1:])
 
 
 def resnet(depths: tuple[int, ...], bottleneck: bool, classes: int, skip: str | None) -> Net:

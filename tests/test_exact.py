@@ -9,6 +9,7 @@ import pytest
 import torch_reference
 
 from ncjax import weights
+from ncjax.lookup import resolve
 
 CASES = torch_reference.cases()
 FAMILIES = {"torchvision", "timm", "keras", "clip"}
@@ -50,3 +51,23 @@ def test_export_gives_every_tensor_back_bit_for_bit(name):
     assert {prefix + k for k in back} == set(wanted)
     for key, x in back.items():
         np.testing.assert_array_equal(x, wanted[prefix + key])
+
+
+def test_augreg_files_are_what_timm_reads(tmp_path):
+    timm = torch_reference.library("timm")
+    if timm is None:
+        pytest.skip("timm does not import")
+    network = resolve("models.vit.vit_s(patch=32)")(num_classes=10)
+    template = jax.eval_shape(lambda: network.init(jax.random.key(0), (96, 96, 3)))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) / 10, template)
+    np.savez(tmp_path / "augreg.npz", **weights.export(variables, network, "AugReg ViT"))
+    net = timm.create_model("vit_small_patch32_224", num_classes=10, img_size=96).eval()
+    net.load_pretrained(str(tmp_path / "augreg.npz"))
+    images = rng.normal(size=(2, 96, 96, 3)).astype(np.float32)
+    modules = {block: CASES["timm vit_small_patch32_224"].module(block) for block in network.backbone}
+    expected = torch_reference.features(net, images, modules)
+    found, _ = jax.jit(network.apply)(variables, images)
+    for block in (*network.backbone, "logits"):
+        gap = np.abs(np.asarray(found[block]) - expected[block]).max() / np.abs(expected[block]).max()
+        assert gap < 1e-4, (block, gap)
