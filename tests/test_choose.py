@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ncjax import config, intervals, probe, ranking, transferability, trees, trial
+from ncjax import config, intervals, probe, ranking, search, transferability, trees
 from ncjax.models.resnet import resnet14
 from ncjax.rundir import Run
 from ncjax.studies.choose_layer import regrets
@@ -71,12 +71,12 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
         asked.append((seed, lr))
         return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
 
-    cells, hyper = trial.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
+    cells, hyper = search.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
     assert hyper == {"lr": 0.3, "weight_decay": 0.0}
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked
     with pytest.raises(UserError, match="tune_seeds=0"):
-        trial.searched(cell, tune_seeds=0)
+        search.searched(cell, tune_seeds=0)
     run, counted = Run(tmp_path), []
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}

@@ -9,7 +9,7 @@ ROOT = Path(ncjax.__file__).parent
 FLOORS = [
     ("types",),
     ("lookup", "trees", "mesh"),
-    ("losses", "augment", "nc", "intervals", "transferability", "correlation"),
+    ("losses", "augment", "nc", "intervals", "transferability", "correlation", "search"),
     ("models", "data"),
     ("plans", "weights"),
     ("optim", "checkpoint", "rundir", "train", "features", "prefix", "probe", "tuning"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ncjax import card as cards
-from ncjax import intervals, ranking, trial
+from ncjax import intervals, ranking, search, trial
 from ncjax.lookup import pick
 from ncjax.rundir import Run
 from ncjax.types import UserError
@@ -59,7 +59,7 @@ def run(
     tune: str = "none",
     top: int = 3,
     shots: int = 20,
-    **options: Annotated[Any, cards.load, trial.target, trial.searched, trial.budget],
+    **options: Annotated[Any, cards.load, trial.target, search.searched, trial.budget],
 ) -> dict[str, Any]:
     """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
 
@@ -72,7 +72,7 @@ def run(
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
       shots: as in `compare`.
-      **options: of `card.load`, `trial.target`, `trial.searched` and `trial.budget`, for every block alike.
+      **options: of `card.load`, `trial.target`, `search.searched` and `trial.budget`, for every block alike.
     """
     if tune not in ("none", "top", "all"):
         raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")

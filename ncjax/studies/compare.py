@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ncjax import card as cards
-from ncjax import intervals, trial
+from ncjax import intervals, search, trial
 from ncjax.rundir import Run
 from ncjax.types import UserError
 
@@ -38,7 +38,7 @@ def run(
     references: list[str] = ["tuning.layer_ft_scaled", "tuning.full_ft"],  # noqa: B006
     layer: str | None = None,
     shots: list[int] = [5, 20],  # noqa: B006
-    **options: Annotated[Any, cards.load, trial.target, trial.searched, trial.budget],
+    **options: Annotated[Any, cards.load, trial.target, search.searched, trial.budget],
 ) -> dict[str, Any]:
     """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
 
@@ -50,7 +50,7 @@ def run(
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
-      **options: of `card.load`, `trial.target`, `trial.searched` and `trial.budget`.
+      **options: of `card.load`, `trial.target`, `search.searched` and `trial.budget`.
     """
     for name in references:
         if name not in methods:
