@@ -50,8 +50,10 @@ def batches(source: Any) -> Iterator[Any]:
 
 
 def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, stats: Sequence[str] = (),
-              keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[[PyTree, Any], Evaluation]:
-    """`(variables, source) -> Evaluation`. Compiled once per batch shape, whatever the split.
+              keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[..., Evaluation]:
+    """`(variables, source, tick=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
+
+    `tick(done, size)` hears of every batch, when its features have arrived: they come to the host one batch behind.
 
     Args:
       model, loss: what to run.
@@ -74,23 +76,34 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
 
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
-    def run(variables: PyTree, source: Any) -> Evaluation:
+    def run(variables: PyTree, source: Any, tick: Callable[[int, int], None] | None = None) -> Evaluation:
         zero = np.zeros((), np.float32)
         seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
         seen = meshes.place(seen, meshes.replicated(mesh))
-        kept: dict[str, list[Array]] = {name: [] for name in keep}
-        labels = []
-        for batch in batches(source):
-            seen, features, label = observe(seen, variables, batch)
-            labels.append(label)
+        kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
+        labels: list[np.ndarray] = []
+
+        def arrived(features: dict[str, Array], label: Array) -> None:
+            labels.append(np.asarray(label))
             for name in keep:
-                kept[name].append(features[name])
+                kept[name].append(np.asarray(features[name]))
+            if tick is not None:
+                tick(min(len(labels) * source.batch_size, source.size), source.size)
+
+        behind = None
+        for batch in batches(source):
+            seen, *found = observe(seen, variables, batch)
+            if behind is not None:
+                arrived(*behind)
+            behind = found
+        if behind is not None:
+            arrived(*behind)
         (total, correct, count), moments = seen
 
-        def gather(parts: list[Array]) -> np.ndarray:
+        def gather(parts: list[np.ndarray]) -> np.ndarray:
             last = source.size - (len(parts) - 1) * source.batch_size
             sizes = [source.batch_size] * (len(parts) - 1) + [last]
-            return np.concatenate([np.asarray(x)[:n] for x, n in zip(parts, sizes, strict=True)])
+            return np.concatenate([x[:n] for x, n in zip(parts, sizes, strict=True)])
 
         assert int(count) == source.size, (int(count), source.size)
         features = {name: gather(parts) for name, parts in kept.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,8 +33,8 @@ class Measured(NamedTuple):
 
 
 def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, batch_size: int, probes: bool,
-            classifier: tuple[Any, Any] | None, scatter: bool | None) -> Measured:
-    """Passes over every split: all layers measured.
+            classifier: tuple[Any, Any] | None, scatter: bool | None, run: Run | None = None) -> Measured:
+    """Passes over every split: all layers measured, and how fast is told to `run`.
 
     All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
     those of the last layers do, and every split runs through the network a second time.
@@ -48,7 +49,17 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
     seen, reports = {}, {}
     for name, split in dataset.splits.items():  # train comes first
         batches = source(split, dataset, mesh, batch_size=batch_size)
-        seen[name] = first(variables, batches)
+        started = time.time()
+
+        def tick(done: int, size: int, name: str = name, started: float = started) -> None:
+            if run is not None:
+                run.bar(name, done, size, f"{done / (time.time() - started):,.1f} images/s")
+
+        seen[name] = first(variables, batches, tick)
+        if run is not None:
+            run.end_progress()
+            rate = len(split.labels) / (time.time() - started)
+            run.say(f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {rate:,.1f} images/s")
         if name in ("train", "test"):
             reports[name] = features.collapse(seen[name], seen["train"], readout=model.readout, classifier=classifier,
                                               everywhere=True, again=functools.partial(second, variables, batches))
@@ -107,7 +118,7 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     own = cards.knows(card, data, dataset.class_names)
     classifier = classifier_arrays(variables["params"]) if own else None
     seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
-                            classifier=classifier, scatter=scatter)
+                            classifier=classifier, scatter=scatter, run=run)
     found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())
     run.forget_rows()
     for layer, entry in found.items():

@@ -101,19 +101,22 @@ class Run:
     def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
                  left: float) -> None:
         """A bar on a terminal; nothing when piped, where each epoch prints its own line."""
+        self.bar(f"epoch {epoch + 1}", done, steps, f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
+                 f"{int(left) // 60}:{int(left) % 60:02d} left")
+
+    def bar(self, title: str, done: int, total: int, text: str) -> None:
+        """A bar on a terminal, a new one for each title; nothing when piped."""
         if not self.console.is_terminal or not self.writes:
             return
         if self._progress is None:
             self._progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
                                       console=self.console, transient=True)
             self._progress.start()
-        if not self._progress.tasks or self._progress.tasks[-1].description != f"epoch {epoch + 1}":
+        if not self._progress.tasks or self._progress.tasks[-1].description != title:
             for task in list(self._progress.task_ids):
                 self._progress.remove_task(task)
-            self._progress.add_task(f"epoch {epoch + 1}", total=steps, text="")
-        self._progress.update(self._progress.task_ids[-1], completed=done,
-                              text=f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
-                                   f"{int(left) // 60}:{int(left) % 60:02d} left")
+            self._progress.add_task(title, total=total, text="")
+        self._progress.update(self._progress.task_ids[-1], completed=done, text=text)
 
     def end_progress(self) -> None:
         """Takes the bar away."""

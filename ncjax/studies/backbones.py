@@ -53,11 +53,12 @@ def _neighbours(seen: dict[str, Any], layer: str, count: int) -> dict[str, float
     return {split: float(model.score(x.features[layer], x.labels)) for split, x in seen.items() if split != "train"}
 
 
-def pair(init: str, data: str, *, batch_size: int, neighbours: int, probe_layers: int,
+def pair(run: Run, init: str, data: str, *, batch_size: int, neighbours: int, probe_layers: int,
          sizes: dict[str, int]) -> dict[str, Any]:
     """One backbone on one target: every layer's collapse, probes at some, neighbours at the last.
 
     Args:
+      run: told how fast it goes.
       init, data: the network and the target.
       batch_size: images a step.
       neighbours: that vote.
@@ -67,7 +68,7 @@ def pair(init: str, data: str, *, batch_size: int, neighbours: int, probe_layers
     card, network, variables = cards.load(init)
     dataset = _data(card, data, **sizes)
     seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
-                                      classifier=None, scatter=None)
+                                      classifier=None, scatter=None, run=run)
     count, last = len(dataset.class_names), network.penultimate
     found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
     entry = found[last]
@@ -194,7 +195,7 @@ def run(
     for done, (target, init) in enumerate(((t, b) for t in targets for b in backbones), 1):
         cell = run.once({"backbone": init, "base": digests[init], "target": target, "probes": probe_layers, **sizes},
                         lambda init=init, target=target: pair(
-                            init, target, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers,
+                            run, init, target, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers,
                             sizes=sizes))
         known = source_accuracy[backbones.index(init)] if source_accuracy else 0.0
         cell["predictors"] |= {"source_accuracy": known or None, "knn": cell["knn"].get("val")}
