@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ncjax import cpu
 from ncjax.types import Array
 
 STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
@@ -54,6 +55,8 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, 
       [N, H', W', D].
     """
     pads = _pads(x, kernel.shape[:2], stride, padding)
+    if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
+        return cpu.convolve(x, kernel, stride=stride, pads=tuple(pads), groups=groups)
     if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
         return _shifted(x, kernel, stride, pads)
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -1,0 +1,148 @@
+// Convolutions by oneDNN as XLA custom calls: forward, data gradient, weight gradient; grouped and depthwise.
+// Images are NHWC and kernels HWIO (grouped: [h, w, in / groups, out]), as in JAX.
+
+#include <omp.h>
+
+#include <array>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+
+namespace {
+
+enum Kind : int64_t { kForward, kData, kWeights };
+
+// kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16
+using Key = std::array<int64_t, 17>;
+
+struct Plan {
+  dnnl::primitive run;
+  memory::desc src, weights, dst, scratch;  // as the primitive wants them
+  memory::desc given_weights;               // as JAX has them
+  bool reordered;
+};
+
+dnnl::engine& Engine() {
+  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);  // never destroyed: XLA's threads outlive main
+  return *engine;
+}
+
+template <typename Descriptor>
+Plan Finish(const Descriptor& d, const memory::desc& given) {
+  Plan plan;
+  plan.run = dnnl::primitive(d);
+  plan.scratch = d.scratchpad_desc();
+  plan.given_weights = given;
+  return plan;
+}
+
+Plan Make(const Key& k) {
+  const auto [kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16] = k;
+  const auto f32 = memory::data_type::f32;
+  const memory::dims strides{stride, stride}, before{top, left}, after{bottom, right};
+  const memory::desc src({n, c, h, w}, f32, memory::format_tag::nhwc), dst({n, d, oh, ow}, f32, memory::format_tag::nhwc);
+  const memory::dims shape = groups > 1 ? memory::dims{groups, d / groups, c / groups, kh, kw} : memory::dims{d, c, kh, kw};
+  const memory::desc given(shape, f32, groups > 1 ? memory::format_tag::hwigo : memory::format_tag::hwio);
+  const memory::desc any(shape, f32, memory::format_tag::any);
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // the same primitive may run on several threads
+  if (bf16) attr.set_fpmath_mode(dnnl::fpmath_mode::bf16);
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, algorithm, src, any,
+                                                          dst, strides, before, after, attr);
+  Plan plan;
+  if (kind == kForward) {
+    plan = Finish(forward, given);
+    plan.weights = forward.weights_desc();
+  } else if (kind == kData) {
+    const dnnl::convolution_backward_data::primitive_desc p(Engine(), algorithm, src, any, dst, strides, before, after,
+                                                            forward, attr);
+    plan = Finish(p, given);
+    plan.weights = p.weights_desc();
+  } else {
+    const dnnl::convolution_backward_weights::primitive_desc p(Engine(), algorithm, src, any, dst, strides, before, after,
+                                                               forward, attr);
+    plan = Finish(p, given);
+    plan.weights = p.diff_weights_desc();
+  }
+  plan.src = src;
+  plan.dst = dst;
+  plan.reordered = plan.weights != given;
+  return plan;
+}
+
+const Plan& Cached(const Key& key) {
+  static auto* mutex = new std::mutex;
+  static auto* plans = new std::map<Key, Plan>;
+  const std::lock_guard<std::mutex> lock(*mutex);
+  auto found = plans->find(key);
+  if (found == plans->end()) found = plans->emplace(key, Make(key)).first;
+  return found->second;
+}
+
+int threads = 1;
+
+void Run(const Key& key, float* src, float* weights, float* dst) {
+  omp_set_num_threads(threads);  // of this thread, whichever of XLA's it is
+  const Plan& plan = Cached(key);
+  dnnl::stream stream(Engine());
+  memory x(plan.src, Engine(), src), y(plan.dst, Engine(), dst), given(plan.given_weights, Engine(), weights);
+  memory scratch(plan.scratch, Engine());
+  memory own = plan.reordered ? memory(plan.weights, Engine()) : given;
+  switch (key[0]) {
+    case kForward:
+    case kData:
+      if (plan.reordered) dnnl::reorder(given, own).execute(stream, given, own);
+      plan.run.execute(stream, key[0] == kForward
+                                   ? std::unordered_map<int, memory>{{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, own},
+                                                                     {DNNL_ARG_DST, y}, {DNNL_ARG_SCRATCHPAD, scratch}}
+                                   : std::unordered_map<int, memory>{{DNNL_ARG_DIFF_SRC, x}, {DNNL_ARG_WEIGHTS, own},
+                                                                     {DNNL_ARG_DIFF_DST, y}, {DNNL_ARG_SCRATCHPAD, scratch}});
+      break;
+    default:
+      plan.run.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, own}, {DNNL_ARG_DIFF_DST, y},
+                                {DNNL_ARG_SCRATCHPAD, scratch}});
+      if (plan.reordered) dnnl::reorder(own, given).execute(stream, own, given);
+  }
+  stream.wait();
+}
+
+using In = ffi::Buffer<ffi::F32>;
+using Out = ffi::ResultBuffer<ffi::F32>;
+
+// The result is y (forward), the gradient of x (data) or that of the kernel (weights).
+template <Kind kind>
+ffi::Error Convolve(In a, In b, Out out, int64_t stride, ffi::Span<const int64_t> pads, int64_t groups, int64_t bf16) {
+  const auto x = kind == kData ? out->dimensions() : a.dimensions();
+  const auto w = kind == kWeights ? out->dimensions() : b.dimensions();
+  const auto y = kind == kForward ? out->dimensions() : kind == kData ? a.dimensions() : b.dimensions();
+  float* src = kind == kData ? out->typed_data() : a.typed_data();
+  float* weights = kind == kWeights ? out->typed_data() : b.typed_data();
+  float* dst = kind == kForward ? out->typed_data() : kind == kData ? a.typed_data() : b.typed_data();
+  const Key key{kind, x[0], x[1], x[2], x[3], w[0], w[1], w[3], y[1], y[2], stride, pads[0], pads[1], pads[2], pads[3],
+                groups, bf16};
+  try {
+    Run(key, src, weights, dst);
+  } catch (const dnnl::error& e) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define BINDING                                                                                                       \
+  ffi::Ffi::Bind().Arg<In>().Arg<In>().Ret<ffi::Buffer<ffi::F32>>().Attr<int64_t>("stride").Attr<ffi::Span<const int64_t>>( \
+      "pads").Attr<int64_t>("groups").Attr<int64_t>("bf16")
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvForward, Convolve<kForward>, BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvData, Convolve<kData>, BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvWeights, Convolve<kWeights>, BINDING);
+
+extern "C" void NcjaxSetThreads(int count) { threads = count; }

@@ -1,0 +1,182 @@
+"""Builds conv.cc once for this machine, hands it to XLA, and differentiates it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from ncjax.types import Array, UserError
+
+SOURCE = Path(__file__).with_name("conv.cc")
+TARGETS = {"ncjax_conv_forward": "NcjaxConvForward", "ncjax_conv_data": "NcjaxConvData",
+           "ncjax_conv_weights": "NcjaxConvWeights"}
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Wheels(NamedTuple):
+    """Where oneDNN's wheels put what is needed."""
+
+    include: Path
+    library: Path
+    version: str
+
+
+def wheels() -> Wheels:
+    """The installed wheels of the extra `.[cpu]`.
+
+    Raises:
+      UserError: they are not installed.
+    """
+    def located(package: str, name: str) -> Path:
+        try:
+            files = importlib.metadata.files(package) or []
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError("oneDNN is not installed: pip install '.[cpu]'") from None
+        found = next((f for f in files if f.name == name), None)
+        if found is None:
+            raise UserError(f"the package {package} holds no {name}")
+        return Path(found.locate()).resolve()
+
+    return Wheels(located("onednn-devel-cpu-gomp", "dnnl.hpp").parent, located("onednn-cpu-gomp", "libdnnl.so.3"),
+                  importlib.metadata.version("onednn-cpu-gomp"))
+
+
+def build(*, fresh: bool = False) -> Path:
+    """The compiled library in the user's cache, built if it is not there: a few seconds, once.
+
+    Args:
+      fresh: build even if it is there.
+
+    Raises:
+      UserError: no wheels, no compiler, or a compiler that fails.
+    """
+    found, compiler = wheels(), shutil.which("g++")
+    if compiler is None:
+        raise UserError("no g++ to build oneDNN's convolutions with")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    key = "\n".join((SOURCE.read_text(), jaxlib.__version__, version, found.version, str(found.library), sys.platform))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ncjax").expanduser()
+    path = folder / f"conv-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if path.is_file() and not fresh:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(suffix=".so", dir=folder)  # several processes may build at once
+    os.close(handle)
+    headers = Path(jaxlib.__file__).parent / "include"
+    words = [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-w", f"-I{found.include}", f"-I{headers}",
+             str(SOURCE), "-o", part, f"-L{found.library.parent}", f"-l:{found.library.name}",
+             f"-Wl,-rpath,{found.library.parent}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        os.unlink(part)
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+        raise UserError(f"g++ cannot build oneDNN's convolutions: {first}")
+    os.replace(part, path)
+    return path
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the limit of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = count if quota == "max" else min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return count
+
+
+CHOICES = ("auto", "onednn", "xla")
+
+
+@functools.cache
+def implementation() -> str:
+    """What convolves here, "onednn" or "xla"; `$NCJAX_CONV` may name one, "auto" takes oneDNN where it can.
+
+    Raises:
+      UserError: `$NCJAX_CONV` is none of these, or "onednn" where that cannot be.
+    """
+    wanted = os.environ.get("NCJAX_CONV", "auto")
+    if wanted not in CHOICES:
+        raise UserError(f"NCJAX_CONV={wanted!r}: one of {', '.join(CHOICES)}")
+    reason = "NCJAX_CONV=xla" if wanted == "xla" else why_not()
+    if wanted == "onednn" and reason is not None:
+        raise UserError(f"NCJAX_CONV=onednn: {reason}")
+    return "xla" if reason is not None else "onednn"
+
+
+@functools.cache
+def why_not() -> str | None:
+    """None once oneDNN's convolutions are registered with XLA, else why they cannot be."""
+    if jax.default_backend() != "cpu":
+        return f"this is a {jax.default_backend()}"
+    if jax.device_count() > 1:
+        return "several CPU devices: XLA cannot split a custom call over them"
+    try:
+        # Read when the first OpenMP library is loaded: threads that spin would take the cores from XLA's own.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        library = ctypes.CDLL(str(build()))
+    except (UserError, OSError) as e:
+        return str(e)
+    library.NcjaxSetThreads(cores())
+    for target, symbol in TARGETS.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+    return None
+
+
+def _call(target: str, shape: tuple[int, ...], a: Array, b: Array, stride: int, pads: Pads, groups: int,
+          bf16: bool) -> Array:
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential")
+    return call(a, b, stride=np.int64(stride), pads=np.array(pads, np.int64).ravel(), groups=np.int64(groups),
+                bf16=np.int64(bf16))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _convolve(x: Array, kernel: Array, stride: int, pads: Pads, groups: int, bf16: bool) -> Array:
+    height, width = ((n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True))
+    return _call("ncjax_conv_forward", (x.shape[0], height, width, kernel.shape[3]), x, kernel, stride, pads, groups, bf16)
+
+
+def _forward(x, kernel, stride, pads, groups, bf16):
+    return _convolve(x, kernel, stride, pads, groups, bf16), (x, kernel)
+
+
+def _backward(stride, pads, groups, bf16, kept, dy):
+    x, kernel = kept
+    return (_call("ncjax_conv_data", x.shape, dy, kernel, stride, pads, groups, bf16),
+            _call("ncjax_conv_weights", kernel.shape, x, dy, stride, pads, groups, bf16))
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -> Array:
+    """A convolution with both of its gradients; forward-mode derivatives are not defined.
+
+    Args:
+      x: [N, H, W, C], float32 or bfloat16; bfloat16 is multiplied as such and summed in float32.
+      kernel: [h, w, C / groups, D].
+      stride: of both axes.
+      pads: ((top, bottom), (left, right)).
+      groups: sets of channels that do not see each other.
+
+    Returns:
+      [N, H', W', D] in the type of `x`.
+    """
+    bf16 = x.dtype == jnp.bfloat16
+    y = _convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, pads, groups, bf16)
+    return y.astype(x.dtype)
