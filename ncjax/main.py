@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ncjax import config as door
-from ncjax import report
+from ncjax import cpu, report
 from ncjax.lookup import resolve
 from ncjax.rundir import Run, execute
 from ncjax.train import Interrupted
@@ -64,6 +64,7 @@ def run(argv: list[str]) -> None:
         jax.distributed.initialize()
     workdir = _workdir(args)
     here = Run(workdir)
+    here.say(cpu.header())
     record = execute(resolve(f"studies.{study}.run"), study, values, here)
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")

@@ -139,8 +139,9 @@ def fit(
     step_fn = train.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
     fetch = train.make_fetch(batches, mesh)
     item = next(iter(batches.items(np.arange(batches.size))))
-    compiled = step_fn.lower(state, fetch(state, batches.arrays, item)).compile()
-    cost = compiled.cost_analysis() or {}
+    batch = fetch(state, batches.arrays, item)
+    compiled = step_fn.lower(state, batch).compile()
+    cost = train.flops(step_fn, state, batch, compiled)
     optimizer_bytes = trees.nbytes(state.opt_state)
     done = store.latest("last")
     measured = -1 if done is None else done // batches.steps
@@ -152,7 +153,7 @@ def fit(
     with run.guarded():
         state = train.fit(state, step_fn=compiled, fetch=fetch, source=batches, epochs=epochs, seed=seed, lr_at=lr_at,
                           on_epoch=tracker, store=store, watch=run, mesh=mesh)
-    return Trained(state, optimizer_bytes, cost.get("flops")), tracker, store
+    return Trained(state, optimizer_bytes, cost), tracker, store
 
 
 def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int,

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from ncjax import cpu
 from ncjax.data import Dataset
 from ncjax.types import UserError
 
@@ -220,6 +221,7 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "machine": platform.machine(),
+        "convolutions": cpu.implementation(),
         "commit": _commit(),
         "arguments": sys.argv[1:],
     }

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from ncjax import cpu, trees
 from ncjax import mesh as meshes
-from ncjax import trees
 from ncjax.types import Array, Batch, Loss, PyTree, UserError
 
 
@@ -70,6 +70,23 @@ def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree
     state = State(np.zeros((), np.int32), variables, jax.jit(tx.init)(chosen), key_data,
                   Totals(zero, zero, zero), np.float32(-np.inf), np.int32(-1))
     return meshes.place(state, meshes.replicated(mesh))
+
+
+def flops(step: Callable[..., Any], state: State, batch: Batch, compiled: Any = None) -> float | None:
+    """Of one step, by XLA's cost analysis; None where it does not say.
+
+    Args:
+      step: from `make_step`.
+      state, batch: arrays or their shapes.
+      compiled: the step compiled for them, where it is. XLA does not see into oneDNN's convolutions: where those run, FLOPs
+        are those of the step as XLA would do it, before optimisation.
+    """
+    if cpu.implementation() == "onednn":
+        with cpu.as_xla():
+            found = jax.jit(step.__wrapped__).lower(state, batch).cost_analysis()
+    else:
+        found = (compiled or step.lower(state, batch)).cost_analysis()
+    return (found or {}).get("flops")
 
 
 def make_fetch(source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], Batch]:

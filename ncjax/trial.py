@@ -81,6 +81,7 @@ class Program:
         self._step = train.make_step(self.model.apply, cross_entropy(), self.tx, plan.mask, plan.live, devices,
                                      ragged=ragged)
         self._compiled: Any = None
+        self.flops_per_step: float | None = None  # by XLA's cost analysis, once trained
         dims = features.widths(plan.model, plan.variables, image_shape)
         kept = list(dict.fromkeys((self.model.penultimate, self.model.readout)))
         self.plain = features.make_pass(self.model, cross_entropy(), dims, devices)
@@ -94,13 +95,10 @@ class Program:
         """The compiled step; every subset feeds it batches of one shape."""
         if self._compiled is None:
             item = next(iter(batches.items(np.arange(batches.size) % batches.examples)))
-            self._compiled = self._step.lower(state, fetch(state, batches.arrays, item)).compile()
+            batch = fetch(state, batches.arrays, item)
+            self._compiled = self._step.lower(state, batch).compile()
+            self.flops_per_step = train.flops(self._step, state, batch, self._compiled)
         return self._compiled
-
-    @property
-    def flops_per_step(self) -> float | None:
-        """By XLA's cost analysis; None before training, or where it does not say."""
-        return None if self._compiled is None else (self._compiled.cost_analysis() or {}).get("flops")
 
     def expected_flops(self, image_shape: tuple[int, ...]) -> float | None:
         """Of one step on what the frozen prefix leaves, by XLA's cost analysis, without compiling.
@@ -117,7 +115,7 @@ class Program:
         none = np.zeros((), np.float32)
         state = train.State(np.int32(0), self.plan.variables, jax.eval_shape(self.tx.init, chosen),
                             jax.random.key_data(jax.random.key(0)), train.Totals(none, none, none), none, np.int32(0))
-        return (self._step.lower(state, batch).cost_analysis() or {}).get("flops")
+        return train.flops(self._step, state, batch)
 
     def train(self, variables: PyTree, dataset: Dataset, *, seed: int, lr: float, weight_decay: float,
               run: Run) -> tuple[PyTree, dict[str, Any]]:

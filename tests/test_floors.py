@@ -8,7 +8,7 @@ import ncjax
 ROOT = Path(ncjax.__file__).parent
 FLOORS = [
     ("types",),
-    ("lookup", "trees", "mesh"),
+    ("lookup", "trees", "mesh", "cpu"),
     ("losses", "augment", "nc", "intervals", "transferability", "correlation", "search"),
     ("models", "data"),
     ("plans", "weights"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import hashlib
@@ -11,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,13 +106,38 @@ def cores() -> int:
 CHOICES = ("auto", "onednn", "xla")
 
 
-@functools.cache
+_override: contextvars.ContextVar[str | None] = contextvars.ContextVar("convolutions", default=None)
+
+
+@contextlib.contextmanager
+def as_xla() -> Iterator[None]:
+    """What is traced inside convolves by XLA: for its cost analysis, which does not look into custom calls."""
+    token = _override.set("xla")
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
 def implementation() -> str:
     """What convolves here, "onednn" or "xla"; `$NCJAX_CONV` may name one, "auto" takes oneDNN where it can.
 
     Raises:
       UserError: `$NCJAX_CONV` is none of these, or "onednn" where that cannot be.
     """
+    return _override.get() or _chosen()
+
+
+def header() -> str:
+    """One line for the start of a run."""
+    if implementation() == "onednn":
+        return f"convolutions: onednn, {cores()} threads"
+    reason = why_not() if jax.default_backend() == "cpu" else None
+    return "convolutions: xla" + (f" ({reason})" if reason else "")
+
+
+@functools.cache
+def _chosen() -> str:
     wanted = os.environ.get("NCJAX_CONV", "auto")
     if wanted not in CHOICES:
         raise UserError(f"NCJAX_CONV={wanted!r}: one of {', '.join(CHOICES)}")

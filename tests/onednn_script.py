@@ -1,0 +1,73 @@
+"""oneDNN's convolutions against XLA's, in a process with one CPU device. Prints "same", or fails."""
+
+import itertools
+import os
+
+os.environ["NCJAX_CONV"] = "onednn"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ncjax import cpu, features, mesh, train, tuning
+from ncjax.losses import cross_entropy
+from ncjax.models import layers, resnet
+
+assert cpu.implementation() == "onednn"
+assert "onednn" in cpu.header()
+
+
+def reference(x, kernel, stride, pads, groups):
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                        feature_group_count=groups, precision="highest")
+
+
+def close(a, b, tolerance):
+    gap = float(jnp.abs(jnp.asarray(a, jnp.float32) - b).max() / jnp.abs(b).max())
+    assert gap < tolerance, gap
+
+
+PADDINGS = (0, 1, "SAME", ((0, 1), (2, 1)))
+for kernel, stride, groups, padding in itertools.product((1, 3, 4, 5, 7), (1, 2), (1, 4, 8), PADDINGS):
+    x = jax.random.normal(jax.random.key(0), (3, 11, 9, 8))
+    w = jax.random.normal(jax.random.key(1), (kernel, kernel, 8 // groups, 16 if groups < 8 else 8)) / kernel
+    pads = layers._pads(x, (kernel, kernel), stride, padding)
+    shape = reference(x, w, stride, pads, groups).shape
+    dy = jnp.sin(jnp.arange(np.prod(shape))).reshape(shape)
+
+    def ours(x, w, stride=stride, padding=padding, groups=groups):
+        return layers.convolve(x, w, stride=stride, padding=padding, groups=groups)
+
+    y, back = jax.vjp(ours, x, w)
+    wanted, wanted_back = jax.vjp(lambda x, w, s=stride, p=pads, g=groups: reference(x, w, s, p, g), x, w)
+    close(y, wanted, 1e-5)
+    for a, b in zip(back(dy), wanted_back(dy), strict=True):
+        close(a, b, 1e-5)
+
+x, w = jax.random.normal(jax.random.key(0), (2, 9, 9, 8)), jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
+low = layers.convolve(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), padding=1)
+assert low.dtype == jnp.bfloat16
+close(low, reference(x, w, 1, ((1, 1),) * 2, 1), 2e-2)
+many = jax.vmap(lambda w: layers.convolve(x, w, padding=1))(jnp.stack([w, 2 * w]))
+close(many[1], 2 * reference(x, w, 1, ((1, 1),) * 2, 1), 1e-5)
+with cpu.as_xla():
+    np.testing.assert_allclose(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), atol=1e-4)
+
+# FLOPs are counted although XLA sees none of the convolutions; fewer where less is tuned.
+network = resnet.resnet8(5)
+variables = jax.jit(network.init, static_argnums=1)(jax.random.key(0), (16, 16, 3))
+dims, devices = features.widths(network, variables, (16, 16, 3)), mesh.make()
+counted = {}
+for method in ("full_ft", "probe"):
+    import optax
+
+    from ncjax.types import Batch
+
+    plan = getattr(tuning, method)(network, variables, 5, jax.random.key(1), layer=None, dims=dims)
+    state = train.init_state(plan.variables, optax.sgd(0.1), plan.mask, jax.random.key(0), devices)
+    step = train.make_step(plan.model.apply, cross_entropy(), optax.sgd(0.1), plan.mask, plan.live, devices, ragged=False)
+    batch = Batch(jnp.ones((8, 16, 16, 3)), jnp.zeros(8, jnp.int32), jnp.ones(8))
+    counted[method] = train.flops(step, state, batch)
+assert counted["full_ft"] > 2.5 * counted["probe"] > 0, counted
+
+print("same")

@@ -1,0 +1,80 @@
+"""What convolves on CPUs: the choice, and oneDNN's numbers where it can be built."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncjax import cpu
+from ncjax.cpu import __main__ as command
+from ncjax.cpu import onednn
+from ncjax.types import UserError
+
+CLEAN = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES", "NCJAX_CONV")}
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    for function in (onednn._chosen, onednn.why_not):
+        function.cache_clear()
+    yield
+    for function in (onednn._chosen, onednn.why_not):
+        function.cache_clear()
+
+
+def test_numbers_are_xlas():
+    try:
+        onednn.build()
+    except UserError as e:
+        pytest.skip(str(e))
+    done = subprocess.run([sys.executable, Path(__file__).with_name("onednn_script.py")], capture_output=True, text=True,
+                          env=CLEAN, timeout=300)
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+def test_without_wheels_or_compiler_xla_convolves_and_one_line_says_why(monkeypatch, capsys):
+    def none():
+        raise UserError("oneDNN is not installed: pip install '.[cpu]'")
+
+    monkeypatch.setattr(onednn.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(onednn, "wheels", none)
+    assert cpu.implementation() == "xla"
+    assert cpu.header() == "convolutions: xla (oneDNN is not installed: pip install '.[cpu]')"
+    assert command.main(["which"]) == 0
+    assert command.main(["build"]) == 2
+    assert "pip install" in capsys.readouterr().err
+    monkeypatch.setattr(onednn, "wheels", lambda: onednn.Wheels(Path("/x"), Path("/x/libdnnl.so.3"), "1"))
+    monkeypatch.setattr(onednn.shutil, "which", lambda _: None)
+    onednn.why_not.cache_clear()
+    assert "no g++" in onednn.why_not()
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch, tmp_path):
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo g++ 0 || { echo 'x.cc: error: no' >&2; exit 1; }\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(onednn, "wheels", lambda: onednn.Wheels(tmp_path, tmp_path / "libdnnl.so.3", "1"))
+    monkeypatch.setattr(onednn.shutil, "which", lambda _: str(compiler))
+    with pytest.raises(UserError, match=r"cannot build .* error: no"):
+        onednn.build()
+    assert not list((tmp_path / "cache" / "ncjax").iterdir())
+
+
+def test_the_choice_can_be_made(monkeypatch):
+    monkeypatch.setenv("NCJAX_CONV", "xla")
+    assert cpu.implementation() == "xla"
+    onednn._chosen.cache_clear()
+    monkeypatch.setenv("NCJAX_CONV", "mkl")
+    with pytest.raises(UserError, match="one of auto, onednn, xla"):
+        cpu.implementation()
+    monkeypatch.setenv("NCJAX_CONV", "onednn")
+    monkeypatch.setattr(onednn.jax, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="NCJAX_CONV=onednn: several CPU devices"):
+        cpu.implementation()
+
+
+def test_cores_respect_affinity():
+    assert 1 <= onednn.cores() <= len(os.sched_getaffinity(0))
