@@ -92,7 +92,7 @@ def _tunnel(found: Scores, model: Model) -> str:
     return list(found)[score.tunnel_start([x["probe_accuracy"] for x in found.values()])]
 
 
-def _default(found: Scores, model: Model) -> str:
+def _key_layer(found: Scores, model: Model) -> str:
     """The default key layer, or the candidate nearest to it from above."""
     order = model.backbone
     wanted = order.index(plans.default_layer(model))
@@ -104,14 +104,14 @@ RULES: dict[str, Callable[[Scores, Model], str]] = {
     "nc1_over_floor": _least("nc1_over_floor"), "cdnv": _least("cdnv"), "probe_accuracy": _most("probe_accuracy"),
     "logme": _most("logme"), "rgn": _most("rgn"), "condition_number": _least("condition_number"), "tunnel_start": _tunnel,
     "first": lambda found, _: next(iter(found)), "middle": lambda found, _: list(found)[len(found) // 2],
-    "default": _default, "last": lambda found, _: list(found)[-1],
+    "key_layer": _key_layer, "last": lambda found, _: list(found)[-1],
 }
 MEANING = {
     "nc1_over_floor": "smallest NC1 over its no-signal floor", "cdnv": "smallest CDNV",
     "probe_accuracy": "best probe on validation", "logme": "largest LogME", "rgn": "largest relative gradient norm",
     "condition_number": "smallest condition number (KappaTune)",
     "tunnel_start": "first whose probe reaches 95 % of the last's", "first": "the first block", "middle": "the middle one",
-    "default": "the default key layer, layer3.0 of a ResNet", "last": "the last block", "random": "any block, on average",
+    "key_layer": "the paper's, layer3.0 of a ResNet", "last": "the last block", "random": "any block, on average",
 }
 
 

@@ -45,8 +45,9 @@ def test_rules_choose_and_order():
     found = {b: {"nc1_over_floor": n, "cdnv": 1.0, "probe_accuracy": a, "logme": 0.0, "rgn": math.nan if i == 0 else i,
                  "condition_number": 2.0} for i, (b, n, a) in enumerate(zip(names, (None, 0.5, 0.2), (0.5, 0.9, 0.8),
                                                                             strict=True))}
-    chosen = {rule: ranking.choose(rule, found, model) for rule in ("nc1_over_floor", "probe_accuracy", "rgn", "default")}
-    assert chosen == {"nc1_over_floor": "layer3.0", "probe_accuracy": "layer2.0", "rgn": "layer3.0", "default": "layer3.0"}
+    rules = ("nc1_over_floor", "probe_accuracy", "rgn", "key_layer")
+    chosen = {rule: ranking.choose(rule, found, model) for rule in rules}
+    assert tuple(chosen.values()) == ("layer3.0", "layer2.0", "layer3.0", "layer3.0")
     assert ranking.ordered("nc1_over_floor", found, model) == ["layer3.0", "layer2.0", "layer1.0"]
     assert set(ranking.RULES) | {"random"} == set(ranking.MEANING)
     assert ranking.candidates(model, None) == tuple(b for b in model.backbone if b != "stem")

@@ -11,8 +11,8 @@ from ncjax.types import UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one line that says what to mend."""
-    parser = argparse.ArgumentParser(prog="python -m ncjax.cpu", description="Build oneDNN's convolutions for this machine, "
-                                     "or say what convolves here.")
+    parser = argparse.ArgumentParser(prog="python -m ncjax.cpu",
+                                     description="Build oneDNN's convolutions, or say what convolves here.")
     parser.add_argument("action", choices=("build", "which"))
     args = parser.parse_args(argv)
     try:
