@@ -29,6 +29,17 @@ class Residual(nn.Module):
         return torch.relu(self.body(x) + self.short(x))
 
 
+class Padded(nn.Module):
+    """The CIFAR family's shortcut: every other pixel, zeros for the new channels."""
+
+    def __init__(self, extra: int):
+        super().__init__()
+        self.pad = (0, 0, 0, 0, extra // 2, extra - extra // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x[:, :, ::2, ::2], self.pad)
+
+
 class Embed(nn.Module):
     """Patches, class token, positions."""
 
@@ -83,6 +94,17 @@ class Inverted(nn.Module):
         return x + self.body(x) if self.sums else self.body(x)
 
 
+class Pooled(nn.Module):
+    """A classifier of the spatial mean."""
+
+    def __init__(self, body: nn.Module, dim: int, classes: int):
+        super().__init__()
+        self.body, self.head = body, nn.Linear(dim, classes)
+
+    def forward(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
 def mobilenet_v2() -> nn.Sequential:
     """Width 1.0, up to the last map."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True)]
@@ -103,15 +125,19 @@ def imagenet_resnet(depths: tuple[int, ...], bottleneck: bool) -> nn.Sequential:
     return nn.Sequential(stem, *list(net.blocks)[1:])
 
 
-def resnet(depths: tuple[int, ...], bottleneck: bool, classes: int, skip: str | None) -> Net:
-    """CIFAR stem, width 64."""
+def resnet(depths: tuple[int, ...], bottleneck: bool, classes: int, skip: str | None, first: int = 64,
+           padded: bool = False) -> Net:
+    """CIFAR stem."""
     blocks: dict[str, nn.Module] = {"stem": nn.Sequential(
-        nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))}
-    inside = 64
+        nn.Conv2d(3, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))}
+    inside = first
     for stage, depth in enumerate(depths):
         for i in range(depth):
-            width = 64 * 2**stage
-            blocks[f"layer{stage + 1}.{i}"] = Residual(inside, width, 2 if stage and not i else 1, bottleneck)
+            width = first * 2**stage
+            block = Residual(inside, width, 2 if stage and not i else 1, bottleneck)
+            if padded and inside != width:
+                block.short = Padded(width - inside)
+            blocks[f"layer{stage + 1}.{i}"] = block
             inside = 4 * width if bottleneck else width
     return Net(blocks, inside, classes, skip)
 
