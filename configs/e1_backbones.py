@@ -5,7 +5,7 @@
 
 Names such as torchvision:resnet18 and hf:timm/resnet50.a1_in1k are downloaded. Features are extracted once a pair; every
 block's collapse is measured on the target's training images, probes are fitted at six blocks, kNN and size stand beside
-them. The rule for verdicts is `weakest`, below, and was fixed before any run. What to expect is in docs/results/e1.
+them. The rule for verdicts is `weakest`, below, and was fixed before any run.
 """
 
 from ncjax import config

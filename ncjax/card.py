@@ -33,7 +33,7 @@ class Card(NamedTuple):
     mean: tuple[float, ...] = ()  # [C] what the images were normalised by; empty for each data set's own
     std: tuple[float, ...] = ()
     batch_norm: str = "freeze"  # policy for the statistics of frozen blocks
-    base: dict[str, str] | None = None  # {"init", "which", "hash"}: where leaves that are not stored come from
+    base: dict[str, Any] | None = None  # {"init", "which", "hash", ...}: where leaves that are not stored come from
     resize: int | None = None  # the short side before the central crop; None for that of image_shape
     interpolation: str = "bilinear"
     origin: dict[str, str] | None = None  # of weights trained elsewhere: {"weights", "sha256", "layout"}
@@ -46,6 +46,11 @@ class Card(NamedTuple):
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""
         return json.dumps(self._asdict(), indent=1)
+
+    def fed(self, dataset: Dataset) -> Card:
+        """The card with the size, crop and normalisation of the images that the network is fed here."""
+        return self._replace(image_shape=dataset.image_shape, mean=dataset.mean, std=dataset.std, resize=dataset.fit.resize,
+                             interpolation=dataset.fit.interpolation)
 
     def describe(self) -> dict[str, Any]:
         """What belongs in the results of whoever uses the network: which one it is, and what it is fed."""
@@ -126,7 +131,7 @@ def load_data_for(card: Card, name: str, options: dict[str, Any]) -> Dataset:
     height, width, channels = card.image_shape
     side = height if height == width else None  # images that are not square keep their own size
     chosen = pick(load_data, options)
-    if not chosen.get("image_size"):
+    if chosen.get("image_size") in (None, side):  # another size is not cropped unless asked for
         chosen |= {"image_size": side, "resize": chosen.get("resize") or card.resize}
     chosen |= {"channels": chosen.get("channels") or channels,
                "interpolation": chosen.get("interpolation") or card.interpolation}
@@ -165,7 +170,8 @@ def _base_leaves(card: Card, base: str | None, source: str) -> dict[str, np.ndar
     """
     where = base or card.base["init"]
     try:
-        _, model, variables = load(where, which=card.base["which"], model=card.model)
+        _, model, variables = load(where, which=card.base["which"], model=card.model,
+                                   allow_missing=card.base.get("allow_missing", []))
     except UserError as e:
         raise UserError(f"{source} holds only what was tuned from {card.base['init']}: {e}; name its base with "
                         "base=...") from None

@@ -16,6 +16,7 @@ import numpy as np
 
 from ncjax import card as cards
 from ncjax import trees, weights
+from ncjax.lookup import resolve
 from ncjax.types import PyTree, UserError
 
 NAME = "delta.safetensors"
@@ -58,6 +59,12 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
     if network.readout != network.penultimate or set(variables["params"]["head"]) != {"linear"}:
         raise UserError(f"{init}: its classifier reads {network.readout}, which a network of the layout "
                         f"{card.origin['layout']} does not have; leave --original out")
+    if card.method is not None and not weights.has_classifier(card.origin["layout"]):
+        raise UserError(f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
+                        "be lost; leave --original out")
+    published = resolve(card.model)(num_classes=1)
+    if card.method is not None and not published.linear:
+        raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
     weights.write(out, weights.export(variables, network, card.origin["layout"]), {})
     return trees.count(variables["params"])
 

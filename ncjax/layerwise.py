@@ -114,9 +114,10 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     """
     card, network, variables = cards.load(init, **pick(cards.load, options))
     dataset = cards.load_data_for(card, data, options)
+    card = card.fed(dataset)
     run.announce(dataset, card.describe())
     own = cards.knows(card, data, dataset.class_names)
-    classifier = classifier_arrays(variables["params"]) if own else None
+    classifier = classifier_arrays(variables["params"]) if own and network.linear else None
     seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
                             classifier=classifier, scatter=scatter, run=run)
     found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())

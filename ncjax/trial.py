@@ -263,11 +263,14 @@ class Lab:
 
         return self.run.once({**key, **self.identity(shots, seed)}, compute)
 
+    def describe(self) -> dict[str, Any]:
+        """The network and what it is fed, for the results."""
+        return self.card.fed(next(iter(self._datasets.values()))).describe()
+
     def identity(self, shots: int, seed: int) -> dict[str, str]:
         """What results depend on beside the config: the network and the images themselves. Hashed once."""
         if (shots, seed) not in self._images:
-            found = self.dataset(shots, seed).describe()
-            self._images[shots, seed] = ".".join(str(entry["hash"]) for entry in found.values())
+            self._images[shots, seed] = self.dataset(shots, seed).identity()
         return {"base": self._base, "images": self._images[shots, seed]}
 
     def search(self, method: str, *, layer: str | None, shots: int) -> tuple[list[dict[str, Any]], dict[str, float]]:

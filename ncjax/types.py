@@ -41,6 +41,7 @@ class Model(NamedTuple):
     penultimate: str  # the last backbone block: its feature is also features["penultimate"]
     readout: str  # the feature the classifier reads
     num_classes: int
+    linear: bool = True  # whether the classifier is a linear map of the readout
 
     @property
     def backbone(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from ncjax.weights import foreign, hub, layouts, torch_files
 NETWORKS = {
     "torchvision ResNet": ("models.resnet.resnet50(stem=imagenet)", 224),
     "ResNet with a classifier named linear": ("models.resnet.resnet20", 32),
-    "Keras ResNet of 2015": ("models.resnet.resnet50_keras", 224),
+    "Keras ResNet of 2015": ("models.resnet.resnet50_original", 224),
     "Keras ResNet": ("models.resnet.resnet50_keras", 224),
     "torchvision MobileNetV2": ("models.mobilenet.mobilenet_v2", 224),
     "efficientnet-lite-pytorch": ("models.mobilenet.efficientnet_lite2", 260),
@@ -72,13 +72,13 @@ def test_names_are_recognised_and_numbers_come_back(title):
         arrays = weights.export(variables, network, title)
     else:
         leaves = {p: x.shape for p, x in trees.paths(template).items() if layout.classifier or "/head/" not in p}
-        arrays = {place.name: np.broadcast_to(np.float32(0), layouts.stored_shape(place, path, leaves[path], layout.hwio))
-                  for path, place in layouts.places(layout, network, list(leaves)).items()}
-    prefix = "visual." if title.startswith("CLIP") else ""
-    arrays = {prefix + k: x for k, x in arrays.items()}
+        places = layouts.places(layout, network, list(leaves)).items()
+        shapes = {layout.prefix + place.name: layouts.stored_shape(place, p, leaves[p], layout.hwio) for p, place in places}
+        arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     found = weights.match(arrays)
     assert (found.layout.title, found.model, found.preprocess.size) == (title, name, side)
     assert found.comparison.line() == ""
+    assert weights.match(arrays, name).layout.title == title  # as when what was tuned from it is loaded again
     if small:
         assert trees.digest(weights.load(arrays, "x").variables) == trees.digest(variables)
 
@@ -119,6 +119,8 @@ def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, ca
     after, text = weights.read("back.safetensors")
     assert text == {}
     assert set(after) == set(before)
+    again, _, _ = card.load("layer_ft")
+    assert (again.resize, again.origin["layout"]) == (32, "torchvision ResNet")
     changed = {name for name, x in before.items() if not np.array_equal(x, after[name])}
     assert changed == {name for name in before if name.startswith(("layer2.0.", "fc."))}
     capsys.readouterr()
@@ -232,8 +234,31 @@ def test_a_pickle_that_asks_for_more_than_tensors_is_refused(tmp_path, legacy, p
     assert not mark.exists()
 
 
+def test_a_second_claim_on_a_storage_is_checked_too(tmp_path, monkeypatch):
+    """A larger count for a storage that was read already would show memory that is not its own."""
+    torch_file(tmp_path / "w.pth", {"a": np.zeros(8, np.uint8), "b": np.zeros(8, np.uint8)})
+    archive = zipfile.ZipFile(tmp_path / "w.pth")
+    body = {n: archive.read(n) for n in archive.namelist()}
+    wrong = body["archive/data.pkl"].replace(b"X\x01\x00\x00\x001", b"X\x01\x00\x00\x000")  # b's storage is a's
+    assert wrong != body["archive/data.pkl"]
+    real = torch_files._tensor
+
+    def larger(storage, offset, size, stride, *rest):
+        first = not larger.seen
+        larger.seen = True
+        return real(storage if first else storage._replace(count=4096), offset, size if first else (4096,), stride, *rest)
+
+    larger.seen = False
+    monkeypatch.setitem(torch_files._Unpickler._known, ("torch._utils", "_rebuild_tensor_v2"), larger)
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as changed:
+        for name, x in (body | {"archive/data.pkl": wrong}).items():
+            changed.writestr(name, x)
+    with pytest.raises(UserError, match="cut short"):
+        weights.read(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(("size", "stride", "offset"), [
-    ((9,), (1,), 0), ((2, 2), (9, 1), 0), ((2,), (1,), 7), ((-1,), (1,), 0), ((2,), (-1,), 1)])
+    ((9,), (0,), 0), ((9,), (1,), 0), ((2, 2), (9, 1), 0), ((2,), (1,), 7), ((-1,), (1,), 0), ((2,), (-1,), 1)])
 def test_a_tensor_cannot_reach_beyond_its_storage(size, stride, offset):
     storage = torch_files._Storage("0", np.dtype(np.float32), 8)
     with pytest.raises(pickle.UnpicklingError):
@@ -246,6 +271,26 @@ def test_torchscript_is_refused(tmp_path):
         archive.writestr("m/code/__torch__.py", b"")
     with pytest.raises(UserError, match="TorchScript"):
         weights.read(tmp_path / "w.pt")
+
+
+def test_files_that_are_not_what_they_are_called_are_one_line(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="cannot be read"):
+        weights.read(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/data.pkl", bytes(1000))
+    with pytest.raises(UserError, match="compressed"):
+        weights.read(tmp_path / "w.pt")
+    with pytest.raises(UserError, match="unknown layout"):
+        weights.match({"ln_pre.weight": np.zeros(3), "proj": np.zeros(3), "conv_head.weight": np.zeros(())})
+
+
+def test_an_image_too_small_for_a_network_is_one_line():
+    for name in ("models.vgg.alexnet", "models.densenet.densenet121", "models.squeezenet.squeezenet11"):
+        network = resolve(name)(num_classes=2)
+        with pytest.raises(UserError, match="too small"):
+            jax.eval_shape(lambda n=network: n.init(jax.random.key(0), (16, 16, 3)))
 
 
 @pytest.fixture
@@ -330,3 +375,9 @@ def test_a_timm_repository_says_what_images_it_wants(tmp_path):
     assert hub._timm_images(tmp_path / "config.json") == wanted._asdict()
     (tmp_path / "config.json").write_text("{}")
     assert hub._timm_images(tmp_path / "config.json") == {}
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 288, 288]}}')
+    with pytest.raises(UserError, match="cannot be read"):
+        hub._timm_images(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"architecture": "resnetblur50", "pretrained_cfg": {"crop_pct": 0.9}}')
+    with pytest.raises(UserError, match="resnetblur50 has the names and shapes of another"):
+        hub._timm_images(tmp_path / "config.json")

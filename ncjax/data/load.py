@@ -36,10 +36,16 @@ class Dataset(NamedTuple):
     std: tuple[float, ...]
     skipped: int  # images that did not decode (skip_bad)
     resident_bytes: int  # sets up to this size live on the device
+    fit: im.Fit = im.Fit()  # how images came to their size
 
     def describe(self) -> dict[str, dict[str, int | str]]:
         """Size and content hash of every split."""
         return {name: {"size": len(s.labels), "hash": content_hash(s)} for name, s in self.splits.items()}
+
+    def identity(self) -> str:
+        """All that a result depends on here, in 16 hex digits: images, how they came to their size, normalisation."""
+        seen = (*(entry["hash"] for entry in self.describe().values()), self.fit, self.mean, self.std)
+        return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 def content_hash(split: Split) -> str:
@@ -221,4 +227,5 @@ def load(
     rows = np.random.default_rng([split_seed, 3]).permutation(len(train.labels))
     mean, std = im.channel_moments(train.images, rows if isinstance(train.images, np.ndarray) else rows[:MOMENT_IMAGES])
     shape = im.take(train.images, np.arange(1)).shape[1:]
-    return Dataset(name, splits, names, shape, tuple(mean.tolist()), tuple(std.tolist()), skipped, resident_bytes)
+    return Dataset(name, splits, names, shape, tuple(mean.tolist()), tuple(std.tolist()), skipped, resident_bytes,
+                   fit)

@@ -11,14 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, batch_norm, first_token, identity, mean_pool
+from ncjax.models.layers import Conv, batch_norm, first_token, halve, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.models.vit import Embed, Encoder, FinalNorm, VitStyle
 from ncjax.types import Array, Model
-
-
-def _halved(x: Array) -> Array:
-    return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 class Stem(nn.Module):
@@ -32,7 +28,7 @@ class Stem(nn.Module):
         for i, (w, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1)), 1):
             x = Conv(w, 3, stride, dtype=self.dtype, name=f"conv{i}")(x)
             x = nn.relu(batch_norm(x, train, mask, self.dtype, f"bn{i}"))
-        return _halved(x)
+        return halve(x)
 
 
 class Bottleneck(nn.Module):
@@ -49,9 +45,9 @@ class Bottleneck(nn.Module):
 
         y = nn.relu(conv_norm(x, self.width, 1, "conv1", "bn1"))
         y = nn.relu(conv_norm(y, self.width, 3, "conv2", "bn2"))
-        y = conv_norm(_halved(y) if self.stride > 1 else y, 4 * self.width, 1, "conv3", "bn3")
+        y = conv_norm(halve(y) if self.stride > 1 else y, 4 * self.width, 1, "conv3", "bn3")
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
-            x = conv_norm(_halved(x) if self.stride > 1 else x, y.shape[-1], 1, "downsample_conv", "downsample_bn")
+            x = conv_norm(halve(x) if self.stride > 1 else x, y.shape[-1], 1, "downsample_conv", "downsample_bn")
         return nn.relu(x + y)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, batch_norm, max_pool, mean_pool
+from ncjax.models.layers import Conv, batch_norm, halve, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model
 
@@ -51,7 +51,7 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         x = nn.relu(batch_norm(x, train, mask, self.dtype, "norm"))
-        return nn.avg_pool(Conv(x.shape[-1] // 2, 1, dtype=self.dtype, name="conv")(x), (2, 2), (2, 2))
+        return halve(Conv(x.shape[-1] // 2, 1, dtype=self.dtype, name="conv")(x))
 
 
 class FinalNorm(nn.Module):

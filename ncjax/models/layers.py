@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncjax import cpu
-from ncjax.types import Array
+from ncjax.types import Array, UserError
 
 STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
 Padding = str | int | Sequence[tuple[int, int]]
@@ -25,6 +25,12 @@ def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> lis
     if isinstance(padding, str):
         return list(jax.lax.padtype_to_pads(x.shape[1:3], kernel, (stride, stride), padding))
     return list(padding)
+
+
+def _large_enough(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
+    if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, window, strict=True)):
+        raise UserError(f"images are too small for this network: maps of {x.shape[1]}x{x.shape[2]} pixels meet a window of "
+                        f"{window[0]}x{window[1]}; raise image_size")
 
 
 def _shifted(x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]) -> Array:
@@ -55,6 +61,7 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, 
       [N, H', W', D].
     """
     pads = _pads(x, kernel.shape[:2], stride, padding)
+    _large_enough(x, kernel.shape[:2], pads)
     if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
         return cpu.convolve(x, kernel, stride=stride, pads=tuple(pads), groups=groups)
     if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
@@ -94,8 +101,15 @@ def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str,
 
 def max_pool(x: Array, window: int = 3, stride: int = 2, padding: int = 0, *, ceil: bool = False) -> Array:
     """Largest value of each window; with `ceil`, windows that hang over the far edge count too."""
+    _large_enough(x, (window, window), [(padding, padding)] * 2)
     far = [(-(n + 2 * padding - window) % stride) if ceil else 0 for n in x.shape[1:3]]
     return nn.max_pool(x, (window,) * 2, (stride,) * 2, [(padding, padding + f) for f in far])
+
+
+def halve(x: Array) -> Array:
+    """Means of 2x2 windows; an odd row or column at the far edge is left out."""
+    _large_enough(x, (2, 2), [(0, 0)] * 2)
+    return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def adaptive_mean_pool(x: Array, size: int) -> Array:

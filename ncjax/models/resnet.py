@@ -122,11 +122,16 @@ resnet50 = _family("resnet50", (3, 4, 6, 3), 64, style=_bottleneck)
 resnet101 = _family("resnet101", (3, 4, 23, 3), 64, style=_bottleneck)
 resnet152 = _family("resnet152", (3, 8, 36, 3), 64, style=_bottleneck)
 
-# The networks of 2015, as Keras ships them: a bottleneck strides in its first 1x1, convolutions have biases, epsilon 1e-3.
+# The networks of 2015: a bottleneck strides in its first 1x1, convolutions have biases. Epsilon is 1e-3 in the first files
+# for Keras, and 1.001e-5 in Keras's own later ones.
 _original = Style(bottleneck=True, early=True, bias=True, epsilon=1e-3)
-resnet50_keras = _family("resnet50_keras", (3, 4, 6, 3), 64, "imagenet", _original)
-resnet101_keras = _family("resnet101_keras", (3, 4, 23, 3), 64, "imagenet", _original)
-resnet152_keras = _family("resnet152_keras", (3, 8, 36, 3), 64, "imagenet", _original)
+resnet50_original = _family("resnet50_original", (3, 4, 6, 3), 64, "imagenet", _original)
+resnet101_original = _family("resnet101_original", (3, 4, 23, 3), 64, "imagenet", _original)
+resnet152_original = _family("resnet152_original", (3, 8, 36, 3), 64, "imagenet", _original)
+_keras = _original._replace(epsilon=1.001e-5)
+resnet50_keras = _family("resnet50_keras", (3, 4, 6, 3), 64, "imagenet", _keras)
+resnet101_keras = _family("resnet101_keras", (3, 4, 23, 3), 64, "imagenet", _keras)
+resnet152_keras = _family("resnet152_keras", (3, 8, 36, 3), 64, "imagenet", _keras)
 
 # The CIFAR family: depth 6n + 2, three stages, parameter-free shortcuts. 8 and 14 are below the published depths.
 _cifar = Style(padded=True)

@@ -141,4 +141,4 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int, classifi
             features["carry"] = x
         return features, {**variables, "batch_stats": stats}
 
-    return Model(init, apply, names, last, "projection" if head else last, num_classes)
+    return Model(init, apply, names, last, "projection" if head else last, num_classes, classifier is None)

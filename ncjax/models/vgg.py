@@ -107,7 +107,10 @@ vgg11 = _vgg(11, (1, 1, 2, 2, 2), False)
 vgg13 = _vgg(13, (2, 2, 2, 2, 2), False)
 vgg16 = _vgg(16, (2, 2, 3, 3, 3), False)
 vgg19 = _vgg(19, (2, 2, 4, 4, 4), False)
+vgg11_bn = _vgg(11, (1, 1, 2, 2, 2), True)
+vgg13_bn = _vgg(13, (2, 2, 2, 2, 2), True)
 vgg16_bn = _vgg(16, (2, 2, 3, 3, 3), True)
+vgg19_bn = _vgg(19, (2, 2, 4, 4, 4), True)
 
 
 def alexnet(num_classes: int, head: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32") -> Model:

@@ -34,10 +34,11 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
                 x, y = entry["nc1"], cell["test_accuracy"]
                 if x is None:
                     continue
-                low, high = entry["interval"]["nc1"] if entry["interval"].get("nc1") else (x, x)
+                low, high = (x if v is None else v for v in entry["interval"]["nc1"])
                 below, above = wilson(y, cell["data"]["test"]["size"])
                 axis.errorbar([x], [100 * y], [[100 * (y - below)], [100 * (above - y)]],
-                              [[max(x - low, 0)], [max(high - x, 0)]], fmt="osD^"[i // len(figures.COLOURS)], ms=4, lw=0.8,
+                              [[max(x - low, 0)], [max(high - x, 0)]], ms=4, lw=0.8,
+                              fmt="osD^"[i // len(figures.COLOURS) % 4],
                               color=figures.COLOURS[i % len(figures.COLOURS)], label=names[backbone])
             figures.log_axis(axis, "x")
             axis.set(title=target, xlabel="NC1, train")
@@ -47,7 +48,7 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
 
 
 def _layers(run: Finished, stem: str) -> figures.Drawn:
-    """NC1 on train over depth, a panel a target, a line a backbone, each relative to its first block."""
+    """NC1 over its floor, train, over depth: a panel a target, a line a backbone."""
     cells, names = run.results["cells"], _names(run)
     with mpl.rc_context(figures.STYLE):
         figure, axes = figures.grid(len(cells), 3, 2.8)
@@ -55,7 +56,7 @@ def _layers(run: Finished, stem: str) -> figures.Drawn:
             for i, (backbone, cell) in enumerate(many.items()):
                 values = [np.nan if e["train"]["nc1_over_floor"] is None else e["train"]["nc1_over_floor"]
                           for e in cell["layers"].values()]
-                axis.plot(np.linspace(0, 1, len(values)), values, ("-", "--", ":")[i // len(figures.COLOURS)], lw=1,
+                axis.plot(np.linspace(0, 1, len(values)), values, ("-", "--", ":")[i // len(figures.COLOURS) % 3], lw=1,
                           color=figures.COLOURS[i % len(figures.COLOURS)], label=names[backbone])
             axis.set(xlabel="depth")
         for axis, target in zip(axes, cells, strict=True):

@@ -14,7 +14,7 @@ from ncjax import card as cards
 from ncjax import correlation, layerwise, mesh, nc, trees
 from ncjax.data import Dataset
 from ncjax.rundir import Run
-from ncjax.types import UserError
+from ncjax.types import Model, PyTree, UserError
 
 PREDICTORS = {
     "nc1": "NC1, train", "nc1_over_floor": "NC1 / floor, train", "cdnv": "CDNV, train",
@@ -53,27 +53,25 @@ def _neighbours(seen: dict[str, Any], layer: str, count: int) -> dict[str, float
     return {split: float(model.score(x.features[layer], x.labels)) for split, x in seen.items() if split != "train"}
 
 
-def pair(run: Run, init: str, data: str, *, batch_size: int, neighbours: int, probe_layers: int,
-         sizes: dict[str, int]) -> dict[str, Any]:
+def pair(run: Run, card: cards.Card, network: Model, variables: PyTree, dataset: Dataset, *, batch_size: int,
+         neighbours: int, probe_layers: int) -> dict[str, Any]:
     """One backbone on one target: every layer's collapse, probes at some, neighbours at the last.
 
     Args:
       run: told how fast it goes.
-      init, data: the network and the target.
+      card, network, variables, dataset: the network and the target.
       batch_size: images a step.
       neighbours: that vote.
       probe_layers: layers with a probe, at equal distances; 0 for all.
-      sizes: of `_data`.
     """
-    card, network, variables = cards.load(init)
-    dataset = _data(card, data, **sizes)
     seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
                                       classifier=None, scatter=None, run=run)
     count, last = len(dataset.class_names), network.penultimate
     found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
     entry = found[last]
     return {
-        "data": dataset.describe(), "network": card.describe(), "image_size": dataset.image_shape[0], "penultimate": last,
+        "data": dataset.describe(), "network": card.fed(dataset).describe(),
+        "image_size": dataset.image_shape[0], "penultimate": last,
         "layers": found, "knn": _neighbours(seen, last, neighbours), "test_accuracy": entry["probe"]["test"],
         "predictors": {
             "nc1": entry["train"]["nc1"], "nc1_over_floor": entry["train"]["nc1_over_floor"],
@@ -106,7 +104,8 @@ def by_layers(cells: dict[str, dict[str, dict[str, Any]]]) -> correlation.Correl
     """C10: Spearman's correlation of NC1 (train) and probe accuracy over the layers of a network, averaged over targets.
 
     Returns:
-      The mean over backbones, its interval resampling backbones; None with fewer than `correlation.FEWEST`.
+      The mean over backbones with a defined one, its interval resampling them; None with fewer than
+      `correlation.FEWEST`, or with fewer than four probed layers.
     """
     per_backbone: dict[str, list[float]] = {}
     for many in cells.values():
@@ -115,8 +114,9 @@ def by_layers(cells: dict[str, dict[str, dict[str, Any]]]) -> correlation.Correl
                       if "probe" in e and e["train"]["nc1"] is not None]
             if len(points) > 3:
                 per_backbone.setdefault(backbone, []).append(correlation.spearman(*zip(*points, strict=True)))
-    means = np.array([np.mean(x) for x in per_backbone.values()])
-    if len(means) < correlation.FEWEST or not np.isfinite(means).all():
+    means = np.array([np.mean(x) for x in per_backbone.values()])  # NaN where every probe of a target is as good
+    means = means[np.isfinite(means)]
+    if len(means) < correlation.FEWEST:
         return None
     rng = np.random.default_rng(0)
     drawn = rng.choice(means, (correlation.DRAWS, len(means))).mean(1)
@@ -169,7 +169,8 @@ def run(
       targets: data sets as for `data.load`.
       source_accuracy: of each backbone on its own task, 0 where unknown; a control. Empty for none.
       train_images, val_images, test_images: of a target at most, equally many of each class; 0 for all.
-      largest: image side; networks trained on larger images are fed this one. 0 for each network's own.
+      largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's
+        own.
       probe_layers: layers with a probe, at equal distances, the last among them; 0 for all.
       neighbours: that vote in kNN.
       batch_size: images a step.
@@ -179,6 +180,8 @@ def run(
     Raises:
       UserError: fewer than two backbones, no target, or another number of source accuracies than of backbones.
     """
+    if len(set(backbones)) < len(backbones) or len(set(targets)) < len(targets):
+        raise UserError("a backbone or a target is named twice")
     if len(backbones) < 2 or not targets:
         raise UserError(f"{len(backbones)} backbones and {len(targets)} targets: at least two and one")
     if source_accuracy and len(source_accuracy) != len(backbones):
@@ -193,10 +196,12 @@ def run(
     cells: dict[str, dict[str, dict[str, Any]]] = {target: {} for target in targets}
     total = len(backbones) * len(targets)
     for done, (target, init) in enumerate(((t, b) for t in targets for b in backbones), 1):
-        cell = run.once({"backbone": init, "base": digests[init], "target": target, "probes": probe_layers, **sizes},
-                        lambda init=init, target=target: pair(
-                            run, init, target, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers,
-                            sizes=sizes))
+        card, network, variables = cards.load(init)
+        dataset = _data(card, target, **sizes)
+        key = {"backbone": init, "target": target, "base": digests[init], "images": dataset.identity(),
+               "probes": probe_layers}
+        cell = run.once(key, lambda seen=(card, network, variables, dataset): pair(
+            run, *seen, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers))
         known = source_accuracy[backbones.index(init)] if source_accuracy else 0.0
         cell["predictors"] |= {"source_accuracy": known or None, "knn": cell["knn"].get("val")}
         cells[target][init] = cell

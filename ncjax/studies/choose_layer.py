@@ -80,7 +80,7 @@ def run(
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     lab = trial.Lab(run, init=init, data=data, options=options)
-    run.announce(lab.dataset(shots, 0), lab.card.describe())
+    run.announce(lab.dataset(shots, 0), lab.describe())
     names = ranking.candidates(lab.network, blocks)
     found = []
     for seed in range(seeds if tune != "none" else 1):
@@ -96,7 +96,7 @@ def run(
              **{k: v for k, v in pick(cards.load, options).items() if v not in (None, "last", [])}}
     run.say(f"rule {rule} ({ranking.MEANING[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
             f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}")
-    out = {"data": lab.dataset(shots, 0).describe(), "network": lab.card.describe(),
+    out = {"data": lab.dataset(shots, 0).describe(), "network": lab.describe(),
             "blocks": list(names), "rule": rule, "choice": ranked[0],
            "ranked": ranked, "scores": found, "picks": picks, "costs": costs, "meaning": ranking.MEANING}
     if tune == "none":

@@ -63,7 +63,7 @@ def run(
     lab = trial.Lab(run, init=init, data=data, options=options)
     for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
         dataset = lab.dataset(count, 0)
-    run.announce(dataset, lab.card.describe())
+    run.announce(dataset, lab.describe())
     for method in methods:
         tuned = lab.plan(method, layer, dataset, 0).tuned
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
@@ -84,5 +84,5 @@ def run(
             [method, f"{100 * table[str(shots[0])][method]['share']:.2f} %",
              *(intervals.percent(table[str(count)][method]["test"]) for count in shots)] for method in methods])
     dataset = lab.dataset(shots[-1], 0)
-    return {"data": dataset.describe(), "network": lab.card.describe(),
+    return {"data": dataset.describe(), "network": lab.describe(),
             "methods": methods, "references": references, "shots": shots, "table": table}

@@ -117,16 +117,14 @@ def run(
     card, network, variables = cards.load(init, **pick(cards.load, options))
     devices = mesh.make()
     dataset = cards.load_data_for(card, data, options)
-    run.announce(dataset, card.describe())
+    run.announce(dataset, card.fed(dataset).describe())
     plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
     plan, solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
                           batch_size=batch_size)
     origin = {"init": init if hub.is_remote(init) else str(Path(init).resolve()), "which": options["which"],
-              "hash": cards.backbone_digest(network, variables)}
-    resize = card.resize if dataset.image_shape == card.image_shape else None
-    card = card._replace(image_shape=dataset.image_shape, resize=resize, class_names=dataset.class_names, data=data,
-                         method=method, layer=plan.layer, mean=dataset.mean, std=dataset.std, batch_norm=batch_norm,
-                         base=origin)
+              "allow_missing": options["allow_missing"], "hash": cards.backbone_digest(network, variables)}
+    card = card.fed(dataset)._replace(class_names=dataset.class_names, data=data, method=method, layer=plan.layer,
+                                      batch_norm=batch_norm, base=origin)
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
     kept = tracker = None
     if plan.trains or not solved:

@@ -54,7 +54,7 @@ def run(
             f"projection head of {head} layers; {devices.size} device(s)")
     trained, _, store = recipe.fit(
         run, plans.everything(network, variables), dataset, devices,
-        Card(model, head, dataset.image_shape, dataset.class_names, data, mean=dataset.mean, std=dataset.std), loss=loss,
+        Card(model, head, dataset.image_shape, dataset.class_names, data).fed(dataset), loss=loss,
         epochs=epochs, batch_size=batch_size, augment=None if augment is None else resolve(augment), seed=seed,
         measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options))
     store.close()

@@ -17,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", help="the network, if not what names and shapes say")
     args = parser.parse_args(argv)
     try:
-        print(table(read(hub.local(args.weights).path)[0], args.model))
+        file = hub.local(args.weights)
+        print(table(read(file.path)[0], args.model, file.preprocess))
     except (UserError, OSError) as e:
         print(f"ncjax: {e}", file=sys.stderr)
         return 2

@@ -39,10 +39,15 @@ def _resnet_images(model: str, shapes: Shapes) -> Preprocess:
 RESNET_RULES = [(r"^stem/", ""), (r"/downsample_conv", "/downsample.0"), (r"/downsample_bn", "/downsample.1")]
 
 
+def _stages(model: Model) -> list[str]:
+    """A ResNet's "layerS.B"."""
+    return [b for b in model.backbone if re.fullmatch(r"layer\d\.\d+", b)]
+
+
 def _keras_blocks(model: Model) -> dict[str, str]:
     """"layer2.1" -> "3b": stages from 2, blocks by letter (by number after the first, in the deeper networks)."""
     stages: dict[str, list[str]] = {}
-    for block in model.backbone[1:]:
+    for block in _stages(model):
         stages.setdefault(block.partition(".")[0], []).append(block)
     return {block: f"{int(stage[5:]) + 1}" + (chr(97 + i) if len(blocks) < 8 else f"b{i}" if i else "a")
             for stage, blocks in stages.items() for i, block in enumerate(blocks)}
@@ -50,16 +55,18 @@ def _keras_blocks(model: Model) -> dict[str, str]:
 
 def _keras_numbered(model: Model) -> dict[str, str]:
     """"layer2.1" -> "conv3_block2"."""
-    return {b: f"conv{int(b[5]) + 1}_block{int(b.partition('.')[2]) + 1}" for b in model.backbone[1:]}
+    return {b: f"conv{int(b[5]) + 1}_block{int(b.partition('.')[2]) + 1}" for b in _stages(model)}
 
 
 def _keras(first: str) -> Recogniser:
+    kind = "original" if first == "conv1" else "keras"
+
     def recognise(shapes: Shapes) -> str | None:
         if f"{first}.kernel" not in shapes:
             return None
         depth = {16: 50, 33: 101, 50: 152}.get(count(shapes, r"(res\d\w+?)_branch2a\.") + count(
             shapes, r"(conv\d_block\d+)_1_conv\."))
-        return depth and f"models.resnet.resnet{depth}_keras"
+        return depth and f"models.resnet.resnet{depth}_{kind}"
 
     return recognise
 
@@ -104,7 +111,7 @@ def _lite(head: str, block: str) -> Recogniser:
 def _lite_images(model: str, shapes: Shapes) -> Preprocess:
     if "lite" not in model:
         return Preprocess(224, 256, "bicubic")  # timm's MobileNetV2
-    size = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}[model[-1]]
+    size = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}[re.search(r"lite(\d)", model)[1]]
     return Preprocess(size, size + 32, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
 
 

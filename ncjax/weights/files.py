@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise UserError(f"no file {path}") from None
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SafetensorError) as e:
-        raise UserError(f"{path} is damaged and cannot be read ({str(e).splitlines()[0][:160]})") from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error, SafetensorError) as e:
+        reason = next(iter(str(e).splitlines()), type(e).__name__)[:160]
+        raise UserError(f"{path} is damaged or holds numbers of an unknown type, and cannot be read ({reason})") from None
     raise UserError(f"{path}: weights are read from .safetensors, .npz, {', '.join(TORCH)} files")
 
 

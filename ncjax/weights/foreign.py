@@ -52,16 +52,20 @@ class Loaded(NamedTuple):
 
 def _recognised(arrays: dict[str, Any], model: str | None) -> tuple[Layout, str]:
     """The layout of a file and the network in it; where no layout is sure, the one that most names of `model` fit."""
-    best, most = None, 0
+    named = {layout.title: layouts.normalised(layout, list(arrays)) for layout in LAYOUTS}
     for layout in LAYOUTS:
-        names = layouts.normalised(layout, list(arrays))
-        found = layout.recognise({clean: np.shape(arrays[raw]) for clean, raw in names.items()})
+        try:
+            found = layout.recognise({clean: np.shape(arrays[raw]) for clean, raw in named[layout.title].items()})
+        except (KeyError, IndexError):  # a tensor that tells networks apart is missing or has too few axes
+            continue
         if found is not None:
             return layout, model or found
-        if model is not None:
-            network = resolve(model)(num_classes=1)
-            template = jax.eval_shape(lambda n=network: n.init(jax.random.key(0), (224, 224, 3)))
-            hits = sum(p.name in names for p in layouts.places(layout, network, list(trees.paths(template))).values())
+    best, most = None, 0
+    if model is not None:
+        network = resolve(model)(num_classes=1)
+        paths = list(trees.paths(jax.eval_shape(lambda: network.init(jax.random.key(0), (224, 224, 3)))))
+        for layout in LAYOUTS:
+            hits = sum(p.name in named[layout.title] for p in layouts.places(layout, network, paths).values())
             best, most = (layout, hits) if hits > most else (best, most)
     if best is None:
         raise UserError(f"weights of an unknown layout, with tensors {', '.join(sorted(arrays)[:4])}, ...; known: "
@@ -150,6 +154,11 @@ def load(arrays: dict[str, np.ndarray], source: str, model: str | None = None, a
     return Loaded(found, _flipped(variables, found.network.blocks[0]) if layout.bgr else variables, tuple(sorted(drawn)))
 
 
+def has_classifier(title: str) -> bool:
+    """Whether files of a layout hold a classifier."""
+    return next(x for x in LAYOUTS if x.title == title).classifier
+
+
 def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarray]:
     """Arrays under the names, orders and shapes of a layout; `load` of them gives the same numbers, bit for bit.
 
@@ -171,15 +180,16 @@ def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarra
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, place in layouts.places(layout, network, list(leaves)).items():
         parts.setdefault(place.name, {})[place.part] = layouts.put(place, path, leaves[path], layout.hwio)
-    return {name.replace(".", layout.separator): np.concatenate([x for _, x in sorted(found.items())])
+    return {layout.prefix + name.replace(".", layout.separator): np.concatenate([x for _, x in sorted(found.items())])
             if len(found) > 1 else found[0] for name, found in parts.items()}
 
 
-def table(arrays: dict[str, Any], model: str | None = None) -> str:
+def table(arrays: dict[str, Any], model: str | None = None, preprocess: dict[str, Any] | None = None) -> str:
     """What `load` would make of a file, a line a tensor that does not fit, and counts."""
     found = match(arrays, model)
     seen = found.comparison
-    lines = [f"layout  {found.layout.title}", f"network {found.model}", f"images  {found.preprocess}"]
+    fed = found.preprocess._replace(**(preprocess or {}))
+    lines = [f"layout  {found.layout.title}", f"network {found.model}", f"images  {fed}"]
     for kind, names in seen._asdict().items():
         lines.append(f"{len(names):>5} {kind}")
         if kind != "matched":

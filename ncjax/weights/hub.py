@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
 import os
 import re
 import urllib.error
@@ -35,6 +37,8 @@ TORCHVISION = {
     "convnext_tiny": "convnext_tiny-983f1562", "vit_b_16": "vit_b_16-c867db91", "vit_b_32": "vit_b_32-d86f8d99",
 }
 _RESIZE = {"IMAGENET1K_V2": 232}  # torchvision's second recipe; its first is the layout's own
+# Networks of timm whose tensors look like another's: parameter-free anti-aliasing, other padding or activation.
+LOOK_ALIKES = ("efficientnet_lite", "resnetblur", "resnetaa", "vit_base_patch32_clip", "vit_base_patch16_clip")
 HF_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -55,7 +59,7 @@ def local(spec: str) -> Local:
         return _hugging_face(spec.removeprefix("hf:"))
     if spec.startswith("torchvision:"):
         return _torchvision(spec.removeprefix("torchvision:"))
-    return Local(Path(spec), {})
+    return Local(Path(spec), _timm_images(Path(spec).with_name("config.json")) if Path(spec).is_file() else {})
 
 
 def is_remote(spec: str) -> bool:
@@ -88,7 +92,7 @@ def download(url: str, path: Path, digest: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.is_file() else 0
+    have = total = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-", "User-Agent": "ncjax"} if have else {
         "User-Agent": "ncjax"})
     try:
@@ -105,10 +109,13 @@ def download(url: str, path: Path, digest: str) -> None:
     except urllib.error.HTTPError as e:
         if e.code != 416:  # all of it was there already
             raise UserError(f"{url}: the server says {e.code} {e.reason}") from None
-    except (urllib.error.URLError, OSError) as e:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as e:
         reason = getattr(e, "reason", e)
         raise UserError(f"cannot download {url} ({reason}); run the same command again to go on, or fetch the file on "
                         f"another machine and put it at {path}, or name it with weights=PATH") from None
+    if part.stat().st_size < total:
+        raise UserError(f"{url} was cut short at {part.stat().st_size} of {total} bytes; run the same command again to go "
+                        "on")
     found = sha256(part)
     if not found.startswith(digest):
         part.unlink()
@@ -118,42 +125,70 @@ def download(url: str, path: Path, digest: str) -> None:
 
 def _hugging_face(name: str) -> Local:
     from huggingface_hub import hf_hub_download  # takes half a second to import
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     repo, _, wanted = name.partition(":")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UserError(f"hf:{name}: expected hf:OWNER/NAME, such as hf:timm/resnet50.a1_in1k")
 
+    offline = False
+
     def fetch(file: str) -> Path | None:
+        nonlocal offline
         try:
             return Path(hf_hub_download(repo, file))
-        except LocalEntryNotFoundError:
-            raise
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+            offline = True  # and not in the cache; another file may be
+        except HFValidationError as e:
+            raise UserError(f"hf:{name}: {str(e).splitlines()[0]}") from None
         except EntryNotFoundError:
-            return None
+            pass
+        except HfHubHTTPError as e:
+            status = e.response.status_code if e.response is not None else 0
+            raise UserError(f"hf:{name}: the Hub says {status}; no such repository, or one that needs a token (hf auth "
+                            "login)") from None
+        except OSError:
+            offline = True
+        return None
 
-    try:
-        path = next((p for file in ((wanted,) if wanted else HF_FILES) if (p := fetch(file))), None)
-        described = fetch("config.json")
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as e:
-        if isinstance(e, HfHubHTTPError) and e.response is not None and e.response.status_code < 500:
-            raise UserError(f"hf:{name}: the Hub says {e.response.status_code}; no such repository, or one that needs a "
-                            "token (hf auth login)") from None
+    path = next((p for file in ((wanted,) if wanted else HF_FILES) if (p := fetch(file))), None)
+    described = None if path is None else fetch("config.json")
+    if path is None and offline:
         raise UserError(f"cannot reach the Hugging Face Hub for {repo}, and it is not in the cache; go online once, or "
-                        f"fetch {wanted or HF_FILES[0]} on another machine and name it with weights=PATH") from None
+                        f"fetch {wanted or HF_FILES[0]} (and config.json, to lie beside it) on another machine and name it "
+                        "with weights=PATH")
     if path is None:
         raise UserError(f"hf:{repo} holds no {wanted or ' and no '.join(HF_FILES)}")
     return Local(path, _timm_images(described))
 
 
 def _timm_images(path: Path | None) -> dict[str, Any]:
-    """Preprocessing that a timm repository's config.json prescribes."""
+    """Preprocessing that a timm repository's config.json prescribes; {} where it is none.
+
+    Raises:
+      UserError: one that cannot be followed, or a network whose names and shapes are those of another.
+    """
     try:
-        found = json.loads(path.read_text())["pretrained_cfg"] if path else {}
+        described = json.loads(path.read_text()) if path is not None and path.is_file() else {}
+        found = described.get("pretrained_cfg") if isinstance(described, dict) else None
         if not found:
             return {}
+        architecture = str(described.get("architecture", ""))
+        if architecture.startswith(LOOK_ALIKES):
+            raise UserError(f"{path}: {architecture} has the names and shapes of another network but not its layers; it is "
+                            "not among those that ncjax knows")
+        if found.get("crop_mode", "center") != "center":
+            raise UserError(f"{path}: crop_mode={found['crop_mode']} is not known, only center")
         size = int(found["input_size"][-1])
-        return Preprocess(size, round(size / found.get("crop_pct", 0.875)), found.get("interpolation", "bicubic"),
+        return Preprocess(size, math.floor(size / found.get("crop_pct", 0.875)), found.get("interpolation", "bicubic"),
                           tuple(found["mean"]), tuple(found["std"]))._asdict()
-    except (KeyError, ValueError, TypeError):
-        return {}
+    except (KeyError, ValueError, TypeError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"{path}: its pretrained_cfg cannot be read ({e!r})") from None

@@ -52,6 +52,7 @@ class Layout(NamedTuple):
     normalise: Sequence[tuple[str, str]] = ()  # regular expressions applied to the names in a file
     ignored: str = r".*num_batches_tracked"  # names in a file that are no part of the network
     separator: str = "."
+    prefix: str = ""  # of every name, taken off by `normalise`
     classifier: bool = True  # whether files of this layout have one
 
 

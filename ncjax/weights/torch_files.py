@@ -58,6 +58,8 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> _Tens
     numbers = [offset, *size, *stride]
     if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):
         raise pickle.UnpicklingError(f"a tensor of size {size} and stride {stride}")
+    if math.prod(size) > storage.count:  # of stride 0: a small file would fill the memory
+        raise pickle.UnpicklingError("a tensor larger than its storage")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if math.prod(size) and last >= storage.count:  # or it would show memory that is not its own
         raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
@@ -98,6 +100,8 @@ class _RefusedError(Exception):
 def _zipped(file: BinaryIO) -> _Parts:
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise ValueError("a compressed zip file, which PyTorch does not write")
     index = next((n for n in names if n.endswith("/data.pkl")), None)
     if index is None:
         raise ValueError("a zip file without data.pkl")
@@ -169,19 +173,19 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             arrays = {}
             for name, tensor in state.items():
                 storage = tensor.storage
-                if storage.key not in held:
+                if storage not in held:  # each claim of size and type is checked, also a second one of the same storage
                     raw = parts.read(storage)
                     if len(raw) < storage.count * storage.dtype.itemsize:
                         raise EOFError(f"storage {storage.key} is cut short")
-                    held[storage.key] = np.frombuffer(raw, storage.dtype, storage.count)
-                flat = held[storage.key][tensor.offset :]
+                    held[storage] = np.frombuffer(raw, storage.dtype, storage.count)
+                flat = held[storage][tensor.offset :]
                 strides = [s * storage.dtype.itemsize for s in tensor.stride]
                 arrays[name] = np.lib.stride_tricks.as_strided(flat, tensor.size, strides).copy()
         except _RefusedError as e:
             raise UserError(f"{path} asks for {e}, which is more than tensors: refused, nothing was run. Save its tensors "
                             "alone, as .safetensors or with torch.save(model.state_dict(), ...)") from None
         except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, EOFError, KeyError, IndexError, TypeError,
-                AttributeError, struct.error, OverflowError) as e:
+                AttributeError, RuntimeError, MemoryError, struct.error, OverflowError) as e:
             raise UserError(f"{path} is damaged or no PyTorch file ({str(e)[:160]})") from None
     if not arrays:
         raise UserError(f"{path} holds no tensors by name")

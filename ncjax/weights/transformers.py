@@ -35,7 +35,7 @@ def _grid_images(embedding: str, positions: str, resize: float, interpolation: s
     def images(model: str, shapes: Shapes) -> Preprocess:
         patch = shapes[embedding][0 if hwio else -1]
         size = math.isqrt(shapes[positions][-2] - 1) * patch
-        return Preprocess(size, round(size * resize), interpolation, mean, std)
+        return Preprocess(size, math.floor(size * resize + 1e-6), interpolation, mean, std)
 
     return images
 
@@ -88,7 +88,7 @@ def _clip(shapes: Shapes) -> str | None:
         width = shapes["conv3.weight"][0]
         return "models.clip.clip_resnet50" + (f"(width={width})" if width != 64 else "")
     return None
-_CLIP = dict(classifier=False, preprocess=_clip_images,
+_CLIP = dict(classifier=False, prefix="visual.", preprocess=_clip_images,
              normalise=[(r"^(?!visual\.)", "text."), (r"^visual\.", "")], ignored=r"text\..*|.*num_batches_tracked")
 
 LAYOUTS = (
