@@ -160,14 +160,26 @@ def _keras_names(net: Any) -> dict[str, np.ndarray]:
     return out
 
 
-def _keras_resnet(torchvision: Any) -> Any:
-    """torchvision's ResNet-50 made the original: strides in the first 1x1, biases, epsilon 1e-3."""
+def _later_keras_names(net: Any) -> dict[str, np.ndarray]:
+    """The same under Keras's own later names: "res3b_branch2a" is "conv3_block2_1_conv"."""
+    def renamed(name: str) -> str:
+        module, _, kind = name.partition("/")
+        if match := re.fullmatch(r"(res|bn)(\d)(\w)_branch(1|2[abc])", module):
+            part = {"1": 0, "2a": 1, "2b": 2, "2c": 3}[match[4]]
+            module = f"conv{match[2]}_block{ord(match[3]) - 96}_{part}_{'conv' if match[1] == 'res' else 'bn'}"
+        return {"conv1": "conv1_conv", "bn_conv1": "conv1_bn", "fc1000": "predictions"}.get(module, module) + "/" + kind
+
+    return {renamed(name): x for name, x in _keras_names(net).items()}
+
+
+def _keras_resnet(torchvision: Any, epsilon: float) -> Any:
+    """torchvision's ResNet-50 made the original: strides in the first 1x1, biases, another epsilon."""
     net = torchvision.models.resnet50(num_classes=10)
     for module in list(net.modules()):
         if type(module).__name__ == "Bottleneck":
             module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
         if isinstance(module, nn.BatchNorm2d):
-            module.eps = 1e-3
+            module.eps = epsilon
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(torch.zeros(module.out_channels))
     return net
@@ -188,7 +200,8 @@ def cases() -> dict[str, Case]:
 
         for name in ("resnet18", "resnet50"):
             out[f"torchvision {name}"] = Case(plain(name), (64, 75), residual)
-        out["keras resnet50"] = Case(lambda side: _keras_resnet(vision), (64, 75), residual, _keras_names)
+        out["keras resnet50 of 2015"] = Case(lambda side: _keras_resnet(vision, 1e-3), (64, 75), residual, _keras_names)
+        out["keras resnet50"] = Case(lambda side: _keras_resnet(vision, 1.001e-5), (64, 75), residual, _later_keras_names)
         out["torchvision mobilenet_v2"] = Case(plain("mobilenet_v2"), (64, 75), _mobile)
         out["torchvision squeezenet1_1"] = Case(plain("squeezenet1_1"), (64, 75), _fire)
         out |= {f"torchvision {name}": stack(name, sides) for name, sides in (

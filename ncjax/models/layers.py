@@ -84,10 +84,12 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.width)
-        kernel = self.param("kernel", he_normal, shape).astype(self.dtype)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
         padding = self.kernel // 2 if self.padding is None else self.padding
         y = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=padding, groups=self.groups)
-        return y + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else y
+        if not self.bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32).astype(self.dtype)
 
 
 def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str, epsilon: float = 1e-5) -> Array:
