@@ -90,6 +90,9 @@ def mobilenet_v2(num_classes: int, head: int = 0, dtype: str = "float32") -> Mod
     return _stack(stages, stem=32, last=1280, padding=None, epsilon=1e-5, dtype=dtype, num_classes=num_classes, head=head)
 
 
+LITE = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))  # EfficientNet-Lite 0 to 4: wider by, deeper by
+
+
 def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
     def width(w: int) -> int:  # to a multiple of 8, and at most a tenth below
         rounded = max(8, int(w * wider + 4) // 8 * 8)
@@ -116,8 +119,5 @@ def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
     return build
 
 
-efficientnet_lite0 = _lite(0, 1.0, 1.0)
-efficientnet_lite1 = _lite(1, 1.0, 1.1)
-efficientnet_lite2 = _lite(2, 1.1, 1.2)
-efficientnet_lite3 = _lite(3, 1.2, 1.4)
-efficientnet_lite4 = _lite(4, 1.4, 1.8)
+efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, efficientnet_lite3, efficientnet_lite4 = (
+    _lite(level, *factors) for level, factors in enumerate(LITE))

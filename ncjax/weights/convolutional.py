@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 
+from ncjax.models.mobilenet import LITE
 from ncjax.types import Model
 from ncjax.weights.layouts import FLAX_KINDS, KERAS_KINDS, Layout, Preprocess, Shapes
 from ncjax.weights.recognise import Recogniser, constant, count, fixed, has, numbered, only
@@ -95,7 +96,7 @@ def _staged(prefix: str, offset: int = -1, inner: str = "") -> Callable[[Model],
 def _lite(head: str, block: str) -> Recogniser:
     """EfficientNet-Lite from how many blocks there are and how wide the last one is (MobileNetV2: 17)."""
     known = {(17, 320): "mobilenet_v2"}
-    for level, (wider, deeper) in enumerate(((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))):
+    for level, (wider, deeper) in enumerate(LITE):
         depth = 2 + sum(math.ceil(d * deeper) for d in (2, 2, 3, 3, 4))
         known[depth, int(320 * wider + 4) // 8 * 8] = f"efficientnet_lite{level}"
 
