@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from ncjax import card as cards
 from ncjax import correlation, layerwise, mesh, nc, trees
 from ncjax.data import Dataset
+from ncjax.data.sources import read
 from ncjax.rundir import Run
 from ncjax.types import Model, PyTree, UserError
 
@@ -35,11 +36,10 @@ def spaced(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
     return tuple(layers[i] for i in at)
 
 
-def _data(card: cards.Card, data: str, *, train_images: int, val_images: int, test_images: int, largest: int) -> Dataset:
-    """The target in the size that the network takes, `largest` at most."""
+def _data(card: cards.Card, data: str, count: int, *, train_images: int, val_images: int, test_images: int,
+          largest: int) -> Dataset:
+    """The target of `count` classes in the size that the network takes, `largest` at most."""
     size = largest if largest and card.image_shape[0] > largest else None
-    whole = cards.load_data_for(card, data, {"image_size": size, "max_test": test_images or None, "n_per_class": 1})
-    count = len(whole.class_names)
     return cards.load_data_for(card, data, {
         "image_size": size, "max_test": test_images or None,
         "n_per_class": max(2, train_images // count) if train_images else None,
@@ -146,6 +146,16 @@ def _show(run: Run, cells: dict[str, dict[str, dict[str, Any]]], found: dict[str
     run.say("  ".join(f"{claim}: {word}" for claim, word in claims.items()))
 
 
+def _check(backbones: list[str], targets: list[str], source_accuracy: list[float]) -> None:
+    if len(set(backbones)) < len(backbones) or len(set(targets)) < len(targets):
+        raise UserError("a backbone or a target is named twice")
+    if len(backbones) < 2 or not targets:
+        raise UserError(f"{len(backbones)} backbones and {len(targets)} targets: at least two and one")
+    if source_accuracy and len(source_accuracy) != len(backbones):
+        raise UserError(f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where "
+                        "unknown")
+
+
 def run(
     *,
     run: Run,
@@ -180,33 +190,26 @@ def run(
     Raises:
       UserError: fewer than two backbones, no target, or another number of source accuracies than of backbones.
     """
-    if len(set(backbones)) < len(backbones) or len(set(targets)) < len(targets):
-        raise UserError("a backbone or a target is named twice")
-    if len(backbones) < 2 or not targets:
-        raise UserError(f"{len(backbones)} backbones and {len(targets)} targets: at least two and one")
-    if source_accuracy and len(source_accuracy) != len(backbones):
-        raise UserError(f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where "
-                        "unknown")
-    digests = {}
+    _check(backbones, targets, source_accuracy)
     for init in backbones:  # all of them, before an hour is spent on the first
-        card, network, variables = cards.load(init)
-        digests[init] = cards.backbone_digest(network, variables)
+        card, network, _ = cards.load(init)
         run.say(f"backbone {init}: {card.model}, {len(network.backbone)} blocks, images of {card.image_shape[0]}")
+    counts = {target: len(read(target).class_names) for target in targets}
     sizes = dict(train_images=train_images, val_images=val_images, test_images=test_images, largest=largest)
     cells: dict[str, dict[str, dict[str, Any]]] = {target: {} for target in targets}
-    total = len(backbones) * len(targets)
-    for done, (target, init) in enumerate(((t, b) for t in targets for b in backbones), 1):
+    for init, known in zip(backbones, source_accuracy or [0.0] * len(backbones), strict=True):
         card, network, variables = cards.load(init)
-        dataset = _data(card, target, **sizes)
-        key = {"backbone": init, "target": target, "base": digests[init], "images": dataset.identity(),
-               "probes": probe_layers}
-        cell = run.once(key, lambda seen=(card, network, variables, dataset): pair(
-            run, *seen, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers))
-        known = source_accuracy[backbones.index(init)] if source_accuracy else 0.0
-        cell["predictors"] |= {"source_accuracy": known or None, "knn": cell["knn"].get("val")}
-        cells[target][init] = cell
-        run.say(f"{done:>3}/{total}  {init} on {target}: probe {100 * cell['test_accuracy']:.1f} %, "
-                + ", ".join(f"{m} {x:.3g}" for m in ("nc1", "nc1_over_floor") if (x := cell["predictors"][m]) is not None))
+        digest = cards.backbone_digest(network, variables)
+        for target, count in counts.items():
+            dataset = _data(card, target, count, **sizes)
+            key = {"backbone": init, "target": target, "base": digest, "images": dataset.identity(), "probes": probe_layers}
+            cell = run.once(key, lambda seen=(card, network, variables, dataset): pair(
+                run, *seen, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers))
+            cell["predictors"] |= {"source_accuracy": known or None, "knn": cell["knn"].get("val")}
+            cells[target][init] = cell
+            run.say(f"{sum(map(len, cells.values())):>3}/{len(backbones) * len(targets)}  {init} on {target}: probe "
+                    f"{100 * cell['test_accuracy']:.1f} %, " + ", ".join(
+                        f"{m} {x:.3g}" for m in ("nc1", "nc1_over_floor") if (x := cell["predictors"][m]) is not None))
     found, layers = correlations(cells), by_layers(cells)
     claims = verdicts(found, layers, weakest)
     _show(run, cells, found, layers, claims)
