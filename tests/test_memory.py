@@ -1,0 +1,29 @@
+"""Freed memory stays with the process."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, ncjax, numpy as np
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(1 << 24)
+before = faults()
+for _ in range(4):
+    np.ones(1 << 24)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
+def test_what_is_freed_is_not_fetched_anew():
+    found = {}
+    for malloc in ("system", "kept"):
+        done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True,
+                              env={**os.environ, "NCJAX_MALLOC": malloc, "GLIBC_TUNABLES": ""})
+        found[malloc] = int(done.stdout)
+    assert found["kept"] < 1000 < found["system"], found
