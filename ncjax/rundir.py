@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from ncjax import cpu
+from ncjax import cpu, memory
 from ncjax.data import Dataset
 from ncjax.types import UserError
 
@@ -94,6 +94,7 @@ class Run:
         if path.exists():
             return read_json(path)
         found = json.loads(json.dumps(compute()))
+        memory.let_go()
         if self.writes:
             path.parent.mkdir(exist_ok=True)
             _write(path, json.dumps(found))

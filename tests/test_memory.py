@@ -5,7 +5,10 @@ import platform
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from ncjax import memory
 
 FAULTS = """
 import resource, ncjax, numpy as np
@@ -27,3 +30,13 @@ def test_what_is_freed_is_not_fetched_anew():
                               env={**os.environ, "NCJAX_MALLOC": malloc, "GLIBC_TUNABLES": ""})
         found[malloc] = int(done.stdout)
     assert found["kept"] < 1000 < found["system"], found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts mappings")
+def test_compiled_programs_are_let_go_before_mappings_run_out():
+    double = jax.jit(lambda x: 2 * x)
+    double(1.0)
+    assert not memory.let_go(limit=1 << 30)
+    assert double._cache_size() == 1
+    assert memory.let_go(limit=1)
+    assert double._cache_size() == 0
