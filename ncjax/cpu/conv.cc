@@ -44,15 +44,15 @@ Plan Finish(const Descriptor& d, const memory::desc& given) {
 
 Plan Make(const Key& k) {
   const auto [kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16] = k;
-  const auto f32 = memory::data_type::f32;
+  const auto f32 = memory::data_type::f32, type = bf16 ? memory::data_type::bf16 : f32;
   const memory::dims strides{stride, stride}, before{top, left}, after{bottom, right};
-  const memory::desc src({n, c, h, w}, f32, memory::format_tag::nhwc), dst({n, d, oh, ow}, f32, memory::format_tag::nhwc);
+  const memory::desc src({n, c, h, w}, type, memory::format_tag::nhwc), dst({n, d, oh, ow}, type, memory::format_tag::nhwc);
   const memory::dims shape = groups > 1 ? memory::dims{groups, d / groups, c / groups, kh, kw} : memory::dims{d, c, kh, kw};
   const memory::desc given(shape, f32, groups > 1 ? memory::format_tag::hwigo : memory::format_tag::hwio);
-  const memory::desc any(shape, f32, memory::format_tag::any);
+  // Sums are float32 whatever the type; so is a gradient of the kernel.
+  const memory::desc any(shape, type, memory::format_tag::any), sums(shape, f32, memory::format_tag::any);
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // the same primitive may run on several threads
-  if (bf16) attr.set_fpmath_mode(dnnl::fpmath_mode::bf16);
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, algorithm, src, any,
                                                           dst, strides, before, after, attr);
@@ -66,7 +66,7 @@ Plan Make(const Key& k) {
     plan = Finish(p, given);
     plan.weights = p.weights_desc();
   } else {
-    const dnnl::convolution_backward_weights::primitive_desc p(Engine(), algorithm, src, any, dst, strides, before, after,
+    const dnnl::convolution_backward_weights::primitive_desc p(Engine(), algorithm, src, sums, dst, strides, before, after,
                                                                forward, attr);
     plan = Finish(p, given);
     plan.weights = p.diff_weights_desc();
@@ -88,7 +88,7 @@ const Plan& Cached(const Key& key) {
 
 int threads = 1;
 
-void Run(const Key& key, float* src, float* weights, float* dst) {
+void Run(const Key& key, void* src, void* weights, void* dst) {
   omp_set_num_threads(threads);  // of this thread, whichever of XLA's it is
   const Plan& plan = Cached(key);
   dnnl::stream stream(Engine());
@@ -113,18 +113,17 @@ void Run(const Key& key, float* src, float* weights, float* dst) {
   stream.wait();
 }
 
-using In = ffi::Buffer<ffi::F32>;
-using Out = ffi::ResultBuffer<ffi::F32>;
-
-// The result is y (forward), the gradient of x (data) or that of the kernel (weights).
+// Images are float32 or bfloat16, kernels float32. The result is y (forward), the gradient of x (data) or that of the kernel.
 template <Kind kind>
-ffi::Error Convolve(In a, In b, Out out, int64_t stride, ffi::Span<const int64_t> pads, int64_t groups, int64_t bf16) {
+ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out, int64_t stride,
+                    ffi::Span<const int64_t> pads, int64_t groups) {
   const auto x = kind == kData ? out->dimensions() : a.dimensions();
   const auto w = kind == kWeights ? out->dimensions() : b.dimensions();
   const auto y = kind == kForward ? out->dimensions() : kind == kData ? a.dimensions() : b.dimensions();
-  float* src = kind == kData ? out->typed_data() : a.typed_data();
-  float* weights = kind == kWeights ? out->typed_data() : b.typed_data();
-  float* dst = kind == kForward ? out->typed_data() : kind == kData ? a.typed_data() : b.typed_data();
+  void* src = kind == kData ? out->untyped_data() : a.untyped_data();
+  void* weights = kind == kWeights ? out->untyped_data() : b.untyped_data();
+  void* dst = kind == kForward ? out->untyped_data() : kind == kData ? a.untyped_data() : b.untyped_data();
+  const int64_t bf16 = a.element_type() == ffi::BF16;
   const Key key{kind, x[0], x[1], x[2], x[3], w[0], w[1], w[3], y[1], y[2], stride, pads[0], pads[1], pads[2], pads[3],
                 groups, bf16};
   try {
@@ -137,9 +136,9 @@ ffi::Error Convolve(In a, In b, Out out, int64_t stride, ffi::Span<const int64_t
 
 }  // namespace
 
-#define BINDING                                                                                                       \
-  ffi::Ffi::Bind().Arg<In>().Arg<In>().Ret<ffi::Buffer<ffi::F32>>().Attr<int64_t>("stride").Attr<ffi::Span<const int64_t>>( \
-      "pads").Attr<int64_t>("groups").Attr<int64_t>("bf16")
+#define BINDING                                                                                          \
+  ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>().Attr<int64_t>("stride") \
+      .Attr<ffi::Span<const int64_t>>("pads").Attr<int64_t>("groups")
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvForward, Convolve<kForward>, BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvData, Convolve<kData>, BINDING);

@@ -166,27 +166,27 @@ def why_not() -> str | None:
     return None
 
 
-def _call(target: str, shape: tuple[int, ...], a: Array, b: Array, stride: int, pads: Pads, groups: int,
-          bf16: bool) -> Array:
-    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential")
-    return call(a, b, stride=np.int64(stride), pads=np.array(pads, np.int64).ravel(), groups=np.int64(groups),
-                bf16=np.int64(bf16))
+def _call(target: str, like: Array | jax.ShapeDtypeStruct, a: Array, b: Array, stride: int, pads: Pads,
+          groups: int) -> Array:
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(like.shape, like.dtype), vmap_method="sequential")
+    return call(a, b, stride=np.int64(stride), pads=np.array(pads, np.int64).ravel(), groups=np.int64(groups))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _convolve(x: Array, kernel: Array, stride: int, pads: Pads, groups: int, bf16: bool) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(x: Array, kernel: Array, stride: int, pads: Pads, groups: int) -> Array:
     height, width = ((n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True))
-    return _call("ncjax_conv_forward", (x.shape[0], height, width, kernel.shape[3]), x, kernel, stride, pads, groups, bf16)
+    like = jax.ShapeDtypeStruct((x.shape[0], height, width, kernel.shape[3]), x.dtype)
+    return _call("ncjax_conv_forward", like, x, kernel, stride, pads, groups)
 
 
-def _forward(x, kernel, stride, pads, groups, bf16):
-    return _convolve(x, kernel, stride, pads, groups, bf16), (x, kernel)
+def _forward(x, kernel, stride, pads, groups):
+    return _convolve(x, kernel, stride, pads, groups), (x, kernel)
 
 
-def _backward(stride, pads, groups, bf16, kept, dy):
+def _backward(stride, pads, groups, kept, dy):
     x, kernel = kept
-    return (_call("ncjax_conv_data", x.shape, dy, kernel, stride, pads, groups, bf16),
-            _call("ncjax_conv_weights", kernel.shape, x, dy, stride, pads, groups, bf16))
+    return (_call("ncjax_conv_data", x, dy, kernel, stride, pads, groups),
+            _call("ncjax_conv_weights", kernel, x, dy, stride, pads, groups))
 
 
 _convolve.defvjp(_forward, _backward)
@@ -197,7 +197,7 @@ def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -
 
     Args:
       x: [N, H, W, C], float32 or bfloat16; bfloat16 is multiplied as such and summed in float32.
-      kernel: [h, w, C / groups, D].
+      kernel: [h, w, C / groups, D]; taken as float32, and so is its gradient.
       stride: of both axes.
       pads: ((top, bottom), (left, right)).
       groups: sets of channels that do not see each other.
@@ -205,6 +205,4 @@ def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -
     Returns:
       [N, H', W', D] in the type of `x`.
     """
-    bf16 = x.dtype == jnp.bfloat16
-    y = _convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, pads, groups, bf16)
-    return y.astype(x.dtype)
+    return _convolve(x, kernel.astype(jnp.float32), stride, pads, groups)

@@ -51,7 +51,7 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, 
 
     Args:
       x: [N, H, W, C].
-      kernel: [h, w, C / groups, D].
+      kernel: [h, w, C / groups, D], in the type of `x` or float32.
       stride: of both axes.
       padding: pixels on every side, ((top, bottom), (left, right)), "VALID", or "SAME" (TensorFlow's, which puts an odd
         pixel at the bottom and right).
@@ -64,6 +64,7 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, 
     _large_enough(x, kernel.shape[:2], pads)
     if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
         return cpu.convolve(x, kernel, stride=stride, pads=tuple(pads), groups=groups)
+    kernel = kernel.astype(x.dtype)
     if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
         return _shifted(x, kernel, stride, pads)
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -84,7 +85,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.width)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32)
         padding = self.kernel // 2 if self.padding is None else self.padding
         y = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=padding, groups=self.groups)
         if not self.bias:
