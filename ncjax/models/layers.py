@@ -81,11 +81,12 @@ class Conv(nn.Module):
     groups: int = 1
     bias: bool = False
     dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = he_normal
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.width)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         padding = self.kernel // 2 if self.padding is None else self.padding
         y = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=padding, groups=self.groups)
         if not self.bias:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import first_token
+from ncjax.models.layers import Conv, first_token
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model, UserError
 
@@ -40,8 +40,8 @@ class Embed(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise UserError(f"images of {x.shape[1]}x{x.shape[2]} pixels do not divide into patches of {self.patch}")
-        x = nn.Conv(self.width, (self.patch,) * 2, (self.patch,) * 2, "VALID", use_bias=self.style.patch_bias,
-                    dtype=self.dtype, name="patches")(x)
+        x = Conv(self.width, self.patch, self.patch, "VALID", bias=self.style.patch_bias, dtype=self.dtype,
+                 kernel_init=nn.initializers.lecun_normal(), name="patches")(x)
         x = x.reshape(x.shape[0], -1, self.width)
         token = self.param("class_token", _normal, (1, 1, self.width)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
