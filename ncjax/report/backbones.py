@@ -121,7 +121,8 @@ def backbones(runs: Sequence[Finished]) -> list[Section]:
                  "no discovery: read it beside the probe's training accuracy, kNN, the network's size and its source "
                  "accuracy, which predict too. NC1 of one target compares across backbones (the same images), not across "
                  "targets.")
-        sections.append(Section("Which backbone transfers, and does collapse say so?", intro, [
+        title = "Which backbone transfers, and does collapse say so?" + (f" ({run.name})" if len(runs) > 1 else "")
+        sections.append(Section(title, intro, [
             ("Test accuracy of the probe over NC1 on the target's training images, 95 % intervals of both.",
              _scatter(run, stem)),
             ("NC1 over its floor along each network, from the first block to the last.", _layers(run, stem))],
