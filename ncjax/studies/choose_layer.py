@@ -67,7 +67,7 @@ def run(
       run: where it happens; a stopped run goes on.
       init: the network, see `card.load`.
       data: the target, see `data.load`.
-      rule: what ranks: one of `ranking.RULES`. LogME and a ResNet's layer3.0 have lost least at hand (docs/results/choose_layer).
+      rule: what ranks: one of `ranking.RULES`; docs/results/choose_layer has what they lost on the data sets at hand.
       method: how a block is tuned, a function of `ncjax.tuning` that tunes one.
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
