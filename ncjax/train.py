@@ -83,7 +83,8 @@ def flops(step: Callable[..., Any], state: State, batch: Batch, compiled: Any = 
     """
     if cpu.implementation() == "onednn":
         with cpu.as_xla():
-            found = jax.jit(step.__wrapped__).lower(state, batch).cost_analysis()
+            # A function of its own: JAX would hand out the trace of the step that ran, with oneDNN's calls in it.
+            found = jax.jit(lambda *given: step.__wrapped__(*given)).lower(state, batch).cost_analysis()
     else:
         found = (compiled or step.lower(state, batch)).cost_analysis()
     return (found or {}).get("flops")

@@ -81,6 +81,9 @@ def stepped(method, network):
 
 counted = {method: train.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}
 assert counted["full_ft"] > 2.5 * counted["probe"] > 0, counted
+ran, begun = stepped("full_ft", network)
+ran.lower(begun, batch).compile()
+assert train.flops(ran, begun, batch) == counted["full_ft"]  # compiled or not
 
 
 def loss_after(steps, network):
