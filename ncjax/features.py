@@ -107,6 +107,7 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
 
         assert int(count) == source.size, (int(count), source.size)
         features = {name: gather(parts) for name, parts in kept.items()}
+        moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
         return Evaluation(float(total) / source.size, float(correct) / source.size, moments, features, gather(labels))
 
     return run

@@ -94,10 +94,10 @@ class Run:
         if path.exists():
             return read_json(path)
         found = json.loads(json.dumps(compute()))
-        memory.let_go()
         if self.writes:
             path.parent.mkdir(exist_ok=True)
             _write(path, json.dumps(found))
+        memory.let_go()
         return found
 
     def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,

@@ -55,6 +55,15 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
             assert (needed[layer].nc1_classes is None) == scatter
 
 
+def test_layers_keep_the_order_they_were_asked_for_in(network):
+    dataset, model, variables = network
+    order = model.layers[::-1]  # jit would sort them by name
+    look = features.make_pass(model, cross_entropy(), features.widths(model, variables, dataset.image_shape), mesh.make(),
+                              stats=order, keep=order)
+    seen = look(variables, source(dataset.splits["train"], dataset, mesh.make(), batch_size=16))
+    assert tuple(seen.stats) == tuple(seen.features) == tuple(features.collapse(seen, seen)) == order
+
+
 def test_without_room_for_features_a_measurement_is_the_same(network, monkeypatch):
     dataset, model, variables = network
     extract = functools.partial(layerwise.extract, model, variables, dataset, mesh.make(), batch_size=16, probes=False,
