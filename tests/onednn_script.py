@@ -59,6 +59,27 @@ for kernel, stride, groups, padding in itertools.product((1, 3, 4, 5, 7), (1, 2)
     for a, b, tolerance in zip((dx, dw), wanted_back(slope.astype(jnp.float32)), (4e-3, 1e-5), strict=True):
         close(a, b, tolerance)
 
+# What follows a convolution in the same call: bias and activation, with all gradients.
+TYPES = (jnp.float32, jnp.bfloat16)
+for activation, groups, stride, dtype in itertools.product((None, "relu", "relu6"), (1, 8), (1, 2), TYPES):
+    x = jax.random.normal(jax.random.key(0), (3, 11, 9, 8)).astype(dtype)
+    w = 3 * jax.random.normal(jax.random.key(1), (3, 3, 8 // groups, 8)).astype(dtype).astype(jnp.float32)
+    b = jax.random.normal(jax.random.key(2), (8,))
+
+    def plain(x, w, b, activation=activation, groups=groups, stride=stride):
+        return layers.ACTIVATIONS[activation](reference(x, w, stride, [(1, 1)] * 2, groups) + b)
+
+    y, back = jax.vjp(lambda x, w, b, a=activation, g=groups, s=stride: layers.convolve(
+        x, w, b, stride=s, padding=1, groups=g, activation=a), x, w, b)
+    wanted, wanted_back = jax.vjp(plain, x.astype(jnp.float32), w, b)
+    dy = jnp.sin(jnp.arange(y.size)).reshape(y.shape).astype(dtype)
+    low = dtype == jnp.bfloat16
+    close(y, wanted, 2.5e-2 if low else 1e-5)  # rounded where sums are as large as before the activation
+    for found, right in zip(back(dy), wanted_back(dy.astype(jnp.float32)), strict=True):
+        assert found.dtype == (dtype if found.shape == x.shape else jnp.float32)
+        if not low or activation != "relu6":  # what rounds to 6 has no slope
+            close(found, right, 6e-3 if found.dtype == jnp.bfloat16 else 1e-5)
+
 x, w = jax.random.normal(jax.random.key(0), (2, 9, 9, 8)), jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
 many = jax.vmap(lambda w: layers.convolve(x, w, padding=1))(jnp.stack([w, 2 * w]))
 close(many[1], 2 * reference(x, w, 1, ((1, 1),) * 2, 1), 1e-5)

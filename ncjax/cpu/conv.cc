@@ -1,4 +1,5 @@
-// Convolutions by oneDNN as XLA custom calls: forward, data gradient, weight gradient; grouped and depthwise.
+// Convolutions by oneDNN as XLA custom calls: forward, forward with bias and activation, data gradient, weight gradient;
+// grouped and depthwise.
 // Images are NHWC and kernels HWIO (grouped: [h, w, in / groups, out]), as in JAX.
 
 #include <omp.h>
@@ -16,10 +17,11 @@ using dnnl::memory;
 
 namespace {
 
-enum Kind : int64_t { kForward, kData, kWeights };
+enum Kind : int64_t { kForward, kFused, kData, kWeights };
+enum Activation : int64_t { kNone, kRelu, kRelu6 };
 
-// kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16
-using Key = std::array<int64_t, 17>;
+// kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16, activation
+using Key = std::array<int64_t, 18>;
 
 struct Plan {
   dnnl::primitive run;
@@ -42,8 +44,10 @@ Plan Finish(const Descriptor& d, const memory::desc& given) {
   return plan;
 }
 
+memory::desc Bias(int64_t width) { return memory::desc({width}, memory::data_type::f32, memory::format_tag::x); }
+
 Plan Make(const Key& k) {
-  const auto [kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16] = k;
+  const auto [kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16, activation] = k;
   const auto f32 = memory::data_type::f32, type = bf16 ? memory::data_type::bf16 : f32;
   const memory::dims strides{stride, stride}, before{top, left}, after{bottom, right};
   const memory::desc src({n, c, h, w}, type, memory::format_tag::nhwc), dst({n, d, oh, ow}, type, memory::format_tag::nhwc);
@@ -57,7 +61,16 @@ Plan Make(const Key& k) {
   const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, algorithm, src, any,
                                                           dst, strides, before, after, attr);
   Plan plan;
-  if (kind == kForward) {
+  if (kind == kFused) {
+    dnnl::post_ops then;
+    if (activation == kRelu) then.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
+    if (activation == kRelu6) then.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6);
+    attr.set_post_ops(then);
+    const dnnl::convolution_forward::primitive_desc p(Engine(), dnnl::prop_kind::forward_inference, algorithm, src, any,
+                                                      Bias(d), dst, strides, before, after, attr);
+    plan = Finish(p, given);
+    plan.weights = p.weights_desc();
+  } else if (kind == kForward) {
     plan = Finish(forward, given);
     plan.weights = forward.weights_desc();
   } else if (kind == kData) {
@@ -88,7 +101,7 @@ const Plan& Cached(const Key& key) {
 
 int threads = 1;
 
-void Run(const Key& key, void* src, void* weights, void* dst) {
+void Run(const Key& key, void* src, void* weights, void* bias, void* dst) {
   omp_set_num_threads(threads);  // of this thread, whichever of XLA's it is
   const Plan& plan = Cached(key);
   dnnl::stream stream(Engine());
@@ -97,13 +110,18 @@ void Run(const Key& key, void* src, void* weights, void* dst) {
   memory own = plan.reordered ? memory(plan.weights, Engine()) : given;
   switch (key[0]) {
     case kForward:
+    case kFused: {
+      if (plan.reordered) dnnl::reorder(given, own).execute(stream, given, own);
+      std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, own}, {DNNL_ARG_DST, y},
+                                                {DNNL_ARG_SCRATCHPAD, scratch}};
+      if (bias) arguments.insert({DNNL_ARG_BIAS, memory(Bias(key[7]), Engine(), bias)});
+      plan.run.execute(stream, arguments);
+      break;
+    }
     case kData:
       if (plan.reordered) dnnl::reorder(given, own).execute(stream, given, own);
-      plan.run.execute(stream, key[0] == kForward
-                                   ? std::unordered_map<int, memory>{{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, own},
-                                                                     {DNNL_ARG_DST, y}, {DNNL_ARG_SCRATCHPAD, scratch}}
-                                   : std::unordered_map<int, memory>{{DNNL_ARG_DIFF_SRC, x}, {DNNL_ARG_WEIGHTS, own},
-                                                                     {DNNL_ARG_DIFF_DST, y}, {DNNL_ARG_SCRATCHPAD, scratch}});
+      plan.run.execute(stream, {{DNNL_ARG_DIFF_SRC, x}, {DNNL_ARG_WEIGHTS, own}, {DNNL_ARG_DIFF_DST, y},
+                                {DNNL_ARG_SCRATCHPAD, scratch}});
       break;
     default:
       plan.run.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, own}, {DNNL_ARG_DIFF_DST, y},
@@ -115,32 +133,46 @@ void Run(const Key& key, void* src, void* weights, void* dst) {
 
 // Images are float32 or bfloat16, kernels float32. The result is y (forward), the gradient of x (data) or that of the kernel.
 template <Kind kind>
-ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out, int64_t stride,
-                    ffi::Span<const int64_t> pads, int64_t groups) {
+ffi::Error Call(ffi::AnyBuffer a, ffi::AnyBuffer b, void* bias, ffi::Result<ffi::AnyBuffer> out, int64_t stride,
+                ffi::Span<const int64_t> pads, int64_t groups, int64_t activation) {
   const auto x = kind == kData ? out->dimensions() : a.dimensions();
   const auto w = kind == kWeights ? out->dimensions() : b.dimensions();
-  const auto y = kind == kForward ? out->dimensions() : kind == kData ? a.dimensions() : b.dimensions();
+  const auto y = kind == kForward || kind == kFused ? out->dimensions() : kind == kData ? a.dimensions() : b.dimensions();
   void* src = kind == kData ? out->untyped_data() : a.untyped_data();
   void* weights = kind == kWeights ? out->untyped_data() : b.untyped_data();
-  void* dst = kind == kForward ? out->untyped_data() : kind == kData ? a.untyped_data() : b.untyped_data();
+  void* dst = kind == kForward || kind == kFused ? out->untyped_data() : kind == kData ? a.untyped_data() : b.untyped_data();
   const int64_t bf16 = a.element_type() == ffi::BF16;
   const Key key{kind, x[0], x[1], x[2], x[3], w[0], w[1], w[3], y[1], y[2], stride, pads[0], pads[1], pads[2], pads[3],
-                groups, bf16};
+                groups, bf16, activation};
   try {
-    Run(key, src, weights, dst);
+    Run(key, src, weights, bias, dst);
   } catch (const dnnl::error& e) {
     return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
   }
   return ffi::Error::Success();
 }
 
+template <Kind kind>
+ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out, int64_t stride,
+                    ffi::Span<const int64_t> pads, int64_t groups) {
+  return Call<kind>(a, b, nullptr, out, stride, pads, groups, kNone);
+}
+
+ffi::Error Fused(ffi::AnyBuffer x, ffi::AnyBuffer kernel, ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> y, int64_t stride,
+                 ffi::Span<const int64_t> pads, int64_t groups, int64_t activation) {
+  return Call<kFused>(x, kernel, bias.untyped_data(), y, stride, pads, groups, activation);
+}
+
 }  // namespace
 
-#define BINDING                                                                                          \
-  ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>().Attr<int64_t>("stride") \
-      .Attr<ffi::Span<const int64_t>>("pads").Attr<int64_t>("groups")
+#define ATTRIBUTES \
+  Ret<ffi::AnyBuffer>().Attr<int64_t>("stride").Attr<ffi::Span<const int64_t>>("pads").Attr<int64_t>("groups")
+#define BINDING ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().ATTRIBUTES
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvForward, Convolve<kForward>, BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvFused, Fused,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+                                  .ATTRIBUTES.Attr<int64_t>("activation"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvData, Convolve<kData>, BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NcjaxConvWeights, Convolve<kWeights>, BINDING);
 

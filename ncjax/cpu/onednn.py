@@ -25,8 +25,9 @@ import numpy as np
 from ncjax.types import Array, UserError
 
 SOURCE = Path(__file__).with_name("conv.cc")
-TARGETS = {"ncjax_conv_forward": "NcjaxConvForward", "ncjax_conv_data": "NcjaxConvData",
-           "ncjax_conv_weights": "NcjaxConvWeights"}
+TARGETS = {"ncjax_conv_forward": "NcjaxConvForward", "ncjax_conv_fused": "NcjaxConvFused",
+           "ncjax_conv_data": "NcjaxConvData", "ncjax_conv_weights": "NcjaxConvWeights"}
+ACTIVATIONS = (None, "relu", "relu6")  # in conv.cc's order
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -166,43 +167,64 @@ def why_not() -> str | None:
     return None
 
 
-def _call(target: str, like: Array | jax.ShapeDtypeStruct, a: Array, b: Array, stride: int, pads: Pads,
-          groups: int) -> Array:
+class How(NamedTuple):
+    """What is known of a convolution before it runs."""
+
+    stride: int
+    pads: Pads
+    groups: int
+    activation: str | None  # with a bias only
+
+
+def _call(target: str, like: Array | jax.ShapeDtypeStruct, how: How, *given: Array, **more: np.int64) -> Array:
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(like.shape, like.dtype), vmap_method="sequential")
-    return call(a, b, stride=np.int64(stride), pads=np.array(pads, np.int64).ravel(), groups=np.int64(groups))
+    return call(*given, stride=np.int64(how.stride), pads=np.array(how.pads, np.int64).ravel(),
+                groups=np.int64(how.groups), **more)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve(x: Array, kernel: Array, stride: int, pads: Pads, groups: int) -> Array:
-    height, width = ((n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolve(x: Array, kernel: Array, bias: Array | None, how: How) -> Array:
+    height, width = ((n + sum(p) - k) // how.stride + 1
+                     for n, p, k in zip(x.shape[1:3], how.pads, kernel.shape[:2], strict=True))
     like = jax.ShapeDtypeStruct((x.shape[0], height, width, kernel.shape[3]), x.dtype)
-    return _call("ncjax_conv_forward", like, x, kernel, stride, pads, groups)
+    if bias is None:
+        return _call("ncjax_conv_forward", like, how, x, kernel)
+    return _call("ncjax_conv_fused", like, how, x, kernel, bias, activation=np.int64(ACTIVATIONS.index(how.activation)))
 
 
-def _forward(x, kernel, stride, pads, groups):
-    return _convolve(x, kernel, stride, pads, groups), (x, kernel)
+def _forward(x, kernel, bias, how):
+    y = _convolve(x, kernel, bias, how)
+    return y, (x, kernel, None if bias is None else y)
 
 
-def _backward(stride, pads, groups, kept, dy):
-    x, kernel = kept
-    return (_call("ncjax_conv_data", x, dy, kernel, stride, pads, groups),
-            _call("ncjax_conv_weights", kernel, x, dy, stride, pads, groups))
+def _backward(how, kept, dy):
+    x, kernel, y = kept
+    if how.activation is not None:
+        dy = jnp.where((y > 0) & (y < 6) if how.activation == "relu6" else y > 0, dy, 0)
+    return (_call("ncjax_conv_data", x, how, dy, kernel), _call("ncjax_conv_weights", kernel, how, x, dy),
+            None if y is None else jnp.sum(dy, (0, 1, 2), jnp.float32))
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -> Array:
-    """A convolution with both of its gradients; forward-mode derivatives are not defined.
+def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int, pads: Pads, groups: int,
+             activation: str | None = None) -> Array:
+    """A convolution, bias and activation, with all gradients; forward-mode derivatives are not defined.
 
     Args:
       x: [N, H, W, C], float32 or bfloat16; bfloat16 is multiplied as such and summed in float32.
       kernel: [h, w, C / groups, D]; taken as float32, and so is its gradient.
+      bias: [D], likewise, or None.
       stride: of both axes.
       pads: ((top, bottom), (left, right)).
       groups: sets of channels that do not see each other.
+      activation: one of `ACTIVATIONS`.
 
     Returns:
       [N, H', W', D] in the type of `x`.
     """
-    return _convolve(x, kernel.astype(jnp.float32), stride, pads, groups)
+    if bias is None and activation is not None:
+        bias = jnp.zeros(kernel.shape[3])
+    given = None if bias is None else bias.astype(jnp.float32)
+    return _convolve(x, kernel.astype(jnp.float32), given, How(stride, pads, groups, activation))

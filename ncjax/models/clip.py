@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, batch_norm, first_token, halve, identity, mean_pool
+from ncjax.models.layers import Conv, conv_norm, first_token, halve, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.models.vit import Embed, Encoder, FinalNorm, VitStyle
 from ncjax.types import Array, Model
@@ -26,8 +26,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         for i, (w, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1)), 1):
-            x = Conv(w, 3, stride, dtype=self.dtype, name=f"conv{i}")(x)
-            x = nn.relu(batch_norm(x, train, mask, self.dtype, f"bn{i}"))
+            conv = Conv(w, 3, stride, dtype=self.dtype, name=f"conv{i}")
+            x = conv_norm(x, conv, f"bn{i}", train, mask, activation="relu")
         return halve(x)
 
 
@@ -40,14 +40,14 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        def conv_norm(y: Array, w: int, kernel: int, conv: str, bn: str) -> Array:
-            return batch_norm(Conv(w, kernel, dtype=self.dtype, name=conv)(y), train, mask, self.dtype, bn)
+        def step(y: Array, w: int, kernel: int, conv: str, bn: str, activation: str | None = None) -> Array:
+            return conv_norm(y, Conv(w, kernel, dtype=self.dtype, name=conv), bn, train, mask, activation=activation)
 
-        y = nn.relu(conv_norm(x, self.width, 1, "conv1", "bn1"))
-        y = nn.relu(conv_norm(y, self.width, 3, "conv2", "bn2"))
-        y = conv_norm(halve(y) if self.stride > 1 else y, 4 * self.width, 1, "conv3", "bn3")
+        y = step(x, self.width, 1, "conv1", "bn1", "relu")
+        y = step(y, self.width, 3, "conv2", "bn2", "relu")
+        y = step(halve(y) if self.stride > 1 else y, 4 * self.width, 1, "conv3", "bn3")
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
-            x = conv_norm(halve(x) if self.stride > 1 else x, y.shape[-1], 1, "downsample_conv", "downsample_bn")
+            x = step(halve(x) if self.stride > 1 else x, y.shape[-1], 1, "downsample_conv", "downsample_bn")
         return nn.relu(x + y)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, batch_norm, halve, max_pool, mean_pool
+from ncjax.models.layers import Conv, batch_norm, conv_norm, halve, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model
 
@@ -25,8 +25,8 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv")(x)
-        return max_pool(nn.relu(batch_norm(x, train, mask, self.dtype, "norm")), padding=1)
+        conv = Conv(self.width, 7, 2, dtype=self.dtype, name="conv")
+        return max_pool(conv_norm(x, conv, "norm", train, mask, activation="relu"), padding=1)
 
 
 class DenseLayer(nn.Module):
@@ -38,8 +38,8 @@ class DenseLayer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         y = nn.relu(batch_norm(x, train, mask, self.dtype, "norm1"))
-        y = Conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")(y)
-        y = nn.relu(batch_norm(y, train, mask, self.dtype, "norm2"))
+        conv = Conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")
+        y = conv_norm(y, conv, "norm2", train, mask, activation="relu")
         return jnp.concatenate([x.astype(self.dtype), Conv(self.growth, 3, dtype=self.dtype, name="conv2")(y)], -1)
 
 

@@ -46,16 +46,27 @@ def _shifted(x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]) 
     return total
 
 
-def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, groups: int = 1) -> Array:
-    """Every convolution of every model.
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6)."""
+    return jnp.clip(x, 0, 6)
+
+
+ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": relu6}
+
+
+def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0, groups: int = 1,
+             activation: str | None = None) -> Array:
+    """Every convolution of every model, with what follows it where that can be done in the same breath.
 
     Args:
       x: [N, H, W, C].
       kernel: [h, w, C / groups, D], in the type of `x` or float32.
+      bias: [D] or None.
       stride: of both axes.
       padding: pixels on every side, ((top, bottom), (left, right)), "VALID", or "SAME" (TensorFlow's, which puts an odd
         pixel at the bottom and right).
       groups: sets of channels that do not see each other.
+      activation: None, "relu" or "relu6".
 
     Returns:
       [N, H', W', D].
@@ -63,16 +74,22 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, padding: Padding = 0, 
     pads = _pads(x, kernel.shape[:2], stride, padding)
     _large_enough(x, kernel.shape[:2], pads)
     if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
-        return cpu.convolve(x, kernel, stride=stride, pads=tuple(pads), groups=groups)
+        return cpu.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
     kernel = kernel.astype(x.dtype)
     if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
-        return _shifted(x, kernel, stride, pads)
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                                        feature_group_count=groups)
+        y = _shifted(x, kernel, stride, pads)
+    else:
+        y = jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                         feature_group_count=groups)
+    return ACTIVATIONS[activation](y if bias is None else y + bias.astype(y.dtype))
 
 
 class Conv(nn.Module):
-    """`convolve` with its kernel and, on request, a bias."""
+    """`convolve` with its kernel and, on request, a bias and an activation.
+
+    Called with `affine` (multipliers and offsets [D] of what follows, a BatchNorm with fixed statistics), it convolves with
+    kernel and bias into which they are folded: m (w * x + b) + o = (m w) * x + (m b + o).
+    """
 
     width: int
     kernel: int
@@ -84,14 +101,32 @@ class Conv(nn.Module):
     kernel_init: nn.initializers.Initializer = he_normal
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, activation: str | None = None, affine: tuple[Array, Array] | None = None) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.width)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        padding = self.kernel // 2 if self.padding is None else self.padding
-        y = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=padding, groups=self.groups)
-        if not self.bias:
-            return y
-        return y + self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32) if self.bias else None
+        if affine is not None:
+            multiplier, offset = affine
+            kernel, bias = kernel * multiplier, offset if bias is None else bias * multiplier + offset
+        return convolve(x.astype(self.dtype), kernel, bias, stride=self.stride, groups=self.groups,
+                        padding=self.kernel // 2 if self.padding is None else self.padding, activation=activation)
+
+
+class Fixed(nn.Module):
+    """BatchNorm with fixed statistics as (multipliers, offsets) of `width` channels; the variables are `nn.BatchNorm`'s."""
+
+    width: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        shape = (self.width,)
+        scale, bias = (self.param(name, start, shape, jnp.float32)
+                       for name, start in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros)))
+        mean, var = (self.variable("batch_stats", name, start, shape, jnp.float32).value
+                     for name, start in (("mean", jnp.zeros), ("var", jnp.ones)))
+        multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
+        return multiplier, bias - mean * multiplier
 
 
 def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str, epsilon: float = 1e-5) -> Array:
@@ -101,6 +136,14 @@ def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str,
     norm = nn.BatchNorm(use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=epsilon, dtype=dtype,
                         name=name)
     return norm(x, mask=mask if train else None)
+
+
+def conv_norm(x: Array, conv: Conv, norm: str, train: bool, mask: Array | None, epsilon: float = 1e-5,
+              activation: str | None = None) -> Array:
+    """A convolution, BatchNorm named `norm`, and an activation: one convolution where the statistics are fixed."""
+    if train:
+        return ACTIVATIONS[activation](batch_norm(conv(x), True, mask, conv.dtype, norm, epsilon))
+    return conv(x, activation, Fixed(conv.width, epsilon, name=norm)())
 
 
 def max_pool(x: Array, window: int = 3, stride: int = 2, padding: int = 0, *, ceil: bool = False) -> Array:

@@ -13,14 +13,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, Padding, batch_norm, mean_pool
+from ncjax.models.layers import Conv, Padding, conv_norm, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model
-
-
-def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6)."""
-    return jnp.clip(x, 0, 6)
 
 
 class ConvNorm(nn.Module):
@@ -35,8 +30,8 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        x = Conv(self.width, self.kernel, self.stride, self.padding, dtype=self.dtype, name="conv")(x)
-        return relu6(batch_norm(x, train, mask, self.dtype, "bn", self.epsilon))
+        conv = Conv(self.width, self.kernel, self.stride, self.padding, dtype=self.dtype, name="conv")
+        return conv_norm(x, conv, "bn", train, mask, self.epsilon, "relu6")
 
 
 class InvertedResidual(nn.Module):
@@ -52,15 +47,15 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        def norm(y: Array, name: str) -> Array:
-            return batch_norm(y, train, mask, self.dtype, name, self.epsilon)
+        def step(y: Array, conv: Conv, name: str, activation: str | None) -> Array:
+            return conv_norm(y, conv, name, train, mask, self.epsilon, activation)
 
         inner, y = self.expand * x.shape[-1], x
         if self.expand > 1:
-            y = relu6(norm(Conv(inner, 1, dtype=self.dtype, name="expand_conv")(y), "expand_bn"))
-        y = Conv(inner, self.kernel, self.stride, self.padding, groups=inner, dtype=self.dtype, name="depthwise_conv")(y)
-        y = relu6(norm(y, "depthwise_bn"))
-        y = norm(Conv(self.width, 1, dtype=self.dtype, name="project_conv")(y), "project_bn")
+            y = step(y, Conv(inner, 1, dtype=self.dtype, name="expand_conv"), "expand_bn", "relu6")
+        y = step(y, Conv(inner, self.kernel, self.stride, self.padding, inner, dtype=self.dtype, name="depthwise_conv"),
+                 "depthwise_bn", "relu6")
+        y = step(y, Conv(self.width, 1, dtype=self.dtype, name="project_conv"), "project_bn", None)
         return x + y if self.stride == 1 and x.shape[-1] == self.width else y
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, batch_norm, max_pool, mean_pool
+from ncjax.models.layers import Conv, conv_norm, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model, UserError
 
@@ -38,8 +38,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         kernel, stride = (7, 2) if self.imagenet else (3, self.stride)
-        x = Conv(self.width, kernel, stride, bias=self.style.bias, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(batch_norm(x, train, mask, self.dtype, "bn1", self.style.epsilon))
+        conv = Conv(self.width, kernel, stride, bias=self.style.bias, dtype=self.dtype, name="conv1")
+        x = conv_norm(x, conv, "bn1", train, mask, self.style.epsilon, "relu")
         return max_pool(x, padding=1) if self.imagenet else x
 
 
@@ -59,22 +59,21 @@ class Residual(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         width, stride, style = self.width, self.stride, self.style
 
-        def conv_norm(y: Array, w: int, kernel: int, s: int, conv: str, bn: str) -> Array:
-            y = Conv(w, kernel, s, bias=style.bias, dtype=self.dtype, name=conv)(y)
-            return batch_norm(y, train, mask, self.dtype, bn, style.epsilon)
+        def step(y: Array, w: int, kernel: int, s: int, conv: str, bn: str, activation: str | None = None) -> Array:
+            conv = Conv(w, kernel, s, bias=style.bias, dtype=self.dtype, name=conv)
+            return conv_norm(y, conv, bn, train, mask, style.epsilon, activation)
 
         first, second = (stride, 1) if style.early else (1, stride)
         plan = [(width, 1, first), (width, 3, second), (4 * width, 1, 1)] if style.bottleneck else [
             (width, 3, stride), (width, 3, 1)]
         y = x
         for i, (w, kernel, s) in enumerate(plan, 1):
-            y = conv_norm(y, w, kernel, s, f"conv{i}", f"bn{i}")
-            y = nn.relu(y) if i < len(plan) else y
+            y = step(y, w, kernel, s, f"conv{i}", f"bn{i}", "relu" if i < len(plan) else None)
         if x.shape != y.shape and style.padded:
             extra = y.shape[-1] - x.shape[-1]
             x = jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
         elif x.shape != y.shape:
-            x = conv_norm(x, y.shape[-1], 1, stride, "downsample_conv", "downsample_bn")
+            x = step(x, y.shape[-1], 1, stride, "downsample_conv", "downsample_bn")
         return nn.relu(x + y)
 
 

@@ -23,7 +23,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        return nn.relu(Conv(64, 3, 2, 0, bias=True, dtype=self.dtype, name="conv")(x))
+        return Conv(64, 3, 2, 0, bias=True, dtype=self.dtype, name="conv")(x, "relu")
 
 
 class Fire(nn.Module):
@@ -36,7 +36,7 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         def conv(y: Array, width: int, kernel: int, name: str) -> Array:
-            return nn.relu(Conv(width, kernel, bias=True, dtype=self.dtype, name=name)(y))
+            return Conv(width, kernel, bias=True, dtype=self.dtype, name=name)(y, "relu")
 
         x = max_pool(x, ceil=True) if self.pooled else x
         x = conv(x, self.width // 8, 1, "squeeze1x1")

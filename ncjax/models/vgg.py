@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ncjax.models.layers import Conv, adaptive_mean_pool, batch_norm, identity, max_pool, mean_pool
+from ncjax.models.layers import Conv, adaptive_mean_pool, conv_norm, identity, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.types import Array, Model
 
@@ -41,8 +41,8 @@ class Convolution(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         spec = self.spec
         x = max_pool(x, self.window) if self.window else x
-        x = Conv(spec.width, spec.kernel, spec.stride, spec.padding, bias=True, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(x, train, mask, self.dtype, "bn") if self.norm else x)
+        conv = Conv(spec.width, spec.kernel, spec.stride, spec.padding, bias=True, dtype=self.dtype, name="conv")
+        return conv_norm(x, conv, "bn", train, mask, activation="relu") if self.norm else conv(x, "relu")
 
 
 class MaxPool(nn.Module):
