@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ncjax import cpu
 from ncjax.cpu import __main__ as command
-from ncjax.cpu import onednn
+from ncjax.cpu import onednn, xla
 from ncjax.types import UserError
 
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES", "NCJAX_CONV")}
@@ -74,6 +77,18 @@ def test_the_choice_can_be_made(monkeypatch):
     monkeypatch.setattr(onednn.jax, "device_count", lambda: 2)
     with pytest.raises(UserError, match="NCJAX_CONV=onednn: several CPU devices"):
         cpu.implementation()
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 2)])
+def test_a_kernels_gradient_in_pieces_is_that_of_the_whole(stride, groups):
+    x = jax.random.normal(jax.random.key(0), (8, 9, 7, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4 // groups, 6))
+    how = (stride, ((1, 1), (0, 1)), groups)
+    found, back = jax.vjp(lambda x, k: xla._in_pieces(x, k, *how), x, kernel)
+    wanted, wanted_back = jax.vjp(lambda x, k: xla._whole(x, k, *how), x, kernel)
+    np.testing.assert_array_equal(found, wanted)
+    for a, b in zip(back(jnp.sin(wanted)), wanted_back(jnp.sin(wanted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_cores_respect_affinity():

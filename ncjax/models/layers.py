@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncjax import cpu
+from ncjax.cpu import xla
 from ncjax.types import Array, UserError
 
 STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
@@ -31,19 +32,6 @@ def _large_enough(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int
     if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, window, strict=True)):
         raise UserError(f"images are too small for this network: maps of {x.shape[1]}x{x.shape[2]} pixels meet a window of "
                         f"{window[0]}x{window[1]}; raise image_size")
-
-
-def _shifted(x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]) -> Array:
-    """A depthwise convolution as a sum of shifted images: XLA's grouped convolution is many times slower on a CPU."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height, width = ((n - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
-    total = None
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            seen = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-            term = seen * kernel[i, j, 0]
-            total = term if total is None else total + term
-    return total
 
 
 def relu6(x: Array) -> Array:
@@ -75,12 +63,7 @@ def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int 
     _large_enough(x, kernel.shape[:2], pads)
     if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
         return cpu.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
-    kernel = kernel.astype(x.dtype)
-    if groups > 1 and groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
-        y = _shifted(x, kernel, stride, pads)
-    else:
-        y = jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                                         feature_group_count=groups)
+    y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=tuple(pads), groups=groups)
     return ACTIVATIONS[activation](y if bias is None else y + bias.astype(y.dtype))
 
 
