@@ -1,7 +1,9 @@
 """oneDNN's convolutions against XLA's, in a process with one CPU device. Prints "same", or fails."""
 
 import itertools
+import multiprocessing
 import os
+import warnings
 
 os.environ["NCJAX_CONV"] = "onednn"
 
@@ -11,6 +13,7 @@ import numpy as np
 import optax
 
 from ncjax import cpu, features, mesh, train, tuning
+from ncjax.data.images import Lazy, take
 from ncjax.losses import cross_entropy
 from ncjax.models import layers, resnet
 from ncjax.types import Batch
@@ -85,6 +88,16 @@ many = jax.vmap(lambda w: layers.convolve(x, w, padding=1))(jnp.stack([w, 2 * w]
 close(many[1], 2 * reference(x, w, 1, ((1, 1),) * 2, 1), 1e-5)
 with cpu.as_xla():
     np.testing.assert_allclose(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), atol=1e-4)
+
+# Threads of OpenMP do not survive a fork: a child that reads data, as loaders fork them, ends, and its parent goes on.
+images = Lazy(np.arange(8), lambda i: np.full((4, 4, 3), i, np.uint8))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # JAX's, of any fork
+    child = multiprocessing.get_context("fork").Process(target=take, args=(images, np.arange(8)))
+    child.start()
+child.join(60)
+assert child.exitcode == 0, child.exitcode
+close(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), 1e-5)
 
 # FLOPs are counted although XLA sees none of the convolutions; fewer where less is tuned.
 network = resnet.resnet8(5)

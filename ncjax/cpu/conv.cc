@@ -27,7 +27,7 @@ struct Plan {
   dnnl::primitive run;
   memory::desc src, weights, dst, scratch;  // as the primitive wants them
   memory::desc given_weights;               // as JAX has them
-  bool reordered;
+  bool reordered = false;
 };
 
 dnnl::engine& Engine() {
