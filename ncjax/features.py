@@ -18,9 +18,11 @@ from jax.sharding import Mesh
 from ncjax import mesh as meshes
 from ncjax import nc
 from ncjax.models.layers import STATISTICS_MOMENTUM
+from ncjax.parts import Parts, Seen
 from ncjax.types import Array, Loss, Model, PyTree
 
 Looks = dict[str, tuple[nc.Look, ...]]
+LABELS = "labels"  # of the rows, beside layers' features
 _frame = jax.jit(nc.frame)
 
 
@@ -41,19 +43,21 @@ def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[
     return {name: features[name].shape[-1] for name in model.layers}
 
 
-def batches(source: Any) -> Iterator[Any]:
-    """Every batch of a split, in order."""
+def batches(source: Any, first: int = 0) -> Iterator[Any]:
+    """Every batch of a split from the `first` on, in order."""
     # The gather is compiled by itself: it depends on the split's size, the network does not.
     fetch, key = jax.jit(source.fetch), jax.random.key(0)  # evaluation draws nothing
-    for item in source.items(np.arange(source.size)):
+    for item in source.items(np.arange(first * source.batch_size, source.size)):
         yield fetch(source.arrays, item, key)
 
 
 def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, stats: Sequence[str] = (),
               keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[..., Evaluation]:
-    """`(variables, source, tick=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
+    """`(variables, source, tick=None, parts=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
 
-    `tick(done, size)` hears of every batch, when its features have arrived: they come to the host one batch behind.
+    `tick(done, size, here)` hears of every batch, when its features have arrived (one batch behind): images of the split
+    that are done, all of them, and those that this call ran. With `parts`, what was seen is written there now and then, and
+    a pass that finds something there goes on from it.
 
     Args:
       model, loss: what to run.
@@ -76,39 +80,43 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
 
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
-    def run(variables: PyTree, source: Any, tick: Callable[[int, int], None] | None = None) -> Evaluation:
+    def run(variables: PyTree, source: Any, tick: Callable[[int, int, int], None] | None = None,
+            parts: Parts | None = None) -> Evaluation:
         zero = np.zeros((), np.float32)
         seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
-        seen = meshes.place(seen, meshes.replicated(mesh))
-        kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
-        labels: list[np.ndarray] = []
+        before = parts.read(seen) if parts is not None else None
+        first = 0 if before is None else before.batches
+        seen = meshes.place(seen if before is None else before.sums, meshes.replicated(mesh))
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in (*keep, LABELS)}
+        if before is not None:
+            rows = {name: [before.columns[name]] for name in rows}
+        written = {name: len(x) for name, x in rows.items()}
 
-        def arrived(features: dict[str, Array], label: Array) -> None:
-            labels.append(np.asarray(label))
-            for name in keep:
-                kept[name].append(np.asarray(features[name]))
+        def arrived(number: int, features: dict[str, Array], label: Array) -> None:
+            real = min(source.batch_size, source.size - number * source.batch_size)  # the others are filler
+            for name, x in (*features.items(), (LABELS, label)):
+                rows[name].append(np.asarray(x)[:real])
             if tick is not None:
-                tick(min(len(labels) * source.batch_size, source.size), source.size)
+                tick(number * source.batch_size + real, source.size, (number - first) * source.batch_size + real)
 
         behind = None
-        for batch in batches(source):
+        for number, batch in enumerate(batches(source, first), first):
+            if behind is not None and parts is not None and parts.due():
+                arrived(*behind)
+                parts.write(Seen(number, seen, {name: np.concatenate(x[written[name]:]) for name, x in rows.items()}))
+                written, behind = {name: len(x) for name, x in rows.items()}, None
             seen, *found = observe(seen, variables, batch)
             if behind is not None:
                 arrived(*behind)
-            behind = found
+            behind = (number, *found)
         if behind is not None:
             arrived(*behind)
         (total, correct, count), moments = seen
-
-        def gather(parts: list[np.ndarray]) -> np.ndarray:
-            last = source.size - (len(parts) - 1) * source.batch_size
-            sizes = [source.batch_size] * (len(parts) - 1) + [last]
-            return np.concatenate([x[:n] for x, n in zip(parts, sizes, strict=True)])
-
         assert int(count) == source.size, (int(count), source.size)
-        features = {name: gather(parts) for name, parts in kept.items()}
+        features = {name: np.concatenate(x) for name, x in rows.items()}
         moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
-        return Evaluation(float(total) / source.size, float(correct) / source.size, moments, features, gather(labels))
+        return Evaluation(float(total) / source.size, float(correct) / source.size, moments,
+                          {name: features[name] for name in keep}, features[LABELS])
 
     return run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ncjax.lookup import pick
 from ncjax.losses import cross_entropy
 from ncjax.mesh import make
 from ncjax.models.sequential import classifier_arrays
+from ncjax.parts import Parts, kept
 from ncjax.rundir import Run
 from ncjax.types import Model, PyTree
 
@@ -33,8 +34,9 @@ class Measured(NamedTuple):
 
 
 def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, batch_size: int, probes: bool,
-            classifier: tuple[Any, Any] | None, scatter: bool | None, run: Run | None = None) -> Measured:
-    """Passes over every split: all layers measured, and how fast is told to `run`.
+            classifier: tuple[Any, Any] | None, scatter: bool | None, run: Run | None = None,
+            written: Callable[[str], Parts | None] = lambda split: None) -> Measured:
+    """Passes over every split: all layers measured, and how fast is told to `run`. From `parts.kept`: what was `written`.
 
     All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
     those of the last layers do, and every split runs through the network a second time.
@@ -49,17 +51,20 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
     seen, reports = {}, {}
     for name, split in dataset.splits.items():  # train comes first
         batches = source(split, dataset, mesh, batch_size=batch_size)
-        started = time.time()
+        started, before = time.time(), [len(split.labels)]  # images that an earlier run has seen
 
-        def tick(done: int, size: int, name: str = name, started: float = started) -> None:
+        def tick(done: int, size: int, here: int, name: str = name, started: float = started,
+                 before: list[int] = before) -> None:
+            before[0] = done - here
             if run is not None:
-                run.bar(name, done, size, f"{done / (time.time() - started):,.1f} images/s")
+                run.bar(name, done, size, f"{here / (time.time() - started):,.1f} images/s")
 
-        seen[name] = first(variables, batches, tick)
+        seen[name] = first(variables, batches, tick, written(name))
         if run is not None:
             run.end_progress()
-            rate = len(split.labels) / (time.time() - started)
-            run.say(f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {rate:,.1f} images/s")
+            rate = (len(split.labels) - before[0]) / (time.time() - started)
+            again = f"{before[0]} of them before it stopped, " if before[0] else ""
+            run.say(f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {again}{rate:,.1f} images/s")
         if name in ("train", "test"):
             reports[name] = features.collapse(seen[name], seen["train"], readout=model.readout, classifier=classifier,
                                               everywhere=True, again=functools.partial(second, variables, batches))
@@ -117,10 +122,14 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     card = card.fed(dataset)
     run.announce(dataset, card.describe())
     own = cards.knows(card, data, dataset.class_names)
+    if card.data == data and not own:
+        run.say(f"accuracy, NC3 and NC4 are left out: the classifier tells {len(card.class_names)} classes apart, {data} "
+                f"holds {len(dataset.class_names)}")
     classifier = classifier_arrays(variables["params"]) if own and network.linear else None
-    seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
-                            classifier=classifier, scatter=scatter, run=run)
-    found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())
+    with kept(run.workdir, variables, dataset, batch_size=batch_size, probes=probes, scatter=scatter) as written:
+        seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
+                                classifier=classifier, scatter=scatter, run=run, written=written)
+        found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())
     run.forget_rows()
     for layer, entry in found.items():
         for split in ("train", "test"):

@@ -18,6 +18,7 @@ from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
 from ncjax.models.sequential import classifier_arrays
+from ncjax.parts import Parts
 from ncjax.rundir import read_rows
 
 
@@ -62,6 +63,29 @@ def test_layers_keep_the_order_they_were_asked_for_in(network):
                               stats=order, keep=order)
     seen = look(variables, source(dataset.splits["train"], dataset, mesh.make(), batch_size=16))
     assert tuple(seen.stats) == tuple(seen.features) == tuple(features.collapse(seen, seen)) == order
+
+
+def test_a_stopped_pass_goes_on_where_it_was(network, tmp_path):
+    dataset, model, variables = network
+    look = features.make_pass(model, cross_entropy(), features.widths(model, variables, dataset.image_shape), mesh.make(),
+                              stats=model.layers, keep=model.layers)
+    batches = source(dataset.splits["train"], dataset, mesh.make(), batch_size=8)
+    wanted = look(variables, batches)
+
+    def stop(done: int, size: int, here: int) -> None:
+        if done > 24:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # which is what a pass hears of Ctrl-C
+        look(variables, batches, stop, Parts(tmp_path, every=0))
+    seen = []
+    found = look(variables, batches, lambda *counts: seen.append(counts), Parts(tmp_path, every=1e9))
+    size = batches.size
+    assert seen[0] == (32, size, 8)
+    assert seen[-1] == (size, size, size - 24)
+    jax.tree.map(np.testing.assert_array_equal, tuple(found), tuple(wanted))
+    (tmp_path / "0.npz").write_bytes((tmp_path / "0.npz").read_bytes()[:-9])
+    assert Parts(tmp_path).read(None) is None
 
 
 def test_without_room_for_features_a_measurement_is_the_same(network, monkeypatch):

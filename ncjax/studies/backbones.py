@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from ncjax import card as cards
-from ncjax import correlation, layerwise, mesh, nc, trees
+from ncjax import correlation, layerwise, mesh, nc, parts, trees
 from ncjax.data import Dataset
 from ncjax.data.sources import read
 from ncjax.rundir import Run
@@ -64,10 +64,11 @@ def pair(run: Run, card: cards.Card, network: Model, variables: PyTree, dataset:
       neighbours: that vote.
       probe_layers: layers with a probe, at equal distances; 0 for all.
     """
-    seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
-                                      classifier=None, scatter=None, run=run)
     count, last = len(dataset.class_names), network.penultimate
-    found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
+    with parts.kept(run.workdir, variables, dataset, batch_size=batch_size) as written:
+        seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
+                                          classifier=None, scatter=None, run=run, written=written)
+        found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
     entry = found[last]
     return {
         "data": dataset.describe(), "network": card.fed(dataset).describe(),
