@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from jax.sharding import Mesh
 from ncjax import cpu, trees
 from ncjax import mesh as meshes
 from ncjax.types import Array, Batch, Loss, PyTree, UserError
+
+LATE = 8  # steps that may be under way before the loss of the first is looked at
 
 
 class Totals(NamedTuple):
@@ -151,12 +154,27 @@ def _totals(state: State) -> tuple[float, float]:
     return float(state.totals.loss) / count, float(state.totals.correct) / count
 
 
-def _check(loss: Array | None, step: int, lr: float, store: Any) -> None:
-    if loss is not None and not math.isfinite(float(loss)):
-        last = store.latest("last")
-        kept = "none yet" if last is None else f"{store.directory / 'last'} (step {last})"
-        raise Diverged(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good checkpoint: "
-                       f"{kept}; try a lower lr, a warm-up or clip")
+class _Late:
+    """Losses of the last steps: one is looked at when its step is long done, so that looking does not stall the device."""
+
+    def __init__(self, lr_at: Callable[[int], Any], store: Any):
+        self.lr_at, self.store = lr_at, store
+        self.waiting: collections.deque[tuple[int, Array]] = collections.deque()
+
+    def add(self, step: int, loss: Array) -> None:
+        """The loss of the step that ended as number `step`."""
+        self.waiting.append((step, loss))
+        self.check(LATE)
+
+    def check(self, leave: int = 0) -> None:
+        """Looks at all losses but the last `leave`."""
+        while len(self.waiting) > leave:
+            step, loss = self.waiting.popleft()
+            if not math.isfinite(float(loss)):
+                last, lr = self.store.latest("last"), float(self.lr_at(max(step - 1, 0)))
+                kept = "none yet" if last is None else f"{self.store.directory / 'last'} (step {last})"
+                raise Diverged(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good "
+                               f"checkpoint: {kept}; try a lower lr, a warm-up or clip")
 
 
 def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Callable, source: Any, seed: int,
@@ -164,22 +182,21 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Call
     step = int(state.step)
     done = step - epoch * source.steps
     order = order_of(source.size, source.examples, seed, epoch)[done * source.batch_size :]
-    started, shown, pending, here = time.time(), 0.0, None, 0
+    started, shown, late, here = time.time(), 0.0, _Late(lr_at, store), 0
     for item in source.items(order):
         if watch.interrupted():
-            _check(pending, step, float(lr_at(max(step - 1, 0))), store)
+            late.check()
             store.save("last", step, state)
             raise Interrupted(step)
         state, loss = step_fn(state, fetch(state, source.arrays, item))
-        # The previous loss is looked at while this step runs, so that looking does not stall the device.
-        _check(pending, step, float(lr_at(max(step - 1, 0))), store)
-        pending, step, here = loss, step + 1, here + 1
+        step, here = step + 1, here + 1
+        late.add(step, loss)
         if time.time() - shown > 0.5:
             shown = time.time()
             seconds = max(shown - started, 1e-9) / here
             watch.progress(epoch, done + here, source.steps, *_totals(state), source.batch_size / seconds,
                            (epochs * source.steps - step) * seconds)
-    _check(pending, step, float(lr_at(max(step - 1, 0))), store)
+    late.check()
     return state
 
 
