@@ -16,6 +16,7 @@ import numpy as np
 
 from ncjax import card as cards
 from ncjax import trees, weights
+from ncjax.command import tell
 from ncjax.lookup import resolve
 from ncjax.types import PyTree, UserError
 
@@ -70,7 +71,7 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line that says what to mend."""
+    """The exit code, as of `command.tell`."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its "
                                      "base, as one safetensors file.")
     parser.add_argument("init", help="a run, or its delta.safetensors")
@@ -79,13 +80,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--original", action="store_true", help="under the names that the weights had where they come from")
     parser.add_argument("--which", default="best", choices=("best", "last"), help="which checkpoint of a run")
     args = parser.parse_args(argv)
-    try:
+
+    def join() -> str:
         count = export(args.init, Path(args.out), which=args.which, base=args.base, original=args.original)
-    except (UserError, OSError) as e:
-        print(f"ncjax: {e}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {count:,} parameters, {Path(args.out).stat().st_size:,} bytes")
-    return 0
+        return f"{args.out}: {count:,} parameters, {Path(args.out).stat().st_size:,} bytes"
+
+    return tell("ncjax.delta", join)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import ncjax
 ROOT = Path(ncjax.__file__).parent
 FLOORS = [
     ("types",),
-    ("lookup", "trees", "mesh", "memory", "cpu"),
+    ("lookup", "trees", "mesh", "memory", "command"),
+    ("cpu",),
     ("losses", "augment", "nc", "intervals", "transferability", "correlation", "search"),
     ("models", "data"),
-    ("plans", "weights"),
+    ("plans", "weights", "parts"),
     ("optim", "checkpoint", "rundir", "train", "features", "prefix", "probe", "tuning"),
     ("card", "solve"),
     ("recipe", "layerwise", "delta", "trial", "ranking", "report"),

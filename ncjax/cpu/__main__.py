@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ncjax.command import tell
 from ncjax.cpu import build, header
-from ncjax.types import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line that says what to mend."""
+    """The exit code, as of `command.tell`."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.cpu",
                                      description="Build oneDNN's convolutions, or say what convolves here.")
     parser.add_argument("action", choices=("build", "which"))
     args = parser.parse_args(argv)
-    try:
-        print(build(fresh=True) if args.action == "build" else header())
-    except (UserError, OSError) as e:
-        print(f"ncjax: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return tell("ncjax.cpu", lambda: build(fresh=True) if args.action == "build" else header())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.command import tell
 from ncjax.nc.measure import collect, measure
 from ncjax.nc.reports import Report
 from ncjax.nc.stats import ClassStats
@@ -38,6 +39,18 @@ def _read(path: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _measured(arrays: dict[str, np.ndarray], **options: Any) -> dict[str, Report]:
+    classifier = None
+    if "W" in arrays:
+        classifier = (arrays["W"], arrays.get("b", np.zeros(arrays["W"].shape[:1], np.float32)))
+    options |= {"classifier": classifier, "outside": arrays.get("X_out")}
+    reports = {"train": measure(arrays["X"], arrays["y"], **options)}
+    if "X_test" in arrays:
+        centres = collect(arrays["X"], arrays["y"], scatter=False)
+        reports["test"] = _test(arrays["X_test"], arrays["y_test"], centres, options)
+    return reports
+
+
 def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options: dict[str, Any]) -> Report:
     try:
         return measure(features, labels, **options, centres=centres)
@@ -46,35 +59,21 @@ def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0; 2 with one line for input that cannot be measured; 130 if stopped."""
+    """The exit code, as of `command.tell`: 2 for input that cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.nc", description="Measure the collapse of features in a file.")
     parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
     parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")
     parser.add_argument("--spectrum", action="store_true", help="also ranks, RankMe and VCI")
     parser.add_argument("--json", action="store_true", help="print JSON, with per-class and per-pair values")
     args = parser.parse_args(argv)
-    try:
-        arrays = _read(args.file)
-        classifier = None
-        if "W" in arrays:
-            classifier = (arrays["W"], arrays.get("b", np.zeros(arrays["W"].shape[:1], np.float32)))
-        options = {"classifier": classifier, "weighting": args.weighting, "spectrum": args.spectrum,
-                   "outside": arrays.get("X_out")}
-        reports = {"train": measure(arrays["X"], arrays["y"], **options)}
-        if "X_test" in arrays:
-            centres = collect(arrays["X"], arrays["y"], scatter=False)
-            reports["test"] = _test(arrays["X_test"], arrays["y_test"], centres, options)
-    except UserError as e:
-        print(f"ncjax.nc: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ncjax.nc: stopped", file=sys.stderr)
-        return 130
-    if args.json:
-        print(json.dumps({name: report.to_dict(arrays=True) for name, report in reports.items()}))
-    else:
-        print("\n\n".join(f"{name}: {report}" if len(reports) > 1 else str(report) for name, report in reports.items()))
-    return 0
+
+    def show() -> str:
+        reports = _measured(_read(args.file), weighting=args.weighting, spectrum=args.spectrum)
+        if args.json:
+            return json.dumps({name: report.to_dict(arrays=True) for name, report in reports.items()})
+        return "\n\n".join(f"{name}: {report}" if len(reports) > 1 else str(report) for name, report in reports.items())
+
+    return tell("ncjax.nc", show)
 
 
 if __name__ == "__main__":
