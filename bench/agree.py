@@ -32,7 +32,7 @@ def run(seed: int, setting: str, folder: Path) -> dict[str, float]:
     """Seconds, and the metrics of the last epoch."""
     workdir = folder / f"{setting.replace(', ', '_').replace(' ', '_')}_{seed}"
     subprocess.run([sys.executable, "-m", "ncjax.main", "--config=configs/pretrain.py", f"--config.seed={seed}",
-                    f"--workdir={workdir}"], env=os.environ | SETTINGS[setting], check=True, capture_output=True)
+                    f"--workdir={workdir}"], env=os.environ | SETTINGS[setting], check=True, stdout=subprocess.DEVNULL)
     record = read_json(workdir / "results.json")
     found, last = record["results"]["final"], record["results"]["penultimate"]
     return {"seconds": record["seconds"], **{f"{split} {metric}": found[split][last][metric] for split, metric in METRICS}}

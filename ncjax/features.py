@@ -84,13 +84,12 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
             parts: Parts | None = None) -> Evaluation:
         zero = np.zeros((), np.float32)
         seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
-        before = parts.read(seen) if parts is not None else None
+        names = (*keep, LABELS)
+        before = parts.read(seen, names) if parts is not None else None
         first = 0 if before is None else before.batches
         seen = meshes.place(seen if before is None else before.sums, meshes.replicated(mesh))
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in (*keep, LABELS)}
-        if before is not None:
-            rows = {name: [before.columns[name]] for name in rows}
-        written = {name: len(x) for name, x in rows.items()}
+        rows: dict[str, list[np.ndarray]] = {name: [] if before is None else [before.columns[name]] for name in names}
+        written = len(rows[LABELS])
 
         def arrived(number: int, features: dict[str, Array], label: Array) -> None:
             real = min(source.batch_size, source.size - number * source.batch_size)  # the others are filler
@@ -99,21 +98,26 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
             if tick is not None:
                 tick(number * source.batch_size + real, source.size, (number - first) * source.batch_size + real)
 
-        behind = None
-        for number, batch in enumerate(batches(source, first), first):
+        def write(number: int) -> int:
+            parts.write(Seen(number, seen, {name: np.concatenate(x[written:]) for name, x in rows.items()}))
+            return len(rows[LABELS])
+
+        behind, number = None, first
+        for number, batch in enumerate(batches(source, first), first + 1):
             if behind is not None and parts is not None and parts.due():
                 arrived(*behind)
-                parts.write(Seen(number, seen, {name: np.concatenate(x[written[name]:]) for name, x in rows.items()}))
-                written, behind = {name: len(x) for name, x in rows.items()}, None
+                written, behind = write(number - 1), None
             seen, *found = observe(seen, variables, batch)
             if behind is not None:
                 arrived(*behind)
-            behind = (number, *found)
+            behind = (number - 1, *found)
         if behind is not None:
             arrived(*behind)
+        if parts is not None and parts.count and len(rows[LABELS]) > written:
+            write(number)  # the next split, or a second pass, may be stopped too
         (total, correct, count), moments = seen
-        assert int(count) == source.size, (int(count), source.size)
         features = {name: np.concatenate(x) for name, x in rows.items()}
+        assert int(count) == len(features[LABELS]) == source.size, (int(count), source.size)
         moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
         return Evaluation(float(total) / source.size, float(correct) / source.size, moments,
                           {name: features[name] for name in keep}, features[LABELS])

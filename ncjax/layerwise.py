@@ -35,8 +35,8 @@ class Measured(NamedTuple):
 
 def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, batch_size: int, probes: bool,
             classifier: tuple[Any, Any] | None, scatter: bool | None, run: Run | None = None,
-            written: Callable[[str], Parts | None] = lambda split: None) -> Measured:
-    """Passes over every split: all layers measured, and how fast is told to `run`. From `parts.kept`: what was `written`.
+            written: Callable[..., Parts | None] = lambda split, layers: None) -> Measured:
+    """Passes over every split: all layers measured, and how fast is told to `run`; `written` is from `parts.kept`.
 
     All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
     those of the last layers do, and every split runs through the network a second time.
@@ -59,7 +59,7 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
             if run is not None:
                 run.bar(name, done, size, f"{here / (time.time() - started):,.1f} images/s")
 
-        seen[name] = first(variables, batches, tick, written(name))
+        seen[name] = first(variables, batches, tick, written(name, keep))
         if run is not None:
             run.end_progress()
             rate = (len(split.labels) - before[0]) / (time.time() - started)
@@ -123,10 +123,10 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     run.announce(dataset, card.describe())
     own = cards.knows(card, data, dataset.class_names)
     if card.data == data and not own:
-        run.say(f"accuracy, NC3 and NC4 are left out: the classifier tells {len(card.class_names)} classes apart, {data} "
-                f"holds {len(dataset.class_names)}")
+        run.say(f"accuracy, NC3 and NC4 are left out: the classifier's {len(card.class_names)} classes are not the "
+                f"{len(dataset.class_names)} of {data}")
     classifier = classifier_arrays(variables["params"]) if own and network.linear else None
-    with kept(run.workdir, variables, dataset, batch_size=batch_size, probes=probes, scatter=scatter) as written:
+    with kept(run.workdir, run.say, variables, dataset, batch_size=batch_size, scatter=scatter) as written:
         seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
                                 classifier=classifier, scatter=scatter, run=run, written=written)
         found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())

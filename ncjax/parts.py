@@ -8,14 +8,14 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ncjax import trees
+from ncjax import __version__, trees
 from ncjax.data import Dataset
 from ncjax.types import PyTree
 
@@ -31,45 +31,58 @@ class Seen(NamedTuple):
 
 
 class Parts:
-    """Files in a folder: `sums.npz`, which is replaced, and `I.npz`, the rows that came between two of them."""
+    """Files in a folder: `sums.npz`, which is replaced, and `I.npz`, the rows that came between two of them.
 
-    def __init__(self, folder: Path, every: float | None = None):
-        self.folder, self.every = folder, EVERY if every is None else every
-        self._count, self._written = 0, time.time()
+    Written and read by one process; what does not fit together, as after two at once, counts as nothing.
 
-    def read(self, like: PyTree) -> Seen | None:
-        """All that was written, its columns joined; None if there is nothing, or a file that cannot be read.
+    Args:
+      folder: where; made when needed.
+      say: told if it cannot be written, which ends the writing and nothing else.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = print):
+        self.folder, self.say = folder, say
+        self.count = 0  # of files of rows
+        self._rows, self._written, self._failed = 0, time.time(), False
+
+    def read(self, like: PyTree, names: Sequence[str]) -> Seen | None:
+        """All that was written, its columns joined; None if there is nothing, or not what is asked for.
 
         Args:
-          like: a tree of the running sums' structure.
+          like: a tree of the running sums' structure, shapes and types.
+          names: of the columns.
         """
         try:
-            with open(self.folder / "sums.npz", "rb") as raw, np.load(raw) as file:
-                arrays = dict(file)
-            count, batches = (int(x) for x in arrays.pop("progress"))
-            leaves = [arrays[f"{i}"] for i in range(len(arrays))]
-            columns: dict[str, list[np.ndarray]] = {}
-            for i in range(count):
-                with open(self.folder / f"{i}.npz", "rb") as raw, np.load(raw) as file:
-                    for name, rows in file.items():
-                        columns.setdefault(name, []).append(rows)
-            sums = jax.tree.unflatten(jax.tree.structure(like), leaves)
+            arrays = _load(self.folder / "sums.npz")
+            count, batches, total = (int(x) for x in arrays.pop("progress"))
+            sums = jax.tree.map(lambda i, x: _like(arrays[f"{i}"], x), _numbered(like), like)
+            files = [_load(self.folder / f"{i}.npz") for i in range(count)]
+            columns = {name: np.concatenate([file[name] for file in files]) for name in names}
+            if any(len(x) != total for x in columns.values()):
+                raise ValueError("rows of another writing")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            shutil.rmtree(self.folder, ignore_errors=True)
             return None
-        self._count = count
-        return Seen(batches, sums, {name: np.concatenate(rows) for name, rows in columns.items()})
+        self.count, self._rows = count, total
+        return Seen(batches, sums, columns)
 
     def due(self) -> bool:
         """Whether it is time for another part."""
-        return time.time() - self._written >= self.every
+        return not self._failed and time.time() - self._written >= EVERY
 
     def write(self, seen: Seen) -> None:
-        """Adds a part; whatever happens meanwhile, the folder holds the state before or the one after."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._replace(f"{self._count}.npz", seen.columns)
-        self._count, self._written = self._count + 1, time.time()
-        leaves = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(seen.sums))}
-        self._replace("sums.npz", {**leaves, "progress": np.array([self._count, seen.batches])})
+        """Adds a part: first its rows, then the sums that count them."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace(f"{self.count}.npz", seen.columns)
+            rows = self._rows + len(next(iter(seen.columns.values())))
+            leaves = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(seen.sums))}
+            self._replace("sums.npz", {**leaves, "progress": np.array([self.count + 1, seen.batches, rows])})
+            self.count, self._rows, self._written = self.count + 1, rows, time.time()
+        except OSError as e:
+            self._failed = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.say(f"what was seen cannot be written down ({e.strerror}): a stop will cost it")
 
     def _replace(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         part = self.folder / f"{name}.part"
@@ -80,15 +93,39 @@ class Parts:
         os.replace(part, self.folder / name)
 
 
-@contextlib.contextmanager
-def kept(folder: Path, variables: PyTree, dataset: Dataset, **options: Any) -> Iterator[Callable[[str], Parts | None]]:
-    """`split -> Parts` below `folder`, for a network, a data set and `options`; gone once what happens inside ended well.
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with open(path, "rb") as raw, np.load(raw) as file:
+        return dict(file)
 
-    On several hosts, which would have to agree on what was written, None.
+
+def _numbered(tree: PyTree) -> PyTree:
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, range(len(leaves)))
+
+
+def _like(found: np.ndarray, wanted: Any) -> np.ndarray:
+    if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+        raise ValueError("a sum of another shape")
+    return found
+
+
+@contextlib.contextmanager
+def kept(workdir: Path, say: Callable[[str], None], variables: PyTree, dataset: Dataset,
+         **options: Any) -> Iterator[Callable[..., Parts | None]]:
+    """`(split, layers) -> Parts` in a run's folder; gone once what happens inside has ended well.
+
+    They are found again for the same network, data set and `options`, by the same version. On several hosts, which would
+    have to agree on what was written, None.
     """
-    key = (trees.digest(variables), dataset.identity(), sorted(options.items()))
-    own = folder / "parts" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    yield lambda split: Parts(own / split) if jax.process_count() == 1 else None
-    shutil.rmtree(own, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another key's
-        own.parent.rmdir()
+    if jax.process_count() > 1:
+        yield lambda split, layers: None
+        return
+    folder = workdir / "parts"
+    options |= {"variables": trees.digest(variables), "data": dataset.identity(), "version": __version__}
+
+    def of(split: str, layers: Sequence[str]) -> Parts:
+        key = repr((sorted(options.items()), tuple(layers)))
+        return Parts(folder / hashlib.sha256(key.encode()).hexdigest()[:16] / split, say)
+
+    yield of
+    shutil.rmtree(folder, ignore_errors=True)

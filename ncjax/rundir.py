@@ -106,9 +106,13 @@ class Run:
         self.bar(f"epoch {epoch + 1}", done, steps, f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
                  f"{int(left) // 60}:{int(left) % 60:02d} left")
 
+    def shows(self) -> bool:
+        """Whether there is a terminal to show bars on."""
+        return self.console.is_terminal and self.writes
+
     def bar(self, title: str, done: int, total: int, text: str) -> None:
         """A bar on a terminal, a new one for each title; nothing when piped."""
-        if not self.console.is_terminal or not self.writes:
+        if not self.shows():
             return
         if self._progress is None:
             self._progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),

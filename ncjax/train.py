@@ -58,7 +58,10 @@ class Watcher(Protocol):
 
     def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
                  left: float) -> None:
-        """Called now and then within an epoch; `rate` in images/s, `left` in seconds of training to the run's end."""
+        """Called now and then within an epoch if it `shows`; `rate` in images/s, `left` in seconds to the run's end."""
+
+    def shows(self) -> bool:
+        """Whether progress is shown at all: to say it, the device must be waited for."""
 
     def interrupted(self) -> bool:
         """Whether the user asked to stop."""
@@ -191,10 +194,11 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Call
         state, loss = step_fn(state, fetch(state, source.arrays, item))
         step, here = step + 1, here + 1
         late.add(step, loss)
-        if time.time() - shown > 0.5:
+        if time.time() - shown > 0.5 and watch.shows():
+            loss, accuracy = _totals(state)
             shown = time.time()
             seconds = max(shown - started, 1e-9) / here
-            watch.progress(epoch, done + here, source.steps, *_totals(state), source.batch_size / seconds,
+            watch.progress(epoch, done + here, source.steps, loss, accuracy, source.batch_size / seconds,
                            (epochs * source.steps - step) * seconds)
     late.check()
     return state

@@ -61,8 +61,9 @@ class _Silent:
     def __init__(self, run: Run):
         self.interrupted = run.interrupted
 
-    def progress(self, *_: Any) -> None:
-        """Nothing."""
+    def shows(self) -> bool:
+        """No."""
+        return False
 
 
 class Program:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from ncjax import cpu, features, mesh, train, tuning
+from ncjax.cpu import onednn
 from ncjax.data.images import Lazy, take
 from ncjax.losses import cross_entropy
 from ncjax.models import layers, resnet
@@ -82,6 +83,10 @@ for activation, groups, stride, dtype in itertools.product((None, "relu", "relu6
         assert found.dtype == (dtype if found.shape == x.shape else jnp.float32)
         if not low or activation != "relu6":  # what rounds to 6 has no slope
             close(found, right, 6e-3 if found.dtype == jnp.bfloat16 else 1e-5)
+
+    lost = layers.convolve(x.at[0].set(jnp.nan), w, b, stride=stride, padding=1, groups=groups, activation=activation)
+    assert bool(jnp.isnan(lost[0]).all() & jnp.isfinite(lost[1:].astype(jnp.float32)).all()), "NaN is seen"
+assert layers.ACTIVATIONS.keys() == set(onednn.ACTIVATIONS)
 
 x, w = jax.random.normal(jax.random.key(0), (2, 9, 9, 8)), jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
 many = jax.vmap(lambda w: layers.convolve(x, w, padding=1))(jnp.stack([w, 2 * w]))

@@ -1,5 +1,6 @@
 """What convolves on CPUs: the choice, and oneDNN's numbers where it can be built."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -80,15 +81,21 @@ def test_the_choice_can_be_made(monkeypatch):
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 2)])
-def test_a_kernels_gradient_in_pieces_is_that_of_the_whole(stride, groups):
-    x = jax.random.normal(jax.random.key(0), (8, 9, 7, 4))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4 // groups, 6))
-    how = (stride, ((1, 1), (0, 1)), groups)
-    found, back = jax.vjp(lambda x, k: xla._in_pieces(x, k, *how), x, kernel)
-    wanted, wanted_back = jax.vjp(lambda x, k: xla._whole(x, k, *how), x, kernel)
-    np.testing.assert_array_equal(found, wanted)
-    for a, b in zip(back(jnp.sin(wanted)), wanted_back(jnp.sin(wanted)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("batch", [6, 8])  # 8 is taken in pieces
+def test_a_kernels_gradient_in_pieces_is_that_of_the_whole(monkeypatch, stride, groups, batch):
+    monkeypatch.setattr(xla.jax, "device_count", lambda: 1)
+    x = jax.random.normal(jax.random.key(0), (batch, 9, 7, 4))
+    kernels = jax.random.normal(jax.random.key(1), (2, 3, 3, 4 // groups, 6))
+    how = {"stride": stride, "pads": ((1, 1), (0, 1)), "groups": groups}
+
+    def loss(convolve, x, kernels):
+        return jnp.sum(jnp.sin(jax.vmap(lambda k: convolve(x, k, **how))(kernels)))
+
+    found = jax.value_and_grad(functools.partial(loss, xla.convolve), (0, 1))(x, kernels)
+    wanted = jax.value_and_grad(functools.partial(loss, xla._whole), (0, 1))(x, kernels)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, wanted)
+    steps = str(jax.make_jaxpr(jax.grad(functools.partial(loss, xla.convolve), 1))(x, kernels))
+    assert (steps.count("conv_general_dilated[") > xla.PIECES) == (batch == 8)
 
 
 def test_cores_respect_affinity():

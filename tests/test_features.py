@@ -1,8 +1,10 @@
 """Passes over a split: a second pass through the network finds what a second look at kept features finds."""
 
+import errno
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,13 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from ncjax import features, layerwise, mesh, nc
+from ncjax import features, layerwise, mesh, nc, parts
 from ncjax.data import load, source
 from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
 from ncjax.models.sequential import classifier_arrays
-from ncjax.parts import Parts
 from ncjax.rundir import read_rows
 
 
@@ -65,27 +66,87 @@ def test_layers_keep_the_order_they_were_asked_for_in(network):
     assert tuple(seen.stats) == tuple(seen.features) == tuple(features.collapse(seen, seen)) == order
 
 
-def test_a_stopped_pass_goes_on_where_it_was(network, tmp_path):
-    dataset, model, variables = network
-    look = features.make_pass(model, cross_entropy(), features.widths(model, variables, dataset.image_shape), mesh.make(),
-                              stats=model.layers, keep=model.layers)
-    batches = source(dataset.splits["train"], dataset, mesh.make(), batch_size=8)
-    wanted = look(variables, batches)
+class Listener:
+    """A run that hears what is said, and is stopped in the middle of a split."""
 
-    def stop(done: int, size: int, here: int) -> None:
-        if done > 24:
+    def __init__(self, stop=None):
+        self.stop, self.heard = stop, []
+
+    def bar(self, split, done, size, text):
+        if split == self.stop and done > size // 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):  # which is what a pass hears of Ctrl-C
-        look(variables, batches, stop, Parts(tmp_path, every=0))
-    seen = []
-    found = look(variables, batches, lambda *counts: seen.append(counts), Parts(tmp_path, every=1e9))
-    size = batches.size
-    assert seen[0] == (32, size, 8)
-    assert seen[-1] == (size, size, size - 24)
-    jax.tree.map(np.testing.assert_array_equal, tuple(found), tuple(wanted))
-    (tmp_path / "0.npz").write_bytes((tmp_path / "0.npz").read_bytes()[:-9])
-    assert Parts(tmp_path).read(None) is None
+    def end_progress(self):
+        pass
+
+    def say(self, text):
+        self.heard.append(text)
+
+
+@pytest.fixture
+def extraction(network, tmp_path):
+    """`(run) -> what was extracted`, with its parts in a folder."""
+    dataset, model, variables = network
+
+    def run(listener, **options):
+        with parts.kept(tmp_path, listener.say, variables, dataset, **options) as written:
+            return layerwise.extract(model, variables, dataset, mesh.make(), batch_size=8, probes=True, classifier=None,
+                                     scatter=None, run=listener, written=written).seen
+
+    return run
+
+
+def same(found, wanted):
+    jax.tree.map(np.testing.assert_array_equal, {k: tuple(v) for k, v in found.items()},
+                 {k: tuple(v) for k, v in wanted.items()})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_stopped_extraction_goes_on_where_it_was(extraction, tmp_path, monkeypatch, split):
+    wanted = extraction(Listener())
+    assert not (tmp_path / "parts").exists()  # which took less than a minute
+    monkeypatch.setattr(parts, "EVERY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        extraction(Listener(split))
+    again = Listener()
+    same(extraction(again), wanted)
+    assert not (tmp_path / "parts").exists()
+    seen = [re.search(r"(\d+) of them before it stopped", line) for line in again.heard]
+    assert [s and int(s[1]) for s in seen] == ([24, None] if split == "train" else [60, 8])
+
+
+@pytest.mark.parametrize("harm", ["truncated", "other rows", "other options", "other layers"])
+def test_what_does_not_fit_together_is_seen_again(extraction, tmp_path, monkeypatch, harm):
+    wanted = extraction(Listener())
+    monkeypatch.setattr(parts, "EVERY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        extraction(Listener("train"))
+    file = next(tmp_path.rglob("0.npz"))
+    with np.load(file) as rows:
+        columns = dict(rows)
+    if harm == "truncated":
+        file.write_bytes(file.read_bytes()[:-9])
+    elif harm == "other rows":
+        np.savez(file, **{name: x[1:] for name, x in columns.items()})
+    elif harm == "other layers":
+        np.savez(file, labels=columns["labels"])
+    again = Listener()
+    same(extraction(again, **({"scatter": False} if harm == "other options" else {})), wanted)
+    assert not any("before it stopped" in line for line in again.heard)
+
+
+def test_a_full_disk_costs_no_more_than_the_parts(extraction, tmp_path, monkeypatch):
+    wanted = extraction(Listener())
+    monkeypatch.setattr(parts, "EVERY", 0)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.np, "savez", full)
+    listener = Listener()
+    same(extraction(listener), wanted)
+    assert sum("No space left" in line for line in listener.heard) == 2  # once a split
+    assert not (tmp_path / "parts").exists()
 
 
 def test_without_room_for_features_a_measurement_is_the_same(network, monkeypatch):

@@ -1,5 +1,6 @@
 """The contract of every model, and parameter counts known from elsewhere."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,49 @@ def test_features_are_named_pooled_and_float32(case):
         assert feature.dtype == jnp.float32
     np.testing.assert_array_equal(features["penultimate"], features[model.penultimate])
     np.testing.assert_array_equal(features["embedding"], features[model.readout])
+
+
+class Fused(nn.Module):
+    """A convolution and what follows it."""
+
+    bias: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        conv = layers.Conv(6, 3, bias=self.bias, dtype=jnp.dtype(self.dtype), name="conv")
+        return layers.conv_norm(x, conv, "bn", False, None, 1e-3, "relu6")
+
+
+class Plain(Fused):
+    """The same, one after the other."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = layers.Conv(6, 3, bias=self.bias, dtype=jnp.dtype(self.dtype), name="conv")(x)
+        return jax.nn.relu6(layers.batch_norm(x, False, None, jnp.dtype(self.dtype), "bn", 1e-3))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_norm_with_fixed_statistics_goes_into_the_convolution(bias):
+    x = jax.random.normal(jax.random.key(0), (4, 7, 7, 3))
+    made = Plain(bias, "float32").init(jax.random.key(1), x)
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, Fused(bias, "float32").init(jax.random.key(1), x))
+    keys = iter(jax.random.split(jax.random.key(2), 9))
+    # Means far from zero, in units of the deviation: where rounding an offset to bfloat16 would be seen.
+    variables = jax.tree.map(lambda v: jnp.abs(v + jax.random.normal(next(keys), v.shape)) + 0.5, made)
+    variables["batch_stats"]["bn"]["mean"] *= 10
+
+    def loss(module, variables, x):
+        y = module.apply(variables, x).astype(jnp.float32)
+        return jnp.sum(jnp.sin(y)), y
+
+    found, wanted = (jax.grad(lambda v, x, m=m: loss(m(bias, "float32"), v, x), (0, 1), has_aux=True)(variables, x)
+                     for m in (Fused, Plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), found, wanted)
+    for module in (Fused, Plain):
+        low = loss(module(bias, "bfloat16"), variables, x)[1]
+        np.testing.assert_allclose(low, wanted[1], atol=0.15)
 
 
 def test_prefix_then_suffix_is_the_whole(case):

@@ -27,7 +27,7 @@ struct Plan {
   dnnl::primitive run;
   memory::desc src, weights, dst, scratch;  // as the primitive wants them
   memory::desc given_weights;               // as JAX has them
-  bool reordered = false;
+  bool reordered;
 };
 
 dnnl::engine& Engine() {
@@ -36,15 +36,26 @@ dnnl::engine& Engine() {
 }
 
 template <typename Descriptor>
-Plan Finish(const Descriptor& d, const memory::desc& given) {
-  Plan plan;
-  plan.run = dnnl::primitive(d);
-  plan.scratch = d.scratchpad_desc();
-  plan.given_weights = given;
-  return plan;
+Plan Finish(const Descriptor& d, const memory::desc& src, const memory::desc& weights, const memory::desc& dst,
+            const memory::desc& given) {
+  return {dnnl::primitive(d), src, weights, dst, d.scratchpad_desc(), given, weights != given};
 }
 
 memory::desc Bias(int64_t width) { return memory::desc({width}, memory::data_type::f32, memory::format_tag::x); }
+
+// What is not a number must stay so, or nobody would see that a network has diverged: oneDNN's ReLU and clip are max and min,
+// which make it 0, but for a slope below 0 other than 0. Its slope here is as good as none.
+dnnl::post_ops After(int64_t activation) {
+  constexpr float kSlope = 1e-20f;
+  dnnl::post_ops ops;
+  if (activation == kRelu || activation == kRelu6) ops.append_eltwise(dnnl::algorithm::eltwise_relu, kSlope, 0);
+  if (activation == kRelu6) {  // min(x, 6) = 6 - max(6 - x, 0)
+    ops.append_eltwise(dnnl::algorithm::eltwise_linear, -1, 6);
+    ops.append_eltwise(dnnl::algorithm::eltwise_relu, kSlope, 0);
+    ops.append_eltwise(dnnl::algorithm::eltwise_linear, -1, 6);
+  }
+  return ops;
+}
 
 Plan Make(const Key& k) {
   const auto [kind, n, h, w, c, kh, kw, d, oh, ow, stride, top, bottom, left, right, groups, bf16, activation] = k;
@@ -58,36 +69,23 @@ Plan Make(const Key& k) {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // the same primitive may run on several threads
   const auto algorithm = dnnl::algorithm::convolution_direct;
-  const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, algorithm, src, any,
-                                                          dst, strides, before, after, attr);
-  Plan plan;
   if (kind == kFused) {
-    dnnl::post_ops then;
-    if (activation == kRelu) then.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
-    if (activation == kRelu6) then.append_eltwise(dnnl::algorithm::eltwise_clip, 0, 6);
-    attr.set_post_ops(then);
+    attr.set_post_ops(After(activation));
     const dnnl::convolution_forward::primitive_desc p(Engine(), dnnl::prop_kind::forward_inference, algorithm, src, any,
                                                       Bias(d), dst, strides, before, after, attr);
-    plan = Finish(p, given);
-    plan.weights = p.weights_desc();
-  } else if (kind == kForward) {
-    plan = Finish(forward, given);
-    plan.weights = forward.weights_desc();
-  } else if (kind == kData) {
+    return Finish(p, src, p.weights_desc(), dst, given);
+  }
+  const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, algorithm, src, any,
+                                                          dst, strides, before, after, attr);
+  if (kind == kForward) return Finish(forward, src, forward.weights_desc(), dst, given);
+  if (kind == kData) {
     const dnnl::convolution_backward_data::primitive_desc p(Engine(), algorithm, src, any, dst, strides, before, after,
                                                             forward, attr);
-    plan = Finish(p, given);
-    plan.weights = p.weights_desc();
-  } else {
-    const dnnl::convolution_backward_weights::primitive_desc p(Engine(), algorithm, src, sums, dst, strides, before, after,
-                                                               forward, attr);
-    plan = Finish(p, given);
-    plan.weights = p.diff_weights_desc();
+    return Finish(p, src, p.weights_desc(), dst, given);
   }
-  plan.src = src;
-  plan.dst = dst;
-  plan.reordered = plan.weights != given;
-  return plan;
+  const dnnl::convolution_backward_weights::primitive_desc p(Engine(), algorithm, src, sums, dst, strides, before, after,
+                                                             forward, attr);
+  return Finish(p, src, p.diff_weights_desc(), dst, given);
 }
 
 const Plan& Cached(const Key& key) {

@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
+from ncjax.cpu.xla import Pads
 from ncjax.types import Array, UserError
 
 SOURCE = Path(__file__).with_name("conv.cc")
 TARGETS = {"ncjax_conv_forward": "NcjaxConvForward", "ncjax_conv_fused": "NcjaxConvFused",
            "ncjax_conv_data": "NcjaxConvData", "ncjax_conv_weights": "NcjaxConvWeights"}
 ACTIVATIONS = (None, "relu", "relu6")  # in conv.cc's order
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Wheels(NamedTuple):

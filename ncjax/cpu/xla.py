@@ -62,7 +62,10 @@ _in_pieces.defvjp(_forward, _backward)
 
 
 def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -> Array:
-    """A convolution of [N, H, W, C] by [h, w, C / groups, D], in the form that suits where it runs."""
+    """A convolution of [N, H, W, C] by [h, w, C / groups, D], in the form that suits where it runs.
+
+    On one CPU device forward-mode derivatives are not defined where the batch divides into `PIECES`.
+    """
     if jax.default_backend() == "cpu":
         if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
             return _shifted(x, kernel, stride, pads)

@@ -34,12 +34,7 @@ def _large_enough(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int
                         f"{window[0]}x{window[1]}; raise image_size")
 
 
-def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6)."""
-    return jnp.clip(x, 0, 6)
-
-
-ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": relu6}
+ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": jax.nn.relu6}
 
 
 def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0, groups: int = 1,
@@ -64,7 +59,9 @@ def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int 
     if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
         return cpu.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
     y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=tuple(pads), groups=groups)
-    return ACTIVATIONS[activation](y if bias is None else y + bias.astype(y.dtype))
+    # Added in float32, where XLA fuses it with what follows: an offset rounded to bfloat16 would shift a whole channel.
+    y = y if bias is None else y.astype(jnp.float32) + bias
+    return ACTIVATIONS[activation](y).astype(x.dtype)
 
 
 class Conv(nn.Module):

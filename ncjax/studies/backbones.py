@@ -65,23 +65,23 @@ def pair(run: Run, card: cards.Card, network: Model, variables: PyTree, dataset:
       probe_layers: layers with a probe, at equal distances; 0 for all.
     """
     count, last = len(dataset.class_names), network.penultimate
-    with parts.kept(run.workdir, variables, dataset, batch_size=batch_size) as written:
+    with parts.kept(run.workdir, run.say, variables, dataset, batch_size=batch_size) as written:
         seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
                                           classifier=None, scatter=None, run=run, written=written)
         found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
-    entry = found[last]
-    return {
-        "data": dataset.describe(), "network": card.fed(dataset).describe(),
-        "image_size": dataset.image_shape[0], "penultimate": last,
-        "layers": found, "knn": _neighbours(seen, last, neighbours), "test_accuracy": entry["probe"]["test"],
-        "predictors": {
-            "nc1": entry["train"]["nc1"], "nc1_over_floor": entry["train"]["nc1_over_floor"],
-            "cdnv": entry["train"]["cdnv"], "numerical_rank": nc.numerical_rank(
-                seen["train"].features[last], seen["train"].labels),
-            "parameters": trees.count(trees.only(variables, network.backbone)["params"]), "width": entry["dim"],
-            "train_accuracy": entry["probe"]["train"],
-        },
-    }
+        entry = found[last]
+        return {
+            "data": dataset.describe(), "network": card.fed(dataset).describe(),
+            "image_size": dataset.image_shape[0], "penultimate": last,
+            "layers": found, "knn": _neighbours(seen, last, neighbours), "test_accuracy": entry["probe"]["test"],
+            "predictors": {
+                "nc1": entry["train"]["nc1"], "nc1_over_floor": entry["train"]["nc1_over_floor"],
+                "cdnv": entry["train"]["cdnv"], "numerical_rank": nc.numerical_rank(
+                    seen["train"].features[last], seen["train"].labels),
+                "parameters": trees.count(trees.only(variables, network.backbone)["params"]), "width": entry["dim"],
+                "train_accuracy": entry["probe"]["train"],
+            },
+        }
 
 
 def correlations(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
