@@ -3,7 +3,7 @@
     python bench/agree.py [--seeds 5] [--out FILE.json]
 
 `configs/pretrain.py` from beginning to end (15 epochs of a ResNet-14, every layer measured on train and test after each) in
-processes of its own, in turns: with oneDNN's convolutions, with XLA's, and with XLA's under the system's malloc. Prints
+processes of its own, in turns: with oneDNN's convolutions, with XLA's, and with XLA's in small pages of memory. Prints
 what the last epoch measured, its paired difference with 95 % t intervals over seeds beside the spread over seeds, and
 seconds of the run, compiling included.
 """
@@ -24,7 +24,7 @@ from ncjax import cpu, intervals
 from ncjax.rundir import read_json
 
 SETTINGS = {"onednn": {"NCJAX_CONV": "onednn"}, "xla": {"NCJAX_CONV": "xla"},
-            "xla, system malloc": {"NCJAX_CONV": "xla", "NCJAX_MALLOC": "system"}}
+            "xla, small pages": {"NCJAX_CONV": "xla", "NCJAX_MALLOC": "system", "GLIBC_TUNABLES": ""}}
 METRICS = (("test", "accuracy"), ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+from ncjax import memory
+
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # as every run of a study
+    memory.huge_pages()
+
 import ctypes
 import json
 import os
 import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ncjax.rundir import environment

@@ -1,9 +1,9 @@
-"""What does it gain that freed memory stays with the process (`ncjax/memory.py`)?
+"""What do huge pages gain (`ncjax/memory.py`)?
 
     python bench/memory.py [--networks resnet20 vit] [--batch 128] [--repeats 3] [--out FILE.json]
 
-Needs torch, as bench/train.py does. Training steps with malloc as the system has it and as ncjax sets it, in processes of
-their own, in turns: seconds, page faults, seconds in the kernel, and the process's peak memory.
+Needs torch, as bench/train.py does. Training steps in small pages, as the system's malloc has them, and in huge ones, in
+processes of their own, in turns: seconds, page faults, seconds in the kernel, and the process's peak memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 
 STEPS = 5
+PAGES = {"small": {"NCJAX_MALLOC": "system", "GLIBC_TUNABLES": ""}, "huge": {"NCJAX_MALLOC": ""}}
 
 
 def child(network: str, batch: int, xla: bool) -> None:
@@ -55,24 +56,26 @@ def compare(args: argparse.Namespace) -> None:
     """Both, in turns."""
     import common
 
-    from ncjax import cpu
+    from ncjax import cpu, memory
 
+    if memory.pages() != "huge":
+        raise SystemExit(f"no huge pages here: {memory.why_not()}")
     kinds = ["xla"] + ["onednn"] * (cpu.implementation() == "onednn")
     rows = []
     for network in args.networks:
         for kind in kinds:
-            runs: dict[str, list[dict[str, float]]] = {"system": [], "kept": []}
+            runs: dict[str, list[dict[str, float]]] = {pages: [] for pages in PAGES}
             for _ in range(args.repeats):
-                for malloc, many in runs.items():
+                for pages, many in runs.items():
                     words = [sys.executable, __file__, "--networks", network, "--batch", str(args.batch), "--child", kind]
                     done = subprocess.run(words, capture_output=True, text=True, check=True,
-                                          env=os.environ | {"NCJAX_MALLOC": malloc})
+                                          env=os.environ | PAGES[pages])
                     many.append(json.loads(done.stdout.splitlines()[-1]))
-            middle = {m: {k: statistics.median(r[k] for r in many) for k in many[0]} for m, many in runs.items()}
-            for malloc, m in middle.items():
-                print(f"{network:<14}{kind:<8}{malloc:<8}{1e3 * m['seconds']:>8.0f} ms{m['faults']:>9.0f} faults"
+            middle = {p: {k: statistics.median(r[k] for r in many) for k in many[0]} for p, many in runs.items()}
+            for pages, m in middle.items():
+                print(f"{network:<14}{kind:<8}{pages:<8}{1e3 * m['seconds']:>8.0f} ms{m['faults']:>9.0f} faults"
                       f"{1e3 * m['kernel']:>7.0f} ms in the kernel  peak {m['peak_mb']:,.0f} MB")
-            ratio = middle["system"]["seconds"] / middle["kept"]["seconds"]
+            ratio = middle["small"]["seconds"] / middle["huge"]["seconds"]
             print(f"{network:<14}{kind:<8}{ratio:.2f} times as fast", flush=True)
             rows.append({"network": network, "convolutions": kind, "batch": args.batch, "runs": runs, "ratio": ratio})
     if args.out:

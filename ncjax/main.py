@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from ncjax import memory
+
+if __name__ == "__main__":
+    memory.huge_pages()
+
 import argparse
 import errno
 import sys

@@ -1,34 +1,57 @@
-"""Memory of the process: what is freed stays, so that steps do not fetch it anew; compiled programs do not pile up."""
+"""Memory of the process: huge pages, so that steps spend no time on page faults; compiled programs do not pile up."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import gc
 import os
+import sys
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
+TUNABLE = "glibc.malloc.hugetlb=1"
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def keep() -> bool:
-    """Tells glibc's malloc to keep what is freed; without effect once JAX has started its threads, or without glibc.
+def _setting() -> str:
+    """What Linux does about huge pages: "always [madvise] never", say."""
+    try:
+        return THP.read_text().strip()
+    except OSError:  # not Linux
+        return ""
+
+
+def why_not() -> str | None:
+    """Why malloc gets no huge pages by `TUNABLE`; None where it does, or would in a process started with it."""
+    libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {}) else None
+    name, _, version = (libc or "").partition(" ")
+    if name != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
+        return f"needs glibc 2.35 or later, this is {libc or 'another C library'}"
+    if os.environ.get("NCJAX_MALLOC") == "system":
+        return "NCJAX_MALLOC=system"
+    setting = _setting()
+    return None if "[madvise]" in setting else f"{THP} is not 'madvise' but {setting!r}"
+
+
+def huge_pages() -> None:
+    """Starts this program again with huge pages for malloc, where that helps. Call it first: JAX is imported twice else.
 
     XLA allocates the intermediate results of a step in one piece and frees it after the step. By default glibc returns so
     large a piece to the kernel, which hands it out again page by page, zeroed: 73 000 page faults in each step of a
-    ResNet-20 with 128 images, a quarter of the step's time (`bench/memory.py`). One arena, because those of threads hold
-    64 MB at most, and what is larger is mapped anew each time. The price: a process does not shrink, and its peak, in
-    pieces of many sizes, was 1.3 to 2.3 times as large.
-
-    Returns:
-      Whether malloc took it; `NCJAX_MALLOC=system` leaves malloc alone.
+    ResNet-20 with 128 images, up to a third of the step's time; 400 with huge pages (`bench/memory.py`). Glibc reads its
+    tunables when a process starts, hence the new start; nothing else of the command changes.
     """
-    if os.environ.get("NCJAX_MALLOC") == "system":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
-        return False
-    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1), mallopt(M_ARENA_MAX, 1)])
+    found = os.environ.get("GLIBC_TUNABLES", "")
+    if why_not() is not None or "glibc.malloc.hugetlb" in found or not sys.executable:
+        return
+    os.environ["GLIBC_TUNABLES"] = f"{found}:{TUNABLE}" if found else TUNABLE
+    with contextlib.suppress(OSError):  # then it goes on as it is
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def pages() -> str:
+    """"huge" where this process's malloc asks for huge pages, or Linux gives them anyway; else "small"."""
+    asked = TUNABLE in os.environ.get("GLIBC_TUNABLES", "") and why_not() is None
+    return "huge" if asked or "[always]" in _setting() else "small"
 
 
 def let_go(limit: int | None = None) -> bool:
@@ -50,7 +73,7 @@ def let_go(limit: int | None = None) -> bool:
         return False
     if 2 * held < limit:
         return False
-    import jax  # not above: `keep` comes before JAX
+    import jax  # not above: `huge_pages` comes before JAX
 
     jax.clear_caches()
     gc.collect()

@@ -227,6 +227,7 @@ def environment() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "machine": platform.machine(),
         "convolutions": cpu.implementation(),
+        "pages": memory.pages(),
         "commit": _commit(),
         "arguments": sys.argv[1:],
     }
