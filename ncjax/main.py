@@ -69,7 +69,7 @@ def run(argv: list[str]) -> None:
         jax.distributed.initialize()
     workdir = _workdir(args)
     here = Run(workdir)
-    here.say(cpu.header())
+    here.say(f"{cpu.header()}; {memory.pages()} pages of memory")
     record = execute(resolve(f"studies.{study}.run"), study, values, here)
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")

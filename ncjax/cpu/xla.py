@@ -1,9 +1,9 @@
 """XLA's own convolutions in the forms that are fast on a CPU. Figures: two cores (AMD Zen 5), jax 0.10.2, 128 images.
 
-Tried without gain there, memory being kept (`ncjax.memory`): two simulated devices (1.04 times as fast, and they can wait
-for each other forever), `xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID` (1.0), a weight gradient as
-nine matrix products (0.4 to 1.3) or of columns (0.5 to 1.1), forward pass and data gradient in pieces (0.7 to 1.1).
-All that is elementwise, BatchNorm with it, takes less than a tenth of a ResNet-20's step: nothing to gain there.
+Tried without gain there, page faults being out of the way (`ncjax.memory`): two simulated devices (1.04 times as fast, and
+they can wait for each other forever), `xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID` (1.0), a weight
+gradient as nine matrix products (0.4 to 1.3) or of columns (0.5 to 1.1), forward pass and data gradient in pieces (0.7 to
+1.1). All that is elementwise, BatchNorm with it, takes less than a tenth of a ResNet-20's step: nothing to gain there.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ def _in_pieces(x: Array, kernel: Array, stride: int, pads: Pads, groups: int) ->
 
 
 def _forward(x, kernel, stride, pads, groups):
-    return _whole(x, kernel, stride, pads, groups), (x, kernel)
+    wanted = tuple(() if of.perturbed else None for of in (x, kernel))  # known when traced
+    return _whole(x.value, kernel.value, stride, pads, groups), (x.value, kernel.value, wanted)
 
 
 def _backward(stride, pads, groups, kept, dy):
-    x, kernel = kept
+    x, kernel, (of_x, of_kernel) = kept
+    if isinstance(dy, jax.custom_derivatives.SymbolicZero):
+        dy = jnp.zeros(dy.shape, dy.dtype)
 
     def gradient(of: int, x: Array, dy: Array) -> Array:
         given = [x, kernel]
@@ -55,10 +58,12 @@ def _backward(stride, pads, groups, kept, dy):
         return run(dy)[0]
 
     pieces = zip(jnp.split(x, PIECES), jnp.split(dy, PIECES), strict=True)
-    return gradient(0, x, dy), sum(gradient(1, *piece) for piece in pieces)
+    return (None if of_x is None else gradient(0, x, dy),
+            None if of_kernel is None else sum(gradient(1, *piece) for piece in pieces))
 
 
-_in_pieces.defvjp(_forward, _backward)
+# What nobody differentiates is not even traced: the FLOPs of a step are counted before XLA takes out what is unused.
+_in_pieces.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def convolve(x: Array, kernel: Array, *, stride: int, pads: Pads, groups: int) -> Array:
