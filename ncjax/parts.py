@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ncjax import __version__, trees
+import ncjax
+from ncjax import trees
 from ncjax.data import Dataset
 from ncjax.types import PyTree
 
@@ -121,7 +122,7 @@ def kept(workdir: Path, say: Callable[[str], None], variables: PyTree, dataset: 
         yield lambda split, layers: None
         return
     folder = workdir / "parts"
-    options |= {"variables": trees.digest(variables), "data": dataset.identity(), "version": __version__}
+    options |= {"variables": trees.digest(variables), "data": dataset.identity(), "version": ncjax.__version__}
 
     def of(split: str, layers: Sequence[str]) -> Parts:
         key = repr((sorted(options.items()), tuple(layers)))
