@@ -55,9 +55,8 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
               keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[..., Evaluation]:
     """`(variables, source, tick=None, parts=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
 
-    `tick(done, size, here)` hears of every batch, when its features have arrived (one batch behind): images of the split
-    that are done, all of them, and those that this call ran. With `parts`, what was seen is written there now and then, and
-    a pass that finds something there goes on from it.
+    `tick(done, size)` hears of every batch, when its features have arrived: they come to the host one batch behind. With
+    `parts`, what was seen is written there now and then, and a pass that finds something there goes on from it.
 
     Args:
       model, loss: what to run.
@@ -80,41 +79,45 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
 
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
-    def run(variables: PyTree, source: Any, tick: Callable[[int, int, int], None] | None = None,
+    def run(variables: PyTree, source: Any, tick: Callable[[int, int], None] | None = None,
             parts: Parts | None = None) -> Evaluation:
         zero = np.zeros((), np.float32)
         seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
         names = (*keep, LABELS)
         before = parts.read(seen, names) if parts is not None else None
-        first = 0 if before is None else before.batches
         seen = meshes.place(seen if before is None else before.sums, meshes.replicated(mesh))
         rows: dict[str, list[np.ndarray]] = {name: [] if before is None else [before.columns[name]] for name in names}
+        done = 0 if before is None else len(before.columns[LABELS])
         written = len(rows[LABELS])
 
-        def arrived(number: int, features: dict[str, Array], label: Array) -> None:
-            real = min(source.batch_size, source.size - number * source.batch_size)  # the others are filler
+        def arrived(features: dict[str, Array], label: Array) -> None:
+            nonlocal done
+            real = min(source.batch_size, source.size - done)  # the others are filler
             for name, x in (*features.items(), (LABELS, label)):
                 rows[name].append(np.asarray(x)[:real])
+            done += real
             if tick is not None:
-                tick(number * source.batch_size + real, source.size, (number - first) * source.batch_size + real)
+                tick(done, source.size)
 
-        def write(number: int) -> int:
-            parts.write(Seen(number, seen, {name: np.concatenate(x[written:]) for name, x in rows.items()}))
-            return len(rows[LABELS])
+        def write() -> None:
+            nonlocal written
+            parts.write(Seen(seen, {name: np.concatenate(x[written:]) for name, x in rows.items()}))
+            written = len(rows[LABELS])
 
-        behind, number = None, first
-        for number, batch in enumerate(batches(source, first), first + 1):
+        behind = None
+        for batch in batches(source, -(-done // source.batch_size)):
             if behind is not None and parts is not None and parts.due():
                 arrived(*behind)
-                written, behind = write(number - 1), None
+                write()
+                behind = None
             seen, *found = observe(seen, variables, batch)
             if behind is not None:
                 arrived(*behind)
-            behind = (number - 1, *found)
+            behind = found
         if behind is not None:
             arrived(*behind)
         if parts is not None and parts.count and len(rows[LABELS]) > written:
-            write(number)  # the next split, or a second pass, may be stopped too
+            write()  # the next split, or a second pass, may be stopped too
         (total, correct, count), moments = seen
         features = {name: np.concatenate(x) for name, x in rows.items()}
         assert int(count) == len(features[LABELS]) == source.size, (int(count), source.size)

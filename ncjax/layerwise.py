@@ -51,19 +51,19 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
     seen, reports = {}, {}
     for name, split in dataset.splits.items():  # train comes first
         batches = source(split, dataset, mesh, batch_size=batch_size)
-        started, before = time.time(), [len(split.labels)]  # images that an earlier run has seen
+        started, part = time.time(), written(name, keep)
 
-        def tick(done: int, size: int, here: int, name: str = name, started: float = started,
-                 before: list[int] = before) -> None:
-            before[0] = done - here
+        def tick(done: int, size: int, name: str = name, started: float = started, part: Parts | None = part) -> None:
             if run is not None:
+                here = done - (part.found if part else 0)
                 run.bar(name, done, size, f"{here / (time.time() - started):,.1f} images/s")
 
-        seen[name] = first(variables, batches, tick, written(name, keep))
+        seen[name] = first(variables, batches, tick, part)
         if run is not None:
             run.end_progress()
-            rate = (len(split.labels) - before[0]) / (time.time() - started)
-            again = f"{before[0]} of them before it stopped, " if before[0] else ""
+            earlier = part.found if part else 0
+            rate = (len(split.labels) - earlier) / (time.time() - started)
+            again = f"{earlier} of them before it stopped, " if earlier else ""
             run.say(f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {again}{rate:,.1f} images/s")
         if name in ("train", "test"):
             reports[name] = features.collapse(seen[name], seen["train"], readout=model.readout, classifier=classifier,

@@ -24,11 +24,10 @@ EVERY = 60.0  # seconds between two parts
 
 
 class Seen(NamedTuple):
-    """Of the first batches of a split."""
+    """Of the first rows of a split."""
 
-    batches: int
     sums: PyTree  # running, over all of them
-    columns: dict[str, np.ndarray]  # [rows, ...] of those since the last part
+    columns: dict[str, np.ndarray]  # [rows, ...], when written those since the last part
 
 
 class Parts:
@@ -43,8 +42,9 @@ class Parts:
 
     def __init__(self, folder: Path, say: Callable[[str], None] = print):
         self.folder, self.say = folder, say
-        self.count = 0  # of files of rows
-        self._rows, self._written, self._failed = 0, time.time(), False
+        self.count = self.rows = 0  # of files, and of rows in them
+        self.found = 0  # rows that an earlier run had written
+        self._written, self._failed = time.time(), False
 
     def read(self, like: PyTree, names: Sequence[str]) -> Seen | None:
         """All that was written, its columns joined; None if there is nothing, or not what is asked for.
@@ -55,7 +55,7 @@ class Parts:
         """
         try:
             arrays = _load(self.folder / "sums.npz")
-            count, batches, total = (int(x) for x in arrays.pop("progress"))
+            count, total = (int(x) for x in arrays.pop("progress"))
             sums = jax.tree.map(lambda i, x: _like(arrays[f"{i}"], x), _numbered(like), like)
             files = [_load(self.folder / f"{i}.npz") for i in range(count)]
             columns = {name: np.concatenate([file[name] for file in files]) for name in names}
@@ -64,8 +64,8 @@ class Parts:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             shutil.rmtree(self.folder, ignore_errors=True)
             return None
-        self.count, self._rows = count, total
-        return Seen(batches, sums, columns)
+        self.count, self.rows, self.found = count, total, total
+        return Seen(sums, columns)
 
     def due(self) -> bool:
         """Whether it is time for another part."""
@@ -76,10 +76,10 @@ class Parts:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._replace(f"{self.count}.npz", seen.columns)
-            rows = self._rows + len(next(iter(seen.columns.values())))
+            rows = self.rows + len(next(iter(seen.columns.values())))
             leaves = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(seen.sums))}
-            self._replace("sums.npz", {**leaves, "progress": np.array([self.count + 1, seen.batches, rows])})
-            self.count, self._rows, self._written = self.count + 1, rows, time.time()
+            self._replace("sums.npz", {**leaves, "progress": np.array([self.count + 1, rows])})
+            self.count, self.rows, self._written = self.count + 1, rows, time.time()
         except OSError as e:
             self._failed = True
             shutil.rmtree(self.folder, ignore_errors=True)

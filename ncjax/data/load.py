@@ -51,11 +51,17 @@ class Dataset(NamedTuple):
 
 def content_hash(split: Split) -> str:
     """First 12 hex digits of a SHA-256 over pixels (or file bytes, for sets read lazily) and labels."""
-    if not isinstance(split.images, np.ndarray):
-        return _hash_of_files(_Once(split))
+    return _hash(split) if isinstance(split.images, np.ndarray) else _hash_of_files(_Once(split))
+
+
+def _hash(split: Split) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(split.labels, np.int32).tobytes())
-    digest.update(repr(split.images.shape).encode())
-    digest.update(np.ascontiguousarray(split.images).data)
+    if isinstance(split.images, np.ndarray):
+        digest.update(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+    else:
+        for item in split.images.items:
+            digest.update(Path(item).read_bytes() if isinstance(item, str) else split.images.read(item).tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -75,11 +81,7 @@ class _Once:
 
 @functools.lru_cache(maxsize=8)  # every file is read: once is enough
 def _hash_of_files(held: _Once) -> str:
-    images, labels = held.split
-    digest = hashlib.sha256(np.ascontiguousarray(labels, np.int32).tobytes())
-    for item in images.items:
-        digest.update(Path(item).read_bytes() if isinstance(item, str) else images.read(item).tobytes())
-    return digest.hexdigest()[:12]
+    return _hash(held.split)
 
 
 def parse_classes(text: str, count: int) -> list[int]:
