@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import time
 import zipfile
@@ -19,6 +18,7 @@ import ncjax
 from ncjax import trees
 from ncjax.data import Dataset
 from ncjax.types import PyTree
+from ncjax.whole import replacing
 
 EVERY = 60.0  # seconds between two parts
 
@@ -75,23 +75,20 @@ class Parts:
         """Adds a part: first its rows, then the sums that count them."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._replace(f"{self.count}.npz", seen.columns)
+            _save(self.folder / f"{self.count}.npz", seen.columns)
             rows = self.rows + len(next(iter(seen.columns.values())))
             leaves = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(seen.sums))}
-            self._replace("sums.npz", {**leaves, "progress": np.array([self.count + 1, rows])})
+            _save(self.folder / "sums.npz", {**leaves, "progress": np.array([self.count + 1, rows])})
             self.count, self.rows, self._written = self.count + 1, rows, time.time()
         except OSError as e:
             self._failed = True
             shutil.rmtree(self.folder, ignore_errors=True)
             self.say(f"what was seen cannot be written down ({e.strerror}): a stop will cost it")
 
-    def _replace(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        part = self.folder / f"{name}.part"
-        with open(part, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.folder / name)
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from rich.table import Table
 from ncjax import cpu, memory
 from ncjax.data import Dataset
 from ncjax.types import UserError
+from ncjax.whole import replacing
 
 ROW_KEYS = ("epoch", "split", "layer", "metric", "value")
 
@@ -158,12 +159,8 @@ class Run:
 
 def _write(path: Path, text: str) -> None:
     """Replaces a file in one step."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def read_json(path: Path) -> Any:

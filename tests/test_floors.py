@@ -8,7 +8,7 @@ import ncjax
 ROOT = Path(ncjax.__file__).parent
 FLOORS = [
     ("types",),
-    ("lookup", "trees", "mesh", "memory", "command"),
+    ("lookup", "trees", "mesh", "memory", "command", "whole"),
     ("cpu",),
     ("losses", "augment", "nc", "intervals", "transferability", "correlation", "search"),
     ("models", "data"),

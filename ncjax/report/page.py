@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ import jinja2
 from ncjax.report import backbones, figures, sections, sweeps
 from ncjax.report.collect import collect
 from ncjax.report.tables import save, to_latex
+from ncjax.whole import replacing
 
 
 def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archive: bool = False) -> Path:
@@ -52,7 +52,6 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
     html = jinja2.Environment(autoescape=True).from_string(template).render(
         title=title, sections=said, to_latex=to_latex, svg=figures.svg, count=len(runs),
         seconds=sum(run.seconds for run in runs))
-    part = out / "report.html.part"
-    part.write_text(html)
-    os.replace(part, out / "report.html")
+    with replacing(out / "report.html") as file:
+        file.write(html.encode())
     return out / "report.html"
