@@ -123,13 +123,13 @@ def rival_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything
     accumulate, measure = (importlib.import_module(f"neural_collapse.{name}") for name in ("accumulate", "measure"))
     (count, dim), n = weight.shape, len(h)
     parts = [slice(i, i + batch) for i in range(0, n, batch)]
-    mean = accumulate.MeanAccumulator(count, dim)
+    mean = accumulate.MeanAccumulator(count, dim, h.device)
     for part in parts:
         mean.accumulate(h[part], y[part])
     means, middle = mean.compute()
-    covariance = accumulate.CovarAccumulator(count, dim, M=means)
-    norms = accumulate.VarNormAccumulator(count, dim, M=means)
-    decisions = accumulate.DecAccumulator(count, dim, M=means, W=weight)
+    covariance = accumulate.CovarAccumulator(count, dim, h.device, M=means)
+    norms = accumulate.VarNormAccumulator(count, dim, h.device, M=means)
+    decisions = accumulate.DecAccumulator(count, dim, h.device, M=means, W=weight)
     for part in parts:
         covariance.accumulate(h[part], y[part], means)
         if everything:

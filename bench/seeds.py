@@ -1,6 +1,6 @@
 """Is it quicker to train the seeds of a small model in one program? A vmapped step against one seed after the other.
 
-    python bench/seeds.py [--seeds 3] [--batch 64] [--steps 10] [--repeats 3] [--out FILE.json]
+    python bench/seeds.py [--cases NAME ...] [--seeds 3] [--batch 64] [--steps 10] [--repeats 3] [--out FILE.json]
 
 The same step (SGD with momentum), on random images, for models from an MLP to a CIFAR ResNet-20, and for what is left of
 the ResNet above a kept prefix. "vmapped" adds an axis of seeds to the state and the batch, compiled as one
@@ -91,6 +91,7 @@ def compare(case: str, seeds: int, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Prints a line a case; writes JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[3])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10)
@@ -100,7 +101,7 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}; {args.steps} steps of {args.batch} images a seed\n"
           f"{'':<24}{'seeds':>6}{'in turn s':>11}{'vmapped s':>11}{'gain':>7}{'apart':>9}")
     rows = []
-    for case in CASES:
+    for case in args.cases:
         for seeds in args.seeds:
             row = compare(case, seeds, args)
             rows.append(row)

@@ -12,20 +12,16 @@ PyTorch's best float32 time over ours, "x best" its best of all.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import common
-import jax
 import numpy as np
 import torch
 import torch_models
+from steps import Made, ours
 
-from ncjax import cpu, data, mesh, optim, plans, train
-from ncjax.lookup import resolve
-from ncjax.losses import cross_entropy
+from ncjax import cpu
 
 SIDE, CLASSES = 32, 10
 NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -37,47 +33,18 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
         torch_models.mobilenet_v2(), 1280, CLASSES)),
     "vit": ("models.vit.vit_ti(patch=4,depth=6)", lambda: torch_models.vit(192, 3, 6, 4, SIDE, CLASSES, None)),
 }
-Job = Callable[[], None]
 
 
-def ours(name: str, batch: int, steps: int, dtype: str, xla: bool) -> tuple[Job, int, float]:
-    """(`steps` training steps, parameters, seconds to compile)."""
-    x = np.random.default_rng(0).integers(0, 256, (batch, SIDE, SIDE, 3), np.uint8)
-    split = data.Split(x, np.arange(batch, dtype=np.int32) % CLASSES)
-    names = tuple(map(str, range(CLASSES)))
-    dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
-    with cpu.as_xla() if xla else contextlib.nullcontext():
-        model, devices = resolve(name)(num_classes=CLASSES, dtype=dtype), mesh.make()
-        plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
-        source = data.source(split, dataset, devices, batch_size=batch)
-        tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
-        state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-        step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-        fetch = train.make_fetch(source, devices)
-        item = next(iter(source.items(np.arange(batch))))
-        started = time.perf_counter()
-        step = step.lower(state, fetch(state, source.arrays, item)).compile()
-        seconds = time.perf_counter() - started
-    held = [state]
-
-    def run() -> None:
-        for _ in range(steps):
-            held[0], _ = step(held[0], fetch(held[0], source.arrays, item))
-        jax.block_until_ready(held[0])
-
-    return run, plan.share()[1], seconds
-
-
-def rival(make: Callable[[], Any], batch: int, steps: int, bf16: bool, last: bool,
-          compiled: bool) -> tuple[Job, int, float]:
+def rival(make: Callable[[], Any], batch: int, steps: int, *, bf16: bool = False, last: bool = True, compiled: bool = False,
+          side: int = SIDE, classes: int = CLASSES) -> Made:
     """The same in PyTorch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if last else torch.contiguous_format
     net = make().train().to(device, memory_format=layout)
-    x = np.random.default_rng(0).integers(0, 256, (batch, SIDE, SIDE, 3), np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=layout).to(device)
-    y = (torch.arange(batch) % CLASSES).to(device)
+    y = (torch.arange(batch) % classes).to(device)
     opt = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
     apply = torch.compile(net) if compiled else net
 
@@ -91,23 +58,23 @@ def rival(make: Callable[[], Any], batch: int, steps: int, bf16: bool, last: boo
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return run, sum(p.numel() for p in net.parameters()), 0.0
+    return Made(run, sum(p.numel() for p in net.parameters()))
 
 
-def contenders(network: str, batch: int, steps: int) -> dict[str, tuple[Job, int, float]]:
+def contenders(network: str, batch: int, steps: int) -> dict[str, Made]:
     """Everyone who runs on this machine."""
     name, make = NETWORKS[network]
-    gpu = torch.cuda.is_available()
-    out = {"ncjax" if gpu else "ncjax xla": ours(name, batch, steps, "float32", True)}
+    gpu, size = torch.cuda.is_available(), {"side": SIDE, "classes": CLASSES}
+    out = {"ncjax" if gpu else "ncjax xla": ours(name, batch, steps, "float32", **size)}
     if not gpu and cpu.implementation() == "onednn":
-        out |= {"ncjax onednn": ours(name, batch, steps, "float32", False),
-                "ncjax onednn bf16": ours(name, batch, steps, "bfloat16", False)}
-    out |= {"torch": rival(make, batch, steps, False, False, False),
-            "torch channels_last": rival(make, batch, steps, False, True, False),
-            "torch channels_last bf16": rival(make, batch, steps, True, True, False)}
+        out |= {"ncjax onednn": ours(name, batch, steps, "float32", **size, xla=False),
+                "ncjax onednn bf16": ours(name, batch, steps, "bfloat16", **size, xla=False)}
+    out |= {"torch": rival(make, batch, steps, last=False),
+            "torch channels_last": rival(make, batch, steps),
+            "torch channels_last bf16": rival(make, batch, steps, bf16=True)}
     if gpu:
-        out |= {"ncjax bf16": ours(name, batch, steps, "bfloat16", True),
-                "torch channels_last bf16 compiled": rival(make, batch, steps, True, True, True)}
+        out |= {"ncjax bf16": ours(name, batch, steps, "bfloat16", **size),
+                "torch channels_last bf16 compiled": rival(make, batch, steps, bf16=True, compiled=True)}
     return out
 
 
@@ -124,8 +91,8 @@ def main() -> None:
     rows = []
     for network in args.networks:
         made = contenders(network, args.batch, args.steps)
-        assert len({count for _, count, _ in made.values()}) == 1, {k: count for k, (_, count, _) in made.items()}
-        seconds, others = common.in_turns({k: job for k, (job, _, _) in made.items()}, args.repeats)
+        assert len({m.parameters for m in made.values()}) == 1, {k: m.parameters for k, m in made.items()}
+        seconds, others = common.in_turns({k: m.job for k, m in made.items()}, args.repeats)
         median, images = common.medians(seconds), args.batch * args.steps
         best = min(m for k, m in median.items() if k.startswith("torch"))
         full = min(m for k, m in median.items() if k.startswith("torch") and "bf16" not in k)
@@ -133,9 +100,9 @@ def main() -> None:
               + ("  (disturbed)" if others > 0.1 else ""))
         print(f"{'':<36}{'images/s':>10}{'x torch':>9}{'x best':>8}{'compile s':>11}")
         for k, m in median.items():
-            print(f"{k:<36}{images / m:>10.1f}{full / m:>9.2f}{best / m:>8.2f}{made[k][2]:>11.1f}", flush=True)
+            print(f"{k:<36}{images / m:>10.1f}{full / m:>9.2f}{best / m:>8.2f}{made[k].compile_seconds:>11.1f}", flush=True)
         rows.append({"network": network, "batch": args.batch, "steps": args.steps, "seconds": seconds, "median": median,
-                     "compile": {k: s for k, (_, _, s) in made.items()}, "others": others})
+                     "compile": {k: m.compile_seconds for k, m in made.items()}, "others": others})
     if args.out:
         common.write(args.out, rows=rows)
 

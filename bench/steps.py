@@ -1,0 +1,56 @@
+"""ncjax's side of the training benchmarks: whole training steps on random images, compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ncjax import cpu, data, mesh, optim, plans, train
+from ncjax.lookup import resolve
+from ncjax.losses import cross_entropy
+
+Job = Callable[[], None]
+
+
+class Made(NamedTuple):
+    """A contender."""
+
+    job: Job  # some training steps
+    parameters: int
+    compile_seconds: float = 0.0
+    flops: float | None = None  # of a step, where they are known
+
+
+def ours(name: str, batch: int, steps: int, dtype: str, *, side: int, classes: int, xla: bool = True) -> Made:
+    """`steps` steps of SGD with momentum and weight decay over a network named as in a config."""
+    x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
+    names = tuple(map(str, range(classes)))
+    dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
+    with cpu.as_xla() if xla else contextlib.nullcontext():
+        model, devices = resolve(name)(num_classes=classes, dtype=dtype), mesh.make()
+        plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
+        source = data.source(split, dataset, devices, batch_size=batch)
+        tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
+        state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
+        step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+        fetch = train.make_fetch(source, devices)
+        item = next(iter(source.items(np.arange(batch))))
+        first = fetch(state, source.arrays, item)
+        started = time.perf_counter()
+        compiled = step.lower(state, first).compile()
+        seconds = time.perf_counter() - started
+        flops = train.flops(step, state, first, compiled)
+    held = [state]
+
+    def run() -> None:
+        for _ in range(steps):
+            held[0], _ = compiled(held[0], fetch(held[0], source.arrays, item))
+        jax.block_until_ready(held[0])
+
+    return Made(run, plan.share()[1], seconds, flops)
