@@ -1,11 +1,11 @@
 """Every figure that a GPU has to give, in one command: parts that can be named, a JSON each, under 12 minutes in all.
 
-    python bench/gpu.py OUT [--parts metrics train_cnn ...] [--rival PATH] [--data npz:cifar100.npz] [--tiny] [--seconds 170]
+    python bench/gpu.py OUT [--parts metrics ...] [--rival PATH] [--data npz:cifar100.npz] [--tiny] [--seconds 170]
 
-Nothing is fetched. PATH is a checkout of github.com/rhubarbwu/neural-collapse; without it, and without torch, the rivals are
-left out and said to be. Every contender is a process of its own: they compile side by side and are timed one at a time,
-behind a lock, in turns. A part that takes longer than --seconds is stopped, and what it found by then is written. --tiny is a
-rehearsal, which a CPU does as well.
+Nothing is fetched. PATH is a checkout of github.com/rhubarbwu/neural-collapse; without it, and without torch, the rivals
+are left out. Every contender is a process of its own: they compile side by side and are timed one at a time, behind a lock
+in OUT, in turns; several of these commands may share OUT. A part that takes longer than --seconds is stopped, and what it
+found by then is written. --tiny is a rehearsal, which a CPU does as well.
 
 right      the part of the suite that concerns devices: metrics in float64, frozen bits, resuming
 metrics    NC1 and all metrics of N = 50 000 features beside the library on the same GPU, as a share of copy bandwidth
@@ -50,7 +50,7 @@ NETWORKS = {
 }
 TUNING = ("ncjax full bf16", "torch full bf16 compiled", "ncjax last stage bf16", "ncjax last stage kept bf16",
           "torch last stage bf16 compiled", "ncjax scl bf16", "ncjax scl kept bf16", "torch scl bf16 compiled")
-RIGHT = ("tests/test_nc.py", "tests/test_train.py", "tests/test_tuning.py", "tests/test_features.py", "tests/test_losses.py")
+RIGHT = [f"tests/test_{name}.py" for name in ("nc", "train", "tuning", "features", "losses")]
 
 
 @contextlib.contextmanager
@@ -259,8 +259,9 @@ def jobs(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Rows]]]:
         "probe": {"probe": lambda: probing(args)},
         "study": {"study": lambda: command(args, ["-m", "ncjax.main", "--workdir", workdir,
                                                   f"--config=configs/pretrain.py:{small}data={args.data}"])},
-        "right": {"right": lambda: command(args, ["-m", "pytest", "-n", "6", "--dist", "load", "-q", "-p", "no:cacheprovider",
-                                                  *RIGHT[: 1 if args.tiny else None]])},
+        "right": {"right": lambda: command(args, [
+            "-m", "pytest", "-n", "4", "--dist", "load", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark",
+            *RIGHT[: 1 if args.tiny else None]])},
     }
     return {part: each for part, each in found.items() if each}
 

@@ -50,11 +50,19 @@ class Embed(nn.Module):
         return nn.LayerNorm(epsilon=self.style.epsilon, dtype=self.dtype, name="norm")(x) if self.style.pre_norm else x
 
 
+def _fused(query: Array, key: Array, value: Array) -> Array:
+    """cuDNN's attention [N, T, heads, d], which keeps no [T, T] scores. It takes lengths that are multiples of 8."""
+    count, length = query.shape[:2]
+    query, key, value = (jnp.pad(x, ((0, 0), (0, -length % 8), (0, 0), (0, 0))) for x in (query, key, value))
+    lengths = jnp.full(count, length, jnp.int32)
+    return jax.nn.dot_product_attention(query, key, value, query_seq_lengths=lengths, key_value_seq_lengths=lengths,
+                                        implementation="cudnn")[:, :length]
+
+
 def _attention(dtype: Any) -> Callable[..., Array]:
-    """softmax(q k^T / sqrt(d)) v: cuDNN's fused form in bfloat16 on NVIDIA GPUs, which keeps no [T, T] scores; else Linen's."""
-    if jnp.dtype(dtype) == jnp.bfloat16 and "NVIDIA" in jax.devices()[0].device_kind:
-        return lambda query, key, value: jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-    return nn.dot_product_attention
+    """softmax(q k^T / sqrt(d)) v: fused in bfloat16 on NVIDIA GPUs, else Linen's."""
+    fused = jnp.dtype(dtype) == jnp.bfloat16 and "NVIDIA" in jax.devices()[0].device_kind
+    return _fused if fused else nn.dot_product_attention
 
 
 class Encoder(nn.Module):
