@@ -3,9 +3,9 @@
     python bench/gpu.py OUT [--parts metrics ...] [--rival PATH] [--data npz:cifar100.npz] [--tiny] [--seconds 170]
 
 Nothing is fetched. PATH is a checkout of github.com/rhubarbwu/neural-collapse; without it, and without torch, the rivals
-are left out. Every contender is a process of its own: they compile side by side and are timed one at a time, behind a lock
-in OUT, in turns; several of these commands may share OUT. A part that takes longer than --seconds is stopped, and what it
-found by then is written. --tiny is a rehearsal, which a CPU does as well.
+are left out. Parts run one after another, in the order given: each must have the device to itself. Within a part every
+contender is a process of its own: they compile side by side and are timed one at a time, behind a lock. Rows are written as
+they are found, so that a part stopped after --seconds keeps what it has. --tiny is a rehearsal, which a CPU does as well.
 
 right      the part of the suite that concerns devices: metrics in float64, frozen bits, resuming
 metrics    NC1 and all metrics of N = 50 000 features beside the library on the same GPU, as a share of copy bandwidth
@@ -13,6 +13,7 @@ layers     statistics of every block of a ResNet-50 while images stream through 
 train_cnn  ResNet-18 (CIFAR stem, batch 512) and ResNet-50 (224 px, 256): images/s, share of the bfloat16 peak, beside
            torch.compile with channels last and bfloat16 autocast
 train_vit  ViT-S/16 (256) and ViT-B/16 (128) likewise
+flops      of a training step of the four, before optimisation; runs anywhere
 tuning     full FT, the last stage and SCL FT of a ResNet-18, prefix kept and not, beside the same in torch
 seeds      five ResNet-20 in one program beside one
 probe      N = 500 000, D = 2048, K = 1000, one strength
@@ -32,13 +33,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TORCH = importlib.util.find_spec("torch") is not None
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = Iterable[Row]
 
 # name: (model, side, batch, classes, steps of a timing)
 NETWORKS = {
@@ -62,15 +65,14 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def timed(out: Path, job: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each run of a warm job, one contender at a time; between runs others have their turn."""
+    """Seconds of each run of a warm job while the device is this process's alone."""
     seconds = []
-    for _ in range(repeats):
-        with alone(out):
-            job()
+    with alone(out):
+        job()
+        for _ in range(repeats):
             started = time.perf_counter()
             job()
             seconds.append(time.perf_counter() - started)
-        time.sleep(0.05)
     return seconds
 
 
@@ -91,8 +93,8 @@ def ceilings(args: argparse.Namespace) -> Rows:
 
     moved = min(timed(args.out, lambda: several(copy, x), 3)) / times
     multiplied = min(timed(args.out, lambda: several(product, a), 3)) / times
-    return [{"device": jax.devices()[0].device_kind, "copy_bytes_per_second": 8 * count / moved,
-             "bf16_flops_per_second": 2 * side**3 / multiplied}]
+    yield {"device": jax.devices()[0].device_kind, "copy_bytes_per_second": 8 * count / moved,
+           "bf16_flops_per_second": 2 * side**3 / multiplied}
 
 
 def metrics(args: argparse.Namespace, library: str) -> Rows:
@@ -100,20 +102,22 @@ def metrics(args: argparse.Namespace, library: str) -> Rows:
     import nc as compared  # needs torch
     import numpy as np
 
-    rows: Rows = []
     count, sizes = (300, [(16, 5)]) if args.tiny else (50_000, [(d, k) for d in (512, 2048) for k in (10, 100, 1000)])
     for dim, classes in sizes:
         h, y, weight = compared.make(count, dim, classes)
-        jobs = ours_metrics(h, y, weight) if library == "ncjax" else rival_metrics(np.asarray(h), y, weight)
+        jobs: dict[str, Callable[[], Any]] = {}
+        if library == "ncjax":
+            jobs = ours_metrics(h, y, weight)
+        elif library == "rival":
+            jobs = rival_metrics(np.array(h), y, weight)
         for name, job in jobs.items():
             found = job()
             seconds = timed(args.out, job, 1 if args.tiny else 5)
-            rows.append({"library": library, "dim": dim, "classes": classes, "count": count, "job": name, "values": found,
-                         "seconds": seconds, "bytes_read": 2 * 4 * count * dim})
-        if library == "ncjax":
-            wanted = compared.numpy_job(np.asarray(h), y, weight, True)
-            rows.append({"library": "numpy float64", "dim": dim, "classes": classes, "count": count, "values": wanted})
-    return rows
+            yield {"library": library, "dim": dim, "classes": classes, "count": count, "job": name, "values": found,
+                   "seconds": seconds, "bytes_read": 2 * 4 * count * dim}
+        if library == "float64":
+            yield {"library": library, "dim": dim, "classes": classes, "count": count,
+                   "values": compared.numpy_job(np.asarray(h), y, weight, True)}
 
 
 def ours_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
@@ -177,9 +181,18 @@ def training(args: argparse.Namespace, network: str, library: str) -> Rows:
         made.job()
         made = made._replace(compile_seconds=time.perf_counter() - started)
     seconds = timed(args.out, made.job, 1 if args.tiny else 5)
-    return [{"network": network, "library": library, "batch": batch, "side": side, "steps": count, "seconds": seconds,
-             "parameters": made.parameters, "compile_seconds": made.compile_seconds, "flops_per_step": made.flops,
-             "images_per_second": batch * count / statistics.median(seconds)}]
+    yield {"network": network, "library": library, "batch": batch, "side": side, "steps": count, "seconds": seconds,
+           "parameters": made.parameters, "compile_seconds": made.compile_seconds,
+           "images_per_second": batch * count / statistics.median(seconds)}
+
+
+def flops(names: list[str]) -> Rows:
+    """FLOPs of a step of each network, from which follows the share of the peak. Needs no device."""
+    import steps
+
+    for network in names:
+        name, side, batch, classes, _ = NETWORKS[network]
+        yield {"network": network, "batch": batch, "flops_per_step": steps.flops(name, batch, side=side, classes=classes)}
 
 
 def tuning(args: argparse.Namespace, contender: str) -> Rows:
@@ -191,8 +204,8 @@ def tuning(args: argparse.Namespace, contender: str) -> Rows:
         epoch, facts = finetune.contender("resnet18", contender, batch, images)
         epoch()
     seconds = timed(args.out, epoch, 1 if args.tiny else 5)
-    return [{"contender": contender, "batch": batch, "images": images, "seconds": seconds, **facts,
-             "images_per_second": images / statistics.median(seconds)}]
+    yield {"contender": contender, "batch": batch, "images": images, "seconds": seconds, **facts,
+           "images_per_second": images / statistics.median(seconds)}
 
 
 def probing(args: argparse.Namespace) -> Rows:
@@ -211,26 +224,21 @@ def probing(args: argparse.Namespace) -> Rows:
         return means[labels] + jax.random.normal(jax.random.fold_in(key, 2), (count, dim)), labels
 
     x, y = jax.block_until_ready(draw(jax.random.key(0)))
-    rows: Rows = []
     for _ in range(2):  # the first compiles
         with alone(args.out):
             started = time.perf_counter()
             (found,) = jax.block_until_ready(probe.solve(x, y, classes, (1e-3,)))
             seconds = time.perf_counter() - started
-        rows.append({"count": count, "dim": dim, "classes": classes, "seconds": [seconds], "steps": int(found.steps),
-                     "gradient": float(found.gradient),
-                     "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")})
-    return rows
+        yield {"count": count, "dim": dim, "classes": classes, "seconds": [seconds], "steps": int(found.steps),
+               "gradient": float(found.gradient),
+               "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")}
 
 
-def command(args: argparse.Namespace, words: list[str]) -> Rows:
-    """A command of the project, and how long it took."""
+def command(words: list[str]) -> Rows:
+    """A command of the project, which prints into the job's log, and how long it took."""
     started = time.perf_counter()
-    with alone(args.out):
-        done = subprocess.run([sys.executable, *words], cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, check=False)
-    return [{"command": words, "code": done.returncode, "wall_seconds": time.perf_counter() - started,
-             "output": done.stdout[-6000:]}]
+    code = subprocess.run([sys.executable, *words], cwd=HERE.parent, check=False).returncode
+    yield {"command": words, "code": code, "wall_seconds": time.perf_counter() - started}
 
 
 def jobs(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Rows]]]:
@@ -241,25 +249,26 @@ def jobs(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Rows]]]:
     small = "smoke," if args.tiny else ("model=models.resnet.resnet18(dtype=bfloat16),augment=augment.crop_flip,epochs=100,"
                                         "batch_size=512,lr=0.1,measure_every=1,val_fraction=0.0,")
     size = ["--images", "8", "--size", "32", "--batch", "4", "--classes", "3", "--repeats", "1"] if args.tiny else [
-        "--images", "4096", "--size", "224", "--batch", "256", "--repeats", "3"]
+        "--images", "1024", "--size", "224", "--batch", "256", "--repeats", "3"]
     depth = "18" if args.tiny else "50"
     found: dict[str, dict[str, Callable[[], Rows]]] = {
         "ceilings": {"ceilings": lambda: ceilings(args)},
         "metrics": {library: functools.partial(metrics, args, library)
-                    for library in (["ncjax"] + (["rival"] if args.rival else []) if TORCH else [])},
+                    for library in (["ncjax", "float64"] + (["rival"] if args.rival else []) if TORCH else [])},
         "train_cnn": {f"{n} {x}": functools.partial(training, args, n, x) for n in cnn for x in libraries},
         "train_vit": {f"{n} {x}": functools.partial(training, args, n, x) for n in vit for x in libraries},
+        "flops": {"flops": lambda: flops([*cnn, *vit])},
         "tuning": {name: functools.partial(tuning, args, name) for name in (TUNING if TORCH else ())},
-        "layers": {"layers": lambda: command(args, [
+        "layers": {"layers": lambda: command([
             "bench/layers.py", "--model", f"models.resnet.resnet{depth}(stem=imagenet,dtype=bfloat16)", *size,
             "--out", str(args.out / "bench_layers.json")])},
-        "seeds": {"seeds": lambda: command(args, [
+        "seeds": {"seeds": lambda: command([
             "bench/seeds.py", "--cases", "mlp" if args.tiny else "resnet20", "--seeds", "1", "5", "--steps",
             "1" if args.tiny else "50", "--out", str(args.out / "bench_seeds.json")])},
         "probe": {"probe": lambda: probing(args)},
-        "study": {"study": lambda: command(args, ["-m", "ncjax.main", "--workdir", workdir,
+        "study": {"study": lambda: command(["-m", "ncjax.main", "--workdir", workdir,
                                                   f"--config=configs/pretrain.py:{small}data={args.data}"])},
-        "right": {"right": lambda: command(args, [
+        "right": {"right": lambda: command([
             "-m", "pytest", "-n", "4", "--dist", "load", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark",
             *RIGHT[: 1 if args.tiny else None]])},
     }
@@ -276,20 +285,33 @@ def run_part(args: argparse.Namespace, part: str, names: list[str]) -> dict[str,
         log = open(args.out / f"{part}.{name.replace(' ', '_')}.log", "w")  # noqa: SIM115 - closed with its process
         running.append((name, log, subprocess.Popen([*words, "--job", part, name], env=env, stdout=log, stderr=log,
                                                     start_new_session=True)))
-    rows: Rows = []
+    rows: list[Row] = []
     for name, log, process in running:
         try:
             code = process.wait(max(args.seconds - (time.time() - started), 1))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
-            code = f"stopped after {args.seconds} s"
+            code = f"stopped after {args.seconds:.0f} s"
         log.close()
-        path = args.out / f"{part}.{name.replace(' ', '_')}.rows"
-        if code == 0 and path.exists():
-            rows += json.loads(path.read_text())
-        else:
+        path = rows_of(args, part, name)
+        rows += [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if code or (rows and rows[-1].get("code")):
             rows.append({"job": name, "failed": code, "log": Path(log.name).read_text()[-1500:]})
     return {"part": part, "part_seconds": time.time() - started, "tiny": args.tiny, "rows": rows}
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the figures."""
+    out = {}
+    for name in ("ncjax", "jax", "jaxlib", "flax", "optax", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            out[name] = metadata.version(name)
+    return out
+
+
+def rows_of(args: argparse.Namespace, part: str, job: str) -> Path:
+    """Where a job writes its rows, a line each."""
+    return args.out / f"{part}.{job.replace(' ', '_')}.jsonl"
 
 
 def tell(found: dict[str, Any]) -> None:
@@ -298,12 +320,9 @@ def tell(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if "failed" in row:
             print(f"  {row['job']}: failed ({row['failed']}): {' | '.join(row['log'].splitlines()[-4:])}")
-        elif "output" in row:
-            print(f"  exit code {row['code']} after {row['wall_seconds']:.0f} s; " + "\n    ".join(
-                row["output"].splitlines()[-8:]))
         else:
             middle = {"median_seconds": statistics.median(row["seconds"])} if row.get("seconds") else {}
-            shown = {k: v for k, v in {**row, **middle}.items() if isinstance(v, str | int | float) and v is not None}
+            shown = {k: v for k, v in {**row, **middle}.items() if isinstance(v, str | int | float)}
             print("  " + "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()))
     sys.stdout.flush()
 
@@ -328,14 +347,16 @@ def main() -> int:
         parser.error(f"no part {unknown[0]!r} here; parts: {', '.join(parts)}" + ("" if TORCH else " (torch is missing)"))
     if args.job:
         part, name = args.job
-        path = args.out / f"{part}.{name.replace(' ', '_')}.rows"
-        path.write_text(json.dumps(parts[part][name]()))
+        with open(rows_of(args, part, name), "w") as file:
+            for row in parts[part][name]():
+                print(json.dumps(row), file=file, flush=True)
         return 0
     ended_well = True
     for part in args.parts or parts:
         found = run_part(args, part, list(parts[part]))
-        ended_well &= not any("failed" in row or row.get("code") for row in found["rows"])
-        (args.out / f"{part}.json").write_text(json.dumps({"command": sys.argv, **found}, indent=1))
+        ended_well &= not any("failed" in row for row in found["rows"])
+        record = {"command": ["bench/gpu.py", *sys.argv[1:]], "versions": versions(), **found}
+        (args.out / f"{part}.json").write_text(json.dumps(record, indent=1))
         tell(found)
     return 0 if ended_well else 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,34 +23,44 @@ class Made(NamedTuple):
     job: Job  # some training steps
     parameters: int
     compile_seconds: float = 0.0
-    flops: float | None = None  # of a step, where they are known
 
 
 def ours(name: str, batch: int, steps: int, dtype: str, *, side: int, classes: int, xla: bool = True) -> Made:
     """`steps` steps of SGD with momentum and weight decay over a network named as in a config."""
-    x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
-    split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
-    names = tuple(map(str, range(classes)))
-    dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
     with cpu.as_xla() if xla else contextlib.nullcontext():
-        model, devices = resolve(name)(num_classes=classes, dtype=dtype), mesh.make()
-        plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
-        source = data.source(split, dataset, devices, batch_size=batch)
-        tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
-        state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-        step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-        fetch = train.make_fetch(source, devices)
-        item = next(iter(source.items(np.arange(batch))))
-        first = fetch(state, source.arrays, item)
+        step, state, following, parameters = _prepared(name, batch, steps, dtype, side, classes)
         started = time.perf_counter()
-        compiled = step.lower(state, first).compile()
+        compiled = step.lower(state, following(state)).compile()
         seconds = time.perf_counter() - started
-        flops = train.flops(step, state, first, compiled)
     held = [state]
 
     def run() -> None:
         for _ in range(steps):
-            held[0], _ = compiled(held[0], fetch(held[0], source.arrays, item))
+            held[0], _ = compiled(held[0], following(held[0]))
         jax.block_until_ready(held[0])
 
-    return Made(run, plan.share()[1], seconds, flops)
+    return Made(run, parameters, seconds)
+
+
+def flops(name: str, batch: int, *, side: int, classes: int) -> float:
+    """Of one step, by XLA's analysis of the program before optimisation: what any library has to compute."""
+    step, state, following, _ = _prepared(name, batch, 1, "float32", side, classes)
+    with cpu.as_xla():
+        return step.lower(state, following(state)).cost_analysis()["flops"]
+
+
+def _prepared(name: str, batch: int, steps: int, dtype: str, side: int,
+              classes: int) -> tuple[Any, train.State, Callable[[train.State], Any], int]:
+    """(step, first state, the next batch for a state, parameters)."""
+    x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
+    names = tuple(map(str, range(classes)))
+    dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
+    model, devices = resolve(name)(num_classes=classes, dtype=dtype), mesh.make()
+    plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
+    source = data.source(split, dataset, devices, batch_size=batch)
+    tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
+    state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
+    step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+    fetch, item = train.make_fetch(source, devices), next(iter(source.items(np.arange(batch))))
+    return step, state, lambda state: fetch(state, source.arrays, item), plan.share()[1]

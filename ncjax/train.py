@@ -84,12 +84,12 @@ def flops(step: Callable[..., Any], state: State, batch: Batch, compiled: Any = 
     Args:
       step: from `make_step`.
       state, batch: arrays or their shapes.
-      compiled: the step compiled for them, where it is. XLA does not see into oneDNN's convolutions: where those run, FLOPs
-        are those of the step as XLA would do it, before optimisation.
+      compiled: the step compiled for them, where it is. XLA does not see into the convolutions of oneDNN and cuDNN: where
+        those run, FLOPs are those of the step as XLA would do it, before optimisation.
     """
-    if cpu.implementation() == "onednn":
+    if cpu.implementation() == "onednn" or jax.default_backend() == "gpu":
         with cpu.as_xla():
-            # A function of its own: JAX would hand out the trace of the step that ran, with oneDNN's calls in it.
+            # A function of its own: JAX would hand out the trace of the step that ran, with foreign calls in it.
             found = jax.jit(lambda *given: step.__wrapped__(*given)).lower(state, batch).cost_analysis()
     else:
         found = (compiled or step.lower(state, batch)).cost_analysis()

@@ -1,0 +1,32 @@
+"""The script for a lent GPU is rehearsed on a CPU: what fails there would cost device time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words):
+    return subprocess.run([sys.executable, str(ROOT / "bench" / "gpu.py"), *words], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_parts_write_a_record_each(tmp_path):
+    parts = ["ceilings", "train_cnn", "probe"]
+    done = run(str(tmp_path), "--tiny", "--parts", *parts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {part: json.loads((tmp_path / f"{part}.json").read_text())["rows"] for part in parts}
+    assert rows["ceilings"][0]["copy_bytes_per_second"] > 0
+    assert rows["train_cnn"][0]["images_per_second"] > 0
+    assert rows["probe"][0]["gradient"] < 1e-4
+
+
+def test_a_stopped_part_keeps_its_rows_and_says_so(tmp_path):
+    (tmp_path / "probe.probe.jsonl").write_text('{"steps": 3}\n')
+    done = run(str(tmp_path), "--tiny", "--parts", "probe", "--seconds", "0")
+    record = json.loads((tmp_path / "probe.json").read_text())
+    assert done.returncode == 1
+    assert record["rows"][0] == {"steps": 3}
+    assert record["rows"][-1]["failed"] == "stopped after 0 s"
+    assert "no part 'prob'" in run(str(tmp_path), "--parts", "prob").stderr
