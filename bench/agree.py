@@ -20,8 +20,9 @@ from pathlib import Path
 import common
 import numpy as np
 
-from ncjax import cpu, intervals
-from ncjax.rundir import read_json
+from ncjax import conv
+from ncjax.evidence import intervals
+from ncjax.runs.files import read_json
 
 SETTINGS = {"onednn": {"NCJAX_CONV": "onednn"}, "xla": {"NCJAX_CONV": "xla"},
             "xla, small pages": {"NCJAX_CONV": "xla", "NCJAX_MALLOC": "system", "GLIBC_TUNABLES": ""}}
@@ -44,8 +45,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(cpu.header())
-    settings = [s for s in SETTINGS if s != "onednn" or cpu.implementation() == "onednn"]
+    print(conv.header())
+    settings = [s for s in SETTINGS if s != "onednn" or conv.implementation() == "onednn"]
     found: dict[str, list[dict[str, float]]] = {s: [] for s in settings}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ncjax import memory
+from ncjax.core import memory
 
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # as every run of a study
     memory.huge_pages()
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ncjax.rundir import environment
+from ncjax.runs.environment import environment
 
 PAUSE = 0.5  # seconds
 

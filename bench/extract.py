@@ -21,8 +21,10 @@ import torch
 import torch_models
 from torch.fx.experimental.optimization import fuse
 
-from ncjax import cpu, data, features, mesh, trees
-from ncjax.lookup import resolve
+from ncjax import conv, data
+from ncjax.core import mesh, trees
+from ncjax.core.resolve import resolve
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
 
 NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -44,8 +46,8 @@ def ours(name: str, dataset: data.Dataset, batch: int, dtype: str) -> tuple[Call
     model, devices = resolve(name)(num_classes=2, dtype=dtype), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     source = data.source(dataset.splits["train"], dataset, devices, batch_size=batch)
-    dims = features.widths(model, variables, dataset.image_shape)
-    run = features.make_pass(model, cross_entropy(), dims, devices, keep=[model.penultimate])
+    dims = passes.widths(model, variables, dataset.image_shape)
+    run = passes.make_pass(model, cross_entropy(), dims, devices, keep=[model.penultimate])
     count = trees.count(trees.only(variables, model.backbone)["params"])
     return lambda: run(variables, source).features[model.penultimate], count
 
@@ -82,14 +84,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(cpu.header())
+    print(conv.header())
     dataset, gpu, rows = pixels(args.images, args.side), torch.cuda.is_available(), []
     for network in args.networks:
         name, make = NETWORKS[network]
         made = {"ncjax": ours(name, dataset, args.batch, "float32"),
                 "torch": rival(make, dataset, args.batch, False, False),
                 "torch bf16": rival(make, dataset, args.batch, True, False)}
-        if gpu or cpu.implementation() == "onednn":
+        if gpu or conv.implementation() == "onednn":
             made["ncjax bf16"] = ours(name, dataset, args.batch, "bfloat16")
         if gpu:
             made["torch bf16 compiled"] = rival(make, dataset, args.batch, True, True)

@@ -26,9 +26,14 @@ import numpy as np
 import torch
 import torch_models
 
-from ncjax import data, features, mesh, optim, prefix, train, tuning
-from ncjax.lookup import resolve
+from ncjax import data, optim
+from ncjax.core import mesh
+from ncjax.core.resolve import resolve
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
+from ncjax.training import loop
+from ncjax.transfer import prefix
+from ncjax.tuning import methods
 
 SIDE, CLASSES = 32, 10
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -59,8 +64,8 @@ def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: s
     model, dataset, devices = resolve(name)(num_classes=CLASSES), images(count), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     kind, layer = ("full_ft", None) if method == "full" else NETWORKS[network][method]
-    plan = getattr(tuning, kind)(model, variables, CLASSES, jax.random.key(1), layer=layer,
-                                 dims=features.widths(model, variables, dataset.image_shape))
+    plan = getattr(methods, kind)(model, variables, CLASSES, jax.random.key(1), layer=layer,
+                                 dims=passes.widths(model, variables, dataset.image_shape))
     apply, seconds, kept_bytes = plan.model.apply, 0.0, 0
     if kept:
         found = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=batch, dtype=dtype)
@@ -69,13 +74,13 @@ def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: s
         apply, dataset, seconds, kept_bytes = found.model.apply, found.dataset, time.perf_counter() - started, found.nbytes
     source = data.source(dataset.splits["train"], dataset, devices, batch_size=batch)
     tx, _ = optim.build(plan.mask, source.steps, 1, lr=1e-3, schedule="optim.constant")
-    state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-    step = train.make_step(apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-    fetch = train.make_fetch(source, devices)
+    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
+    step = loop.make_step(apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+    fetch = loop.make_fetch(source, devices)
     order = np.arange(count)
     first = fetch(state, source.arrays, next(iter(source.items(order))))
     compiled = step.lower(state, first).compile()
-    flops = train.flops(step, state, first, compiled) or 0.0
+    flops = loop.flops(step, state, first, compiled) or 0.0
     held = [state]
 
     def epoch() -> None:

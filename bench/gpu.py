@@ -213,7 +213,7 @@ def probing(args: argparse.Namespace) -> Rows:
     import jax
     import jax.numpy as jnp
 
-    from ncjax import probe
+    from ncjax.transfer import probe
 
     count, dim, classes = (200, 8, 4) if args.tiny else (500_000, 2048, 1000)
 

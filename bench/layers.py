@@ -19,10 +19,13 @@ import common
 import jax
 import numpy as np
 
-from ncjax import card, features, mesh, nc
+from ncjax import nc
+from ncjax.core import mesh
+from ncjax.core.resolve import resolve
 from ncjax.data import Dataset, load, source
-from ncjax.lookup import resolve
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
+from ncjax.networks import card
 
 
 def two_look(h: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -64,17 +67,17 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
         model = resolve(args.model)(num_classes=len(dataset.class_names), head=0)
         variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     batches = source(dataset.splits["train"], dataset, devices, batch_size=args.batch)
-    dims = features.widths(model, variables, dataset.image_shape)
-    passes = {"plain": features.make_pass(model, cross_entropy(), dims, devices),
-              "measured": features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers)}
-    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    dims = passes.widths(model, variables, dataset.image_shape)
+    runs = {"plain": passes.make_pass(model, cross_entropy(), dims, devices),
+              "measured": passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.repeats + 1):
-        for name in list(passes)[:: 1 if turn % 2 else -1]:
+        for name in list(runs)[:: 1 if turn % 2 else -1]:
             started = time.perf_counter()
-            jax.block_until_ready(passes[name](variables, batches).stats)
+            jax.block_until_ready(runs[name](variables, batches).stats)
             if turn:  # the first turn compiles
                 seconds[name].append(time.perf_counter() - started)
-    keep = features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=model.layers)
+    keep = passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=model.layers)
     seen, error = keep(variables, batches), {}
     for layer in model.layers:
         wanted = two_look(seen.features[layer], seen.labels)

@@ -56,11 +56,12 @@ def compare(args: argparse.Namespace) -> None:
     """Both, in turns."""
     import common
 
-    from ncjax import cpu, memory
+    from ncjax import conv
+    from ncjax.core import memory
 
     if memory.pages() != "huge":
         raise SystemExit(f"no huge pages here: {memory.why_not()}")
-    kinds = ["xla"] + ["onednn"] * (cpu.implementation() == "onednn")
+    kinds = ["xla"] + ["onednn"] * (conv.implementation() == "onednn")
     rows = []
     for network in args.networks:
         for kind in kinds:

@@ -16,7 +16,7 @@ import common
 import numpy as np
 
 from ncjax import nc
-from ncjax.nc.reports import TRUSTED
+from ncjax.nc.report import TRUSTED
 
 
 class Setting(NamedTuple):

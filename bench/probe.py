@@ -27,9 +27,12 @@ import numpy as np
 import sklearn
 from sklearn.linear_model import LogisticRegression
 
-from ncjax import card, features, mesh, probe
+from ncjax.core import mesh
 from ncjax.data import source
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
+from ncjax.networks import card
+from ncjax.transfer import probe
 
 NEWTON_LIMIT = 6000  # weights; newton-cholesky factors a square matrix of as many rows
 SOLVERS = ("lbfgs float32", "lbfgs float64", "newton-cg float32", "newton-cholesky float64")
@@ -50,8 +53,8 @@ def of_network(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features of every block, side by side, of a data set's training images."""
     found, model, variables = card.load(args.init, which="last", model=args.model)
     dataset, devices = card.load_data_for(found, args.data, {"val_fraction": 0.0}), mesh.make()
-    dims = features.widths(model, variables, dataset.image_shape)
-    run_pass = features.make_pass(model, cross_entropy(), dims, devices, keep=model.backbone)
+    dims = passes.widths(model, variables, dataset.image_shape)
+    run_pass = passes.make_pass(model, cross_entropy(), dims, devices, keep=model.backbone)
     seen = run_pass(variables, source(dataset.splits["train"], dataset, devices, batch_size=256))
     return np.concatenate([seen.features[b] for b in model.backbone], axis=1), seen.labels
 

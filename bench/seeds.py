@@ -20,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax import mesh, optim, prefix, train, trees
-from ncjax.lookup import resolve
+from ncjax import optim
+from ncjax.core import mesh, trees
+from ncjax.core.resolve import resolve
+from ncjax.core.types import Batch
 from ncjax.losses import cross_entropy
-from ncjax.types import Batch
+from ncjax.training import loop
+from ncjax.transfer import prefix
 
 # name: (model, image shape, first block trained; None for all)
 CASES: dict[str, tuple[str, tuple[int, ...], str | None]] = {
@@ -46,12 +49,12 @@ def jobs_of(case: str, seeds: int, batch: int, steps: int) -> dict[str, Callable
     if start is not None:
         shape, model = prefix.carry_shape(model, init(jax.random.key(0)), shape, start), prefix.tail(model, start)
     tx, _ = optim.build(mask, steps, 1, lr=1e-2, schedule="optim.constant")
-    step = train.make_step(model.apply, cross_entropy(), tx, mask, frozenset(tuned), devices, ragged=False)
+    step = loop.make_step(model.apply, cross_entropy(), tx, mask, frozenset(tuned), devices, ragged=False)
     rng = np.random.default_rng(0)
     row = np.arange(batch, dtype=np.int32) % CLASSES
     feed = [jax.device_put(Batch(rng.normal(size=(batch, *shape)).astype(np.float32), row, np.ones(batch, np.float32)))
             for _ in range(seeds)]
-    starts = [train.init_state(init(key), tx, mask, key, devices) for key in jax.random.split(jax.random.key(0), seeds)]
+    starts = [loop.init_state(init(key), tx, mask, key, devices) for key in jax.random.split(jax.random.key(0), seeds)]
 
     def stacked(items: list[Any]) -> Any:
         return jax.tree.map(lambda *x: jnp.stack(x), *items)

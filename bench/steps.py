@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ncjax import cpu, data, mesh, optim, plans, train
-from ncjax.lookup import resolve
+from ncjax import conv, data, optim
+from ncjax.core import mesh
+from ncjax.core.resolve import resolve
 from ncjax.losses import cross_entropy
+from ncjax.training import loop
+from ncjax.tuning import plans
 
 Job = Callable[[], None]
 
@@ -27,7 +30,7 @@ class Made(NamedTuple):
 
 def ours(name: str, batch: int, steps: int, dtype: str, *, side: int, classes: int, xla: bool = True) -> Made:
     """`steps` steps of SGD with momentum and weight decay over a network named as in a config."""
-    with cpu.as_xla() if xla else contextlib.nullcontext():
+    with conv.as_xla() if xla else contextlib.nullcontext():
         step, state, following, parameters = _prepared(name, batch, steps, dtype, side, classes)
         started = time.perf_counter()
         compiled = step.lower(state, following(state)).compile()
@@ -45,12 +48,12 @@ def ours(name: str, batch: int, steps: int, dtype: str, *, side: int, classes: i
 def flops(name: str, batch: int, *, side: int, classes: int) -> float:
     """Of one step, by XLA's analysis of the program before optimisation: what any library has to compute."""
     step, state, following, _ = _prepared(name, batch, 1, "float32", side, classes)
-    with cpu.as_xla():
+    with conv.as_xla():
         return step.lower(state, following(state)).cost_analysis()["flops"]
 
 
 def _prepared(name: str, batch: int, steps: int, dtype: str, side: int,
-              classes: int) -> tuple[Any, train.State, Callable[[train.State], Any], int]:
+              classes: int) -> tuple[Any, loop.State, Callable[[loop.State], Any], int]:
     """(step, first state, the next batch for a state, parameters)."""
     x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
@@ -60,7 +63,7 @@ def _prepared(name: str, batch: int, steps: int, dtype: str, side: int,
     plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
     source = data.source(split, dataset, devices, batch_size=batch)
     tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
-    state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-    step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-    fetch, item = train.make_fetch(source, devices), next(iter(source.items(np.arange(batch))))
+    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
+    step = loop.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+    fetch, item = loop.make_fetch(source, devices), next(iter(source.items(np.arange(batch))))
     return step, state, lambda state: fetch(state, source.arrays, item), plan.share()[1]

@@ -21,7 +21,7 @@ import torch
 import torch_models
 from steps import Made, ours
 
-from ncjax import cpu
+from ncjax import conv
 
 SIDE, CLASSES = 32, 10
 NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -66,7 +66,7 @@ def contenders(network: str, batch: int, steps: int) -> dict[str, Made]:
     name, make = NETWORKS[network]
     gpu, size = torch.cuda.is_available(), {"side": SIDE, "classes": CLASSES}
     out = {"ncjax" if gpu else "ncjax xla": ours(name, batch, steps, "float32", **size)}
-    if not gpu and cpu.implementation() == "onednn":
+    if not gpu and conv.implementation() == "onednn":
         out |= {"ncjax onednn": ours(name, batch, steps, "float32", **size, xla=False),
                 "ncjax onednn bf16": ours(name, batch, steps, "bfloat16", **size, xla=False)}
     out |= {"torch": rival(make, batch, steps, last=False),
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(cpu.header())
+    print(conv.header())
     rows = []
     for network in args.networks:
         made = contenders(network, args.batch, args.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ncjax.types import Array
+from ncjax.core.types import Array
 
 
 def crop_flip(key: Array, images: Array, *, strength: float = 1.0, flip: bool = True) -> Array:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from ncjax.lookup import resolve
-from ncjax.types import UserError, nearest
+from ncjax.core.errors import UserError, nearest
+from ncjax.core.resolve import resolve
 
 _REQUIRED = inspect.Parameter.empty
 ALIASES = {"weights": "init"}  # other words for a key, where a study has no such key of its own

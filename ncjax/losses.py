@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ncjax.types import Array, Loss
+from ncjax.core.types import Array, Loss
 
 
 def _masked_mean(per_example: Array, mask: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncjax import memory
+from ncjax.core import memory
 
 if __name__ == "__main__":
     memory.huge_pages()
@@ -17,11 +17,12 @@ import jax
 from ml_collections import ConfigDict
 
 from ncjax import config as door
-from ncjax import cpu, report
-from ncjax.lookup import resolve
-from ncjax.rundir import Run, execute
-from ncjax.train import Interrupted
-from ncjax.types import UserError, nearest
+from ncjax import conv, report
+from ncjax.core.errors import UserError, nearest
+from ncjax.core.resolve import resolve
+from ncjax.runs.execute import execute
+from ncjax.runs.run import Run
+from ncjax.training.loop import Interrupted
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
@@ -69,7 +70,7 @@ def run(argv: list[str]) -> None:
         jax.distributed.initialize()
     workdir = _workdir(args)
     here = Run(workdir)
-    here.say(f"{cpu.header()}; {memory.pages()} pages of memory")
+    here.say(f"{conv.header()}; {memory.pages()} pages of memory")
     record = execute(resolve(f"studies.{study}.run"), study, values, here)
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ncjax.lookup import resolve
-from ncjax.types import Array, PyTree, UserError
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
+from ncjax.core.types import Array, PyTree
 
 
 class Optimizer(NamedTuple):

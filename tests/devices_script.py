@@ -6,9 +6,12 @@ import sys
 import jax
 import numpy as np
 
-from ncjax import data, features, mesh, nc, optim, train, trees
-from ncjax.lookup import resolve
+from ncjax import data, nc, optim
+from ncjax.core import mesh, trees
+from ncjax.core.resolve import resolve
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
+from ncjax.training import loop
 
 MODEL = "models.resnet.resnet8(width=4, stem_stride=2, dtype=float64)"
 
@@ -23,17 +26,17 @@ def run(devices):
     source = data.source(dataset.splits["train"], dataset, devices, batch_size=36,
                          augment=resolve("augment.crop_flip(strength=1.0)"))
     tx, _ = optim.build(mask, source.steps, 2, lr=0.05)
-    state = train.init_state(variables, tx, mask, jax.random.key(1), devices)
-    step = train.make_step(model.apply, cross_entropy(), tx, mask, frozenset(model.blocks), devices,
+    state = loop.init_state(variables, tx, mask, jax.random.key(1), devices)
+    step = loop.make_step(model.apply, cross_entropy(), tx, mask, frozenset(model.blocks), devices,
                            ragged=source.ragged)
-    fetch = train.make_fetch(source, devices)
+    fetch = loop.make_fetch(source, devices)
     losses = []
     for epoch in range(2):
-        for item in source.items(train.order_of(source.size, source.examples, 0, epoch)):
+        for item in source.items(loop.order_of(source.size, source.examples, 0, epoch)):
             state, loss = step(state, fetch(state, source.arrays, item))
             losses.append(float(loss))
-    dims = features.widths(model, state.variables, dataset.image_shape)
-    look = features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=[model.readout])
+    dims = passes.widths(model, state.variables, dataset.image_shape)
+    look = passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, keep=[model.readout])
     seen = look(state.variables, data.source(dataset.splits["train"], dataset, devices, batch_size=36))
     kernel = state.variables["params"]["head"]["linear"]["kernel"]
     return {"losses": losses, "accuracy": seen.accuracy, "head": np.ravel(kernel).tolist(),

@@ -6,8 +6,9 @@ import sys
 
 import jax
 
-from ncjax import features, mesh
+from ncjax.core import mesh
 from ncjax.data import load, source
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.mlp import mlp
 
@@ -19,14 +20,14 @@ def main(npz, out, hosts, host, port):
     dataset, devices = load(f"npz:{npz}", val_fraction=0.0), mesh.make()
     model = mlp(num_classes=3, width=24, depth=2)
     variables = mesh.place(model.init(jax.random.key(0), dataset.image_shape), mesh.replicated(devices))
-    dims = features.widths(model, variables, dataset.image_shape)
+    dims = passes.widths(model, variables, dataset.image_shape)
     batches = source(dataset.splits["train"], dataset, devices, batch_size=7)  # filler rows in the last batch
     found = {}
     for scatter in (True, False):
-        seen = features.make_pass(model, cross_entropy(), dims, devices, stats=model.layers,
+        seen = passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers,
                                   scatter=scatter)(variables, batches)
-        again = functools.partial(features.make_second_pass(model, devices), variables, batches)
-        reports = features.collapse(seen, seen, everywhere=True, again=again)
+        again = functools.partial(passes.make_second_pass(model, devices), variables, batches)
+        reports = passes.collapse(seen, seen, everywhere=True, again=again)
         found |= {f"{layer}, scatter {scatter}": report.scalars() for layer, report in reports.items()}
     if host == 0:
         with open(out, "w") as file:

@@ -12,15 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ncjax import cpu, features, mesh, train, tuning
-from ncjax.cpu import onednn
+from ncjax import conv
+from ncjax.conv import onednn
+from ncjax.core import mesh
+from ncjax.core.types import Batch
 from ncjax.data.images import Lazy, take
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models import layers, resnet
-from ncjax.types import Batch
+from ncjax.training import loop
+from ncjax.tuning import methods
 
-assert cpu.implementation() == "onednn"
-assert "onednn" in cpu.header()
+assert conv.implementation() == "onednn"
+assert "onednn" in conv.header()
 
 
 def reference(x, kernel, stride, pads, groups):
@@ -91,7 +95,7 @@ assert layers.ACTIVATIONS.keys() == set(onednn.ACTIVATIONS)
 x, w = jax.random.normal(jax.random.key(0), (2, 9, 9, 8)), jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
 many = jax.vmap(lambda w: layers.convolve(x, w, padding=1))(jnp.stack([w, 2 * w]))
 close(many[1], 2 * reference(x, w, 1, ((1, 1),) * 2, 1), 1e-5)
-with cpu.as_xla():
+with conv.as_xla():
     np.testing.assert_allclose(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), atol=1e-4)
 
 # Threads of OpenMP do not survive a fork: a child that reads data, as loaders fork them, ends, and its parent goes on.
@@ -107,22 +111,22 @@ close(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), 1e
 # FLOPs are counted although XLA sees none of the convolutions; fewer where less is tuned.
 network = resnet.resnet8(5)
 variables = jax.jit(network.init, static_argnums=1)(jax.random.key(0), (16, 16, 3))
-dims, devices = features.widths(network, variables, (16, 16, 3)), mesh.make()
+dims, devices = passes.widths(network, variables, (16, 16, 3)), mesh.make()
 batch = Batch(jax.random.normal(jax.random.key(2), (32, 16, 16, 3)), jnp.arange(32) % 5, jnp.ones(32))
 
 
 def stepped(method, network):
-    plan = getattr(tuning, method)(network, variables, 5, jax.random.key(1), layer=None, dims=dims)
+    plan = getattr(methods, method)(network, variables, 5, jax.random.key(1), layer=None, dims=dims)
     tx = optax.sgd(0.05, momentum=0.9)
-    state = train.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-    return train.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=False), state
+    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
+    return loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=False), state
 
 
-counted = {method: train.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}
+counted = {method: loop.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}
 assert counted["full_ft"] > 2.5 * counted["probe"] > 0, counted
 ran, begun = stepped("full_ft", network)
 ran.lower(begun, batch).compile()
-assert train.flops(ran, begun, batch) == counted["full_ft"]  # compiled or not
+assert loop.flops(ran, begun, batch) == counted["full_ft"]  # compiled or not
 
 
 def loss_after(steps, network):
@@ -132,7 +136,7 @@ def loss_after(steps, network):
     return float(loss)
 
 
-with cpu.as_xla():
+with conv.as_xla():
     wanted = loss_after(50, network)
     wanted_low = loss_after(20, resnet.resnet8(5, dtype="bfloat16"))
 assert abs(loss_after(50, network) / wanted - 1) < 0.01

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ncjax import correlation, main, weights
-from ncjax.correlation import Correlation
-from ncjax.lookup import resolve
+from ncjax import main
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
+from ncjax.evidence import correlation
+from ncjax.evidence.correlation import Correlation
+from ncjax.networks import weights
 from ncjax.studies import backbones
-from ncjax.types import UserError
 
 
 def test_correlations_are_those_of_scipy():

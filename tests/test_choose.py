@@ -5,11 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from ncjax import config, intervals, probe, ranking, search, transferability, trees
+from ncjax import config
+from ncjax.core import trees
+from ncjax.core.errors import UserError
+from ncjax.evidence import intervals
 from ncjax.models.resnet import resnet14
-from ncjax.rundir import Run
+from ncjax.runs.run import Run
+from ncjax.scores import scores
 from ncjax.studies.choose_layer import regrets
-from ncjax.types import UserError
+from ncjax.transfer import grid_search, probe, ranking
 
 
 def test_logme_is_the_largest_evidence(rng):
@@ -25,19 +29,19 @@ def test_logme_is_the_largest_evidence(rng):
             total -= 0.5 * (logdet + target @ np.linalg.solve(covariance, target) + 40 * math.log(2 * math.pi)) / 40
         return total / 2
 
-    found = transferability.logme(x, y, 2)
+    found = scores.logme(x, y, 2)
     grid = [evidence(a, b) for a in np.geomspace(0.5, 500, 40) for b in np.geomspace(0.5, 100, 40)]
     assert found == pytest.approx(max(grid), abs=0.02)
-    assert found > transferability.logme(rng.normal(size=(40, 5)), y, 2)
+    assert found > scores.logme(rng.normal(size=(40, 5)), y, 2)
 
 
 def test_block_scores_by_hand():
-    assert transferability.relative_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
-    assert math.isnan(transferability.relative_norm([], []))
-    assert transferability.condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
+    assert scores.relative_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
+    assert math.isnan(scores.relative_norm([], []))
+    assert scores.condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
     assert trees.matrix_shape("query", (8, 2, 4)) == (8, 8)
     assert trees.matrix_shape("out", (2, 4, 8)) == trees.matrix_shape("conv1", (1, 2, 4, 8)) == (8, 8)
-    assert transferability.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
+    assert scores.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
 
 
 def test_rules_choose_and_order():
@@ -72,12 +76,12 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
         asked.append((seed, lr))
         return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
 
-    cells, hyper = search.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
+    cells, hyper = grid_search.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
     assert hyper == {"lr": 0.3, "weight_decay": 0.0}
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked
     with pytest.raises(UserError, match="tune_seeds=0"):
-        search.searched(cell, tune_seeds=0)
+        grid_search.searched(cell, tune_seeds=0)
     run, counted = Run(tmp_path), []
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}

@@ -10,9 +10,9 @@ import pytest
 
 from ncjax import config as door
 from ncjax import main, report
+from ncjax.core.errors import UserError
 from ncjax.report import __main__ as report_main
-from ncjax.rundir import read_rows
-from ncjax.types import UserError
+from ncjax.runs.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax import cpu
-from ncjax.cpu import __main__ as command
-from ncjax.cpu import onednn, xla
-from ncjax.types import UserError
+from ncjax import conv
+from ncjax.conv import __main__ as command
+from ncjax.conv import onednn, xla
+from ncjax.core.errors import UserError
 
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES", "NCJAX_CONV")}
 
@@ -44,8 +44,8 @@ def test_without_wheels_or_compiler_xla_convolves_and_one_line_says_why(monkeypa
 
     monkeypatch.setattr(onednn.jax, "device_count", lambda: 1)
     monkeypatch.setattr(onednn, "wheels", none)
-    assert cpu.implementation() == "xla"
-    assert cpu.header() == "convolutions: xla (oneDNN is not installed: pip install '.[cpu]')"
+    assert conv.implementation() == "xla"
+    assert conv.header() == "convolutions: xla (oneDNN is not installed: pip install '.[cpu]')"
     assert command.main(["which"]) == 0
     assert command.main(["build"]) == 2
     assert "pip install" in capsys.readouterr().err
@@ -69,15 +69,15 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch, tmp_path):
 
 def test_the_choice_can_be_made(monkeypatch):
     monkeypatch.setenv("NCJAX_CONV", "xla")
-    assert cpu.implementation() == "xla"
+    assert conv.implementation() == "xla"
     onednn._chosen.cache_clear()
     monkeypatch.setenv("NCJAX_CONV", "mkl")
     with pytest.raises(UserError, match="one of auto, onednn, xla"):
-        cpu.implementation()
+        conv.implementation()
     monkeypatch.setenv("NCJAX_CONV", "onednn")
     monkeypatch.setattr(onednn.jax, "device_count", lambda: 2)
     with pytest.raises(UserError, match="NCJAX_CONV=onednn: several CPU devices"):
-        cpu.implementation()
+        conv.implementation()
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 2)])

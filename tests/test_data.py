@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncjax import data, mesh
+from ncjax import data
+from ncjax.core import mesh
+from ncjax.core.errors import UserError
 from ncjax.data import images as im
 from ncjax.data.load import parse_classes
-from ncjax.types import UserError
 
 
 def rows_of(split):
@@ -107,7 +108,7 @@ def test_every_example_is_seen_once(npz, resident, batch_size):
 
 
 def test_two_views_differ_and_share_labels(npz):
-    from ncjax.lookup import resolve
+    from ncjax.core.resolve import resolve
 
     d = data.load(f"npz:{npz}")
     source = data.source(d.splits["train"], d, mesh.make(), batch_size=8, views=2,

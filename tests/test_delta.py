@@ -8,11 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from ncjax import card, checkpoint, config, data, delta, features, main, mesh, plans, trees, trial, weights
+from ncjax import config, data, main
+from ncjax.core import mesh, trees
+from ncjax.core.errors import UserError
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet8, resnet18
-from ncjax.rundir import Run
-from ncjax.types import UserError
+from ncjax.networks import card, checkpoint, delta, weights
+from ncjax.runs.run import Run
+from ncjax.transfer import few_shot
+from ncjax.tuning import plans
 
 ROOT = Path(__file__).parent.parent
 PRETRAIN = [f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1,measure_every=0"]
@@ -60,7 +65,7 @@ def test_a_model_tuned_from_a_merged_one_is_what_was_measured(runs):
                       f"--workdir={tuned}"]) == 0
     found, model, variables = card.load(str(tuned), which="best")
     dataset, devices = card.load_data_for(found, "embedded.digits", {"n_per_class": 4}), mesh.make()
-    run_pass = features.make_pass(model, cross_entropy(), features.widths(model, variables, found.image_shape), devices)
+    run_pass = passes.make_pass(model, cross_entropy(), passes.widths(model, variables, found.image_shape), devices)
     seen = run_pass(variables, data.source(dataset.splits["test"], dataset, devices, batch_size=64))
     assert seen.accuracy == json.loads((tuned / "results.json").read_text())["results"]["accuracy"]["test"]
     first, network, variables = card.load(str(runs / "lora"))
@@ -100,7 +105,7 @@ def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
 def test_a_sweep_knows_its_network_and_counts_divergence_as_zero(runs, tmp_path):
     here = Run(tmp_path)
     options = config.check("compare", {"init": "", "steps": 4, "rounds": 2, "batch_size": 16})
-    labs = [trial.Lab(here, init=str(runs / name), data="embedded.digits",
+    labs = [few_shot.Lab(here, init=str(runs / name), data="embedded.digits",
                       options=options) for name in ("base", "other")]
     for lab in labs:
         wild = lab.cell("tuning.bitfit", layer=None, shots=2, seed=0, lr=1e30, weight_decay=0.0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch_reference
 
-from ncjax import weights
-from ncjax.lookup import resolve
+from ncjax.core.resolve import resolve
+from ncjax.networks import weights
 
 CASES = torch_reference.cases()
 FAMILIES = {"torchvision", "timm", "keras", "clip"}

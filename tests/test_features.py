@@ -14,13 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from ncjax import features, layerwise, mesh, nc, parts
+from ncjax import nc
+from ncjax.core import mesh
 from ncjax.data import load, source
+from ncjax.features import passes, resume
 from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
 from ncjax.models.sequential import classifier_arrays
-from ncjax.rundir import read_rows
+from ncjax.runs.rows import read_rows
+from ncjax.transfer import layerwise
 
 
 @pytest.fixture
@@ -34,18 +37,18 @@ def network(npz):
 def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
     dataset, model, variables = network
     devices, classifier = mesh.make(), classifier_arrays(variables["params"])
-    make = functools.partial(features.make_pass, model, cross_entropy(),
-                             features.widths(model, variables, dataset.image_shape), devices, stats=model.layers)
-    second = features.make_second_pass(model, devices)
+    make = functools.partial(passes.make_pass, model, cross_entropy(),
+                             passes.widths(model, variables, dataset.image_shape), devices, stats=model.layers)
+    second = passes.make_second_pass(model, devices)
     batches = {name: source(split, dataset, devices, batch_size=7) for name, split in dataset.splits.items()}
     kept = {name: make(keep=model.layers)(variables, x) for name, x in batches.items()}
     seen = {name: make(scatter=scatter)(variables, x) for name, x in batches.items()}
     for name, x in batches.items():
         options = {"readout": model.readout, "classifier": classifier}
-        wanted = features.collapse(kept[name], kept["train"], **options)
+        wanted = passes.collapse(kept[name], kept["train"], **options)
         again = functools.partial(second, variables, x)
-        found = features.collapse(seen[name], seen["train"], everywhere=True, again=again, **options)
-        needed = features.collapse(seen[name], seen["train"], again=again, **options)
+        found = passes.collapse(seen[name], seen["train"], everywhere=True, again=again, **options)
+        needed = passes.collapse(seen[name], seen["train"], again=again, **options)
         for layer in model.layers:
             a, b = wanted[layer].scalars(), found[layer].scalars()
             assert a.keys() == b.keys()
@@ -60,10 +63,10 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
 def test_layers_keep_the_order_they_were_asked_for_in(network):
     dataset, model, variables = network
     order = model.layers[::-1]  # jit would sort them by name
-    look = features.make_pass(model, cross_entropy(), features.widths(model, variables, dataset.image_shape), mesh.make(),
+    look = passes.make_pass(model, cross_entropy(), passes.widths(model, variables, dataset.image_shape), mesh.make(),
                               stats=order, keep=order)
     seen = look(variables, source(dataset.splits["train"], dataset, mesh.make(), batch_size=16))
-    assert tuple(seen.stats) == tuple(seen.features) == tuple(features.collapse(seen, seen)) == order
+    assert tuple(seen.stats) == tuple(seen.features) == tuple(passes.collapse(seen, seen)) == order
 
 
 class Listener:
@@ -89,7 +92,7 @@ def extraction(network, tmp_path):
     dataset, model, variables = network
 
     def run(listener, **options):
-        with parts.kept(tmp_path, listener.say, variables, dataset, **options) as written:
+        with resume.kept(tmp_path, listener.say, variables, dataset, **options) as written:
             return layerwise.extract(model, variables, dataset, mesh.make(), batch_size=8, probes=True, classifier=None,
                                      scatter=None, run=listener, written=written).seen
 
@@ -105,7 +108,7 @@ def same(found, wanted):
 def test_a_stopped_extraction_goes_on_where_it_was(extraction, tmp_path, monkeypatch, split):
     wanted = extraction(Listener())
     assert not (tmp_path / "parts").exists()  # which took less than a minute
-    monkeypatch.setattr(parts, "EVERY", 0)
+    monkeypatch.setattr(resume, "EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
         extraction(Listener(split))
     again = Listener()
@@ -118,7 +121,7 @@ def test_a_stopped_extraction_goes_on_where_it_was(extraction, tmp_path, monkeyp
 @pytest.mark.parametrize("harm", ["truncated", "other rows", "other options", "other layers"])
 def test_what_does_not_fit_together_is_seen_again(extraction, tmp_path, monkeypatch, harm):
     wanted = extraction(Listener())
-    monkeypatch.setattr(parts, "EVERY", 0)
+    monkeypatch.setattr(resume, "EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
         extraction(Listener("train"))
     file = next(tmp_path.rglob("0.npz"))
@@ -137,12 +140,12 @@ def test_what_does_not_fit_together_is_seen_again(extraction, tmp_path, monkeypa
 
 def test_a_full_disk_costs_no_more_than_the_parts(extraction, tmp_path, monkeypatch):
     wanted = extraction(Listener())
-    monkeypatch.setattr(parts, "EVERY", 0)
+    monkeypatch.setattr(resume, "EVERY", 0)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(parts.np, "savez", full)
+    monkeypatch.setattr(resume.np, "savez", full)
     listener = Listener()
     same(extraction(listener), wanted)
     assert sum("No space left" in line for line in listener.heard) == 2  # once a split

@@ -7,19 +7,21 @@ import ncjax
 
 ROOT = Path(ncjax.__file__).parent
 FLOORS = [
-    ("types",),
-    ("lookup", "trees", "mesh", "memory", "command", "whole"),
-    ("cpu",),
-    ("losses", "augment", "nc", "intervals", "transferability", "correlation", "search"),
+    ("core",),
+    ("conv",),
+    ("losses", "augment", "nc", "scores", "evidence"),
     ("models", "data"),
-    ("plans", "weights", "parts"),
-    ("optim", "checkpoint", "rundir", "train", "features", "prefix", "probe", "tuning"),
-    ("card", "solve"),
-    ("recipe", "layerwise", "delta", "trial", "ranking", "report"),
+    ("tuning", "optim", "runs"),
+    ("features", "report"),
+    ("networks",),
+    ("training",),
+    ("transfer",),
     ("studies",),
     ("config",),
-    ("main",),
+    ("main", "delta", "weights"),
 ]
+DOOR = {"config", "main", "delta", "weights"}  # commands, and what opens them
+NAMED = {"losses", "augment", "optim"}  # what a config names
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 
@@ -52,3 +54,8 @@ def test_config_dict_stops_at_the_door():
 def test_linen_stays_in_models():
     users = {p.parent.name for p in ROOT.rglob("*.py") if "flax" in p.read_text() and "import flax" in p.read_text()}
     assert users == {"models"}
+
+
+def test_modules_at_the_top_are_the_door_or_what_a_config_names():
+    assert {p.stem for p in ROOT.glob("*.py")} == {"__init__"} | DOOR | NAMED
+    assert {p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()} == set(LEVEL) - DOOR - NAMED

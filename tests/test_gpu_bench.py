@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*words):
-    return subprocess.run([sys.executable, str(ROOT / "bench" / "gpu.py"), *words], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_parts_write_a_record_each(tmp_path):

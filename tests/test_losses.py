@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ncjax import losses
-from ncjax.lookup import public_names
+from ncjax.core.resolve import public_names
 
 LOSSES = public_names(losses)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from ncjax import config as door
-from ncjax import lookup, main, recipe
-from ncjax.types import UserError
+from ncjax import main
+from ncjax.core import resolve
+from ncjax.core.errors import UserError
+from ncjax.training import fit
 
 ROOT = Path(__file__).parent.parent
 PRETRAIN = f"--config={ROOT}/configs/pretrain.py"
@@ -35,7 +37,7 @@ def test_overrides_and_config_arguments():
 
 def test_the_same_thing_has_the_same_key_everywhere():
     studies = ("pretrain", "measure", "finetune")
-    keys = {s: set(door.schema(lookup.resolve(f"studies.{s}.run"))) for s in studies}
+    keys = {s: set(door.schema(resolve.resolve(f"studies.{s}.run"))) for s in studies}
     assert {"data", "model", "loss", "head", "epochs", "batch_size", "lr", "weight_decay", "seed"} <= keys["pretrain"]
     assert {"data", "model", "loss", "init", "method", "layer", "epochs", "batch_size", "lr", "weight_decay",
             "seed"} <= keys["finetune"]
@@ -106,7 +108,7 @@ def test_no_space_left(error, tmp_path, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(recipe.checkpoint.Store, "save", full)
+    monkeypatch.setattr(fit.checkpoint.Store, "save", full)
     assert main.main([PRETRAIN + ":smoke", f"--workdir={tmp_path / 'run'}"]) == 2
     err = capsys.readouterr().err
     assert "no space left" in err
@@ -115,6 +117,6 @@ def test_no_space_left(error, tmp_path, capsys, monkeypatch):
 
 def test_public_names_are_listed_and_private_ones_are_not():
     with pytest.raises(UserError, match="cross_entropy, focal, label_smoothing, mse, sup_con"):
-        lookup.resolve("losses._masked_mean")
+        resolve.resolve("losses._masked_mean")
     with pytest.raises(UserError, match="key=value"):
-        lookup.resolve("losses.mse(15)")
+        resolve.resolve("losses.mse(15)")

@@ -7,10 +7,10 @@ import sys
 import jax
 import pytest
 
-from ncjax import memory
+from ncjax.core import memory
 
 FAULTS = """
-from ncjax import memory
+from ncjax.core import memory
 memory.huge_pages()
 import resource, sys
 import numpy as np

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax import models, plans, trees, tuning
-from ncjax.lookup import public_names, resolve
+from ncjax import models
+from ncjax.core import trees
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import public_names, resolve
 from ncjax.models import layers, mlp, resnet, vit
-from ncjax.types import UserError
+from ncjax.tuning import methods, plans
 
 SMALL = {
     "resnet.resnet18": dict(width=4), "resnet.resnet50": dict(width=4, stem="imagenet"), "resnet.resnet8": dict(width=4),
@@ -184,7 +186,7 @@ def test_share_of_parameters_tuned(name, layer, share):
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))
     width = variables["params"]["head"]["linear"]["kernel"].shape[0]
     dims = dict.fromkeys(model.backbone, width)
-    tuned, total = tuning.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
+    tuned, total = methods.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
     assert round(100 * tuned / total, 2) == share
 
 
@@ -206,7 +208,7 @@ def test_a_classifier_of_maps_is_only_the_published_one():
         np.testing.assert_array_equal(whole["logits"], after["logits"])
     assert whole["embedding"].shape == (2, 512)
     assert (whole["logits"] >= 0).all()  # the ReLU
-    plan = tuning.probe(model, variables, 3, jax.random.key(2), layer=None, dims={"fire9": 512})
+    plan = methods.probe(model, variables, 3, jax.random.key(2), layer=None, dims={"fire9": 512})
     carry = plan.model.apply(plan.variables, images, stop="head")[0]["carry"]
     np.testing.assert_array_equal(carry, whole["penultimate"])
     linear = plan.model.apply(plan.variables, carry, start="head")[0]["logits"]

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ncjax import mesh, nc
-from ncjax.types import UserError
+from ncjax import nc
+from ncjax.core import mesh
+from ncjax.core.errors import UserError
 
 observe, look, nc1 = jax.jit(nc.observe), jax.jit(nc.look), jax.jit(nc.nc1)
 TRUSTED = ("nc1", "cdnv", "trace_ratio")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ncjax import data
-from ncjax.types import UserError
+from ncjax.core.errors import UserError
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncjax import checkpoint, data, main, mesh, recipe, train, trees
-from ncjax.rundir import Run, read_rows
-from ncjax.types import UserError
+from ncjax import data, main
+from ncjax.core import mesh, trees
+from ncjax.core.errors import UserError
+from ncjax.networks import checkpoint
+from ncjax.runs.rows import read_rows
+from ncjax.runs.run import Run
+from ncjax.training import fit, loop
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ["--config.epochs=4", "--config.batch_size=16", "--config.augment=augment.crop_flip(strength=1.0)"]
@@ -92,7 +96,7 @@ def test_a_stop_in_the_middle_of_an_epoch_resumes_there(tmp_path, monkeypatch, c
 def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, capsys, monkeypatch):
     workdir = tmp_path / "run"
     calls = {"n": 0}
-    real = recipe.Tracker.__call__
+    real = fit.Tracker.__call__
 
     def poison(self, state, epoch, seen):
         value = real(self, state, epoch, seen)
@@ -102,7 +106,7 @@ def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, capsys, mon
             state.variables["params"]["head"]["linear"]["bias"] = leaf.at[0].set(float("nan"))
         return value
 
-    monkeypatch.setattr(recipe.Tracker, "__call__", poison)
+    monkeypatch.setattr(fit.Tracker, "__call__", poison)
     assert main.main([*command(workdir)[3:], "--config.measure_every=0"]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
@@ -178,16 +182,16 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path):
 def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
 
     counts = []
-    real = recipe.Tracker.__call__
+    real = fit.Tracker.__call__
 
     def watch(self, state, epoch, seen):
         counts.append((float(state.totals.count), seen["images"]))
         return real(self, state, epoch, seen)
 
-    monkeypatch.setattr(recipe.Tracker, "__call__", watch)
+    monkeypatch.setattr(fit.Tracker, "__call__", watch)
     assert main.main([*command(tmp_path / "run")[3:], "--config.measure_every=0"]) == 0
     assert counts == [(80.0, 80)] * 4
-    first, again, second, other = (train.order_of(50, 50, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)))
+    first, again, second, other = (loop.order_of(50, 50, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)))
     assert sorted(first) == list(range(50))
     assert (first == again).all()
     assert (first != second).any()
@@ -196,7 +200,7 @@ def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
 
 def test_epochs_of_any_length_see_every_example_equally_often():
     for size in (64, 128, 320, 640):  # below, at and beyond one pass over 128
-        seen = np.concatenate([train.order_of(size, 128, 3, epoch) for epoch in range(2 * 640 // size)])
+        seen = np.concatenate([loop.order_of(size, 128, 3, epoch) for epoch in range(2 * 640 // size)])
         assert (np.bincount(seen, minlength=128) == 10).all()
         assert all(sorted(seen[i : i + 128]) == list(range(128)) for i in range(0, len(seen), 128))
     images = np.arange(300, dtype=np.float32).reshape(300, 1, 1, 1)
@@ -205,6 +209,6 @@ def test_epochs_of_any_length_see_every_example_equally_often():
     once = data.source(data.Split(images, np.zeros(300, np.int32)), whole, devices, batch_size=20)
     batches, rows = data.repeated(once, 3, devices), []
     for epoch in range(5):  # 3 batches of 20 an epoch: 300 images
-        for item in batches.items(train.order_of(batches.size, batches.examples, 0, epoch)):
+        for item in batches.items(loop.order_of(batches.size, batches.examples, 0, epoch)):
             rows.append(np.asarray(batches.fetch(batches.arrays, item, None).image).ravel())
     assert sorted(np.concatenate(rows)) == list(range(300))

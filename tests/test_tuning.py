@@ -6,14 +6,19 @@ import numpy as np
 import optax
 import pytest
 
-from ncjax import data, features, mesh, optim, plans, prefix, probe, train, trees, tuning
-from ncjax.lookup import public_names
+from ncjax import data, optim
+from ncjax.core import mesh, trees
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import public_names
+from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet14
 from ncjax.models.vit import vit_ti
-from ncjax.types import UserError
+from ncjax.training import loop
+from ncjax.transfer import prefix, probe
+from ncjax.tuning import methods, plans
 
-METHODS = public_names(tuning)
+METHODS = public_names(methods)
 KEY = jax.random.key(0)
 
 
@@ -21,22 +26,22 @@ KEY = jax.random.key(0)
 def base(request):
     model = resnet14(7, width=4) if request.param == "resnet" else vit_ti(7, patch=4, depth=2)
     variables = jax.jit(model.init, static_argnums=1)(KEY, (8, 8, 1))
-    return model, variables, features.widths(model, variables, (8, 8, 1))
+    return model, variables, passes.widths(model, variables, (8, 8, 1))
 
 
 def plan_of(base, method, layer=None, **settings):
     model, variables, dims = base
     layer = layer or (model.backbone[-3] if method in ("layer_ft", "layer_ft_scaled", "scl_ft", "surgical") else None)
-    return getattr(tuning, method)(model, variables, 3, KEY, layer=layer, dims=dims, **settings)
+    return getattr(methods, method)(model, variables, 3, KEY, layer=layer, dims=dims, **settings)
 
 
 def prepare(plan, npz, **options):
     dataset, devices = data.load(f"npz:{npz}"), mesh.make()
     source = data.source(dataset.splits["train"], dataset, devices, batch_size=20)  # 54 examples: the last is ragged
     tx, _ = optim.build(plan.mask, source.steps, 1, plan.factors, plan.anchored, lr=0.1, clip=1.0, **options)
-    state = train.init_state(plan.variables, tx, plan.mask, KEY, devices)
-    step = train.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-    fetch = train.make_fetch(source, devices)
+    state = loop.init_state(plan.variables, tx, plan.mask, KEY, devices)
+    step = loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+    fetch = loop.make_fetch(source, devices)
     batches = [fetch(state, source.arrays, item) for item in source.items(np.arange(source.size))]
     return state, step, batches
 
@@ -125,9 +130,9 @@ def test_a_kept_prefix_trains_the_same_and_cheaper(base, method, npz):
     for model, whole in ((plan.model, dataset), (kept.model, kept.dataset)):
         source = data.source(whole.splits["train"], whole, devices, batch_size=20)
         tx, _ = optim.build(plan.mask, source.steps, 1, lr=0.1)
-        state = train.init_state(plan.variables, tx, plan.mask, KEY, devices)
-        step = train.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
-        fetch = train.make_fetch(source, devices)
+        state = loop.init_state(plan.variables, tx, plan.mask, KEY, devices)
+        step = loop.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
+        fetch = loop.make_fetch(source, devices)
         for item in source.items(np.arange(source.size)):
             batch = fetch(state, source.arrays, item)
             state, _ = step(state, batch)
@@ -148,7 +153,7 @@ def test_activations_may_be_kept_off_the_device(base, where, npz, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.npz"]  # nothing that a killed process would leave behind
     for name, split in kept.dataset.splits.items():
         exact = np.asarray(wanted.dataset.splits[name].images)
-        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in features.batches(
+        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in passes.batches(
             data.source(split, kept.dataset, devices, batch_size=20))])
         np.testing.assert_allclose(found, exact, rtol=2**-8, atol=1e-6)
         assert np.any(found != exact)
@@ -197,7 +202,7 @@ def test_batch_norm_policies(base, npz):
     with pytest.raises(UserError, match="reestimate"):
         plans.with_batch_norm(plan, "eval")
 
-    again = features.reestimate(plan.model, plan.variables, source, devices)
+    again = passes.reestimate(plan.model, plan.variables, source, devices)
     assert jax.tree.all(jax.tree.map(np.array_equal, again["params"], plan.variables["params"]))
     if normed:
         images = (dataset.splits["train"].images / np.float32(255) - np.float32(dataset.mean)) / np.float32(dataset.std)

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from ncjax import card, delta, main, trees, weights
-from ncjax.lookup import resolve
-from ncjax.types import UserError
-from ncjax.weights import __main__ as command
-from ncjax.weights import foreign, hub, layouts, torch_files
+from ncjax import main
+from ncjax.core import trees
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
+from ncjax.networks import card, delta, weights
+from ncjax.networks.weights import command, foreign, hub, layouts, torch_files
 
 # What the numbers mean is checked against PyTorch by tests/test_exact.py; this runs without it.
 NETWORKS = {

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ncjax.core.errors import UserError
 from ncjax.data import images as im
-from ncjax.data.sources import Raw, read
-from ncjax.types import UserError
+from ncjax.data.readers import Raw, read
 
 RESIDENT_BYTES = 2 << 30  # sets up to this size are decoded once and live on the device
 MOMENT_IMAGES = 20_000  # images from which a lazily read set's normalisation is taken

@@ -11,10 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, conv_norm, first_token, halve, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.models.vit import Embed, Encoder, FinalNorm, VitStyle
-from ncjax.types import Array, Model
 
 
 class Stem(nn.Module):

@@ -12,9 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, batch_norm, conv_norm, halve, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model
 
 
 class Stem(nn.Module):

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax import cpu
-from ncjax.cpu import xla
-from ncjax.types import Array, UserError
+from ncjax import conv
+from ncjax.conv import xla
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
 
 STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
 Padding = str | int | Sequence[tuple[int, int]]
@@ -56,8 +57,8 @@ def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int 
     """
     pads = _pads(x, kernel.shape[:2], stride, padding)
     _large_enough(x, kernel.shape[:2], pads)
-    if cpu.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
-        return cpu.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
+    if conv.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
+        return conv.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
     y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=tuple(pads), groups=groups)
     # Added in float32, where XLA fuses it with what follows: an offset rounded to bfloat16 would shift a whole channel.
     y = y if bias is None else y.astype(jnp.float32) + bias

@@ -7,9 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import batch_norm, identity
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model
 
 
 class Layer(nn.Module):

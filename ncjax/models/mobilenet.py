@@ -13,9 +13,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, Padding, conv_norm, mean_pool
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model
 
 
 class ConvNorm(nn.Module):

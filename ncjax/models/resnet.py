@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, conv_norm, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model, UserError
 
 
 class Style(NamedTuple):

@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array, Model, PyTree
 from ncjax.models.layers import batch_norm, identity
-from ncjax.types import Array, Model, PyTree, UserError
 
 
 class Block(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, adaptive_mean_pool, conv_norm, identity, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model
 
 HIDDEN = 4096
 

@@ -13,9 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array, Model
 from ncjax.models.layers import Conv, first_token
 from ncjax.models.sequential import Block, assemble
-from ncjax.types import Array, Model, UserError
 
 _normal = nn.initializers.truncated_normal(0.02)
 

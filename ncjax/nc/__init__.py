@@ -25,11 +25,11 @@ from ncjax.nc.metrics import (
     subspace_angles,
     trace_ratio,
 )
-from ncjax.nc.ranks import Ranks, numerical_rank, ranks
-from ncjax.nc.reports import Report
-from ncjax.nc.second import Frame, Look, Tilt, frame, look, merge, nc1_classes, nc1_pairs, tilt, unseen
+from ncjax.nc.projected import Frame, Look, Tilt, frame, look, merge, nc1_classes, nc1_pairs, tilt, unseen
+from ncjax.nc.report import Report
+from ncjax.nc.spectra import Ranks, numerical_rank, ranks
 from ncjax.nc.stats import ClassStats, empty, observe, usable
-from ncjax.nc.trust import errors, floors, resolution
+from ncjax.nc.uncertainty import errors, floors, resolution
 
 __all__ = [
     "ClassStats", "Frame", "Look", "Ranks", "Report", "Tilt", "cdnv", "cdnv_pairs", "class_separation", "collect",

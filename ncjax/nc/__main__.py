@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.command import tell
+from ncjax.core.cli import tell
+from ncjax.core.errors import UserError
 from ncjax.nc.measure import collect, measure
-from ncjax.nc.reports import Report
+from ncjax.nc.report import Report
 from ncjax.nc.stats import ClassStats
-from ncjax.types import UserError
 
 KEYS = ("X", "y", "W", "b", "X_test", "y_test", "X_out")
 

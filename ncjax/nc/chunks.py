@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ncjax.types import Array
+from ncjax.core.types import Array
 
 TOGETHER = 1 << 21  # numbers that a part holds on a CPU, features and one column a class: what stays in its caches
 DEVICE_ROWS = 1 << 16  # and on an accelerator

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
 from ncjax.nc.stats import ClassStats, matmul, usable
-from ncjax.types import Array, UserError
 
 WEIGHTINGS = ("class", "sample")
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
 from ncjax.nc.stats import ClassStats, check_shapes
-from ncjax.types import Array, UserError
 
 Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
 MANY = 10_000  # classes that are taken for a mistake if examples are fewer than a tenth of them

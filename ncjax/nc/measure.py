@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ncjax.nc import metrics, trust
-from ncjax.nc import second as looks
+from ncjax.core.types import Array
+from ncjax.nc import metrics, uncertainty
+from ncjax.nc import projected as looks
 from ncjax.nc.chunks import fold, rows_together
 from ncjax.nc.geometry import Geometry, check_weighting, double, geometry, geometry_of, refit
 from ncjax.nc.inputs import (
@@ -27,11 +28,10 @@ from ncjax.nc.inputs import (
     check_sound,
     to_jax,
 )
-from ncjax.nc.ranks import numerical_rank, ranks_of
-from ncjax.nc.reports import TRUSTED, Report, assemble
-from ncjax.nc.second import Look
+from ncjax.nc.projected import Look
+from ncjax.nc.report import TRUSTED, Report, assemble
+from ncjax.nc.spectra import numerical_rank, ranks_of
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
-from ncjax.types import Array
 
 TILT_ROWS = 1024  # examples that the interval's smallest part is estimated from
 
@@ -128,13 +128,13 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
         seen = other._replace(keep=other.keep * (about[1].count >= 1))
         out["nc1_about"] = metrics.nc1_of(other, about[0], about[1])
         out["cdnv_about"] = metrics.cdnv_of(seen, spread)
-    floors, errors = trust.floors_of(g), trust.errors_of(g, stats, look, tilt)
+    floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
         out[f"error.{name}"] = getattr(errors, name)
-    resolution = trust.resolution_of(g)
+    resolution = uncertainty.resolution_of(g)
     if look is None and stats.scatter is not None:
-        resolution = jnp.where(trust.scatter_rounding_of(g, stats) > trust.ROUGH * out["nc1"], 0, resolution)
+        resolution = jnp.where(uncertainty.scatter_rounding_of(g, stats) > uncertainty.ROUGH * out["nc1"], 0, resolution)
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
 from ncjax.nc.geometry import (
     Geometry,
     distances,
@@ -21,9 +23,8 @@ from ncjax.nc.geometry import (
     projected,
     undefined_unless,
 )
-from ncjax.nc.second import Look
+from ncjax.nc.projected import Look
 from ncjax.nc.stats import ClassStats, matmul
-from ncjax.types import Array, UserError
 
 
 @double

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ncjax.types import Array, UserError
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
 
 SCATTER_UP_TO = 4096  # widest features for which `empty` keeps the D x D scatter unless told otherwise (64 MB float32)
 

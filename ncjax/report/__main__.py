@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ncjax.command import tell
+from ncjax.core.cli import tell
+from ncjax.core.errors import UserError
 from ncjax.report import write
-from ncjax.types import UserError
 
 
 def main(argv: list[str] | None = None) -> int:

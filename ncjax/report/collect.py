@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncjax.rundir import read_json, read_rows
+from ncjax.runs.files import read_json
+from ncjax.runs.rows import read_rows
 
 
 class Finished(NamedTuple):

@@ -14,7 +14,7 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
-from ncjax.nc.trust import NEAR_FLOOR
+from ncjax.nc.uncertainty import NEAR_FLOOR
 from ncjax.report.collect import Finished, series
 
 # Okabe & Ito's palette: distinguishable with any kind of colour vision.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jinja2
 
+from ncjax.core.files import replacing
 from ncjax.report import backbones, figures, sections, sweeps
 from ncjax.report.collect import collect
 from ncjax.report.tables import save, to_latex
-from ncjax.whole import replacing
 
 
 def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archive: bool = False) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ncjax import intervals
+from ncjax.evidence import intervals
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.figures import plain

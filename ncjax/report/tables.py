@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncjax import intervals
-from ncjax.nc.trust import NEAR_FLOOR
+from ncjax.evidence import intervals
+from ncjax.nc.uncertainty import NEAR_FLOOR
 
 
 class Cell(NamedTuple):

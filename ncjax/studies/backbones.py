@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from ncjax import card as cards
-from ncjax import correlation, layerwise, mesh, nc, parts, trees
+from ncjax import nc
+from ncjax.core import mesh, trees
+from ncjax.core.errors import UserError
+from ncjax.core.types import Model, PyTree
 from ncjax.data import Dataset
-from ncjax.data.sources import read
-from ncjax.rundir import Run
-from ncjax.types import Model, PyTree, UserError
+from ncjax.data.readers import read
+from ncjax.evidence import correlation
+from ncjax.features import resume
+from ncjax.networks import card as cards
+from ncjax.runs.run import Run
+from ncjax.transfer import layerwise
 
 PREDICTORS = {
     "nc1": "NC1, train", "nc1_over_floor": "NC1 / floor, train", "cdnv": "CDNV, train",
@@ -65,7 +70,7 @@ def pair(run: Run, card: cards.Card, network: Model, variables: PyTree, dataset:
       probe_layers: layers with a probe, at equal distances; 0 for all.
     """
     count, last = len(dataset.class_names), network.penultimate
-    with parts.kept(run.workdir, run.say, variables, dataset, batch_size=batch_size) as written:
+    with resume.kept(run.workdir, run.say, variables, dataset, batch_size=batch_size) as written:
         seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
                                           classifier=None, scatter=None, run=run, written=written)
         found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))

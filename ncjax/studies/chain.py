@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ncjax import report
-from ncjax.lookup import resolve
-from ncjax.rundir import Run, execute
-from ncjax.types import UserError
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
+from ncjax.runs.execute import execute
+from ncjax.runs.run import Run
 
 
 def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ncjax import card as cards
-from ncjax import intervals, ranking, search, trial
-from ncjax.lookup import pick
-from ncjax.rundir import Run
-from ncjax.types import UserError
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import pick
+from ncjax.evidence import intervals
+from ncjax.networks import card as cards
+from ncjax.runs.run import Run
+from ncjax.transfer import few_shot, grid_search, ranking
 
 
 def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def _show_scores(run: Run, data: str, found: ranking.Scores, picks: dict[str, li
         run.say(f"  {rule:<17} {blocks[0]:<10} {ranking.MEANING[rule]}")
 
 
-def _costs(lab: trial.Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
+def _costs(lab: few_shot.Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
     """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
     dataset, out = lab.dataset(shots, 0), {}
     whole = lab.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
@@ -59,7 +60,7 @@ def run(
     tune: str = "none",
     top: int = 3,
     shots: int = 20,
-    **options: Annotated[Any, cards.load, trial.target, search.searched, trial.budget],
+    **options: Annotated[Any, cards.load, few_shot.target, grid_search.searched, few_shot.budget],
 ) -> dict[str, Any]:
     """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
 
@@ -72,14 +73,14 @@ def run(
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
       shots: as in `compare`.
-      **options: of `card.load`, `trial.target`, `search.searched` and `trial.budget`, for every block alike.
+      **options: of `card.load`, `few_shot.target`, `grid_search.searched` and `few_shot.budget`, for every block alike.
     """
     if tune not in ("none", "top", "all"):
         raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
     seeds = options["seeds"]
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    lab = trial.Lab(run, init=init, data=data, options=options)
+    lab = few_shot.Lab(run, init=init, data=data, options=options)
     run.announce(lab.dataset(shots, 0), lab.describe())
     names = ranking.candidates(lab.network, blocks)
     found = []

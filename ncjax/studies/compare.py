@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ncjax import card as cards
-from ncjax import intervals, search, trial
-from ncjax.rundir import Run
-from ncjax.types import UserError
+from ncjax.core.errors import UserError
+from ncjax.evidence import intervals
+from ncjax.networks import card as cards
+from ncjax.runs.run import Run
+from ncjax.transfer import few_shot, grid_search
 
 
 def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run(
     references: list[str] = ["tuning.layer_ft_scaled", "tuning.full_ft"],  # noqa: B006
     layer: str | None = None,
     shots: list[int] = [5, 20],  # noqa: B006
-    **options: Annotated[Any, cards.load, trial.target, search.searched, trial.budget],
+    **options: Annotated[Any, cards.load, few_shot.target, grid_search.searched, few_shot.budget],
 ) -> dict[str, Any]:
     """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
 
@@ -50,7 +51,7 @@ def run(
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
-      **options: of `card.load`, `trial.target`, `search.searched` and `trial.budget`.
+      **options: of `card.load`, `few_shot.target`, `grid_search.searched` and `few_shot.budget`.
     """
     for name in references:
         if name not in methods:
@@ -60,7 +61,7 @@ def run(
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     if not shots or not methods:
         raise UserError(f"shots={shots}, methods={methods}: at least one of each")
-    lab = trial.Lab(run, init=init, data=data, options=options)
+    lab = few_shot.Lab(run, init=init, data=data, options=options)
     for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
         dataset = lab.dataset(count, 0)
     run.announce(dataset, lab.describe())

@@ -7,14 +7,19 @@ from typing import Annotated, Any
 
 import jax
 
-from ncjax import card as cards
-from ncjax import delta, mesh, optim, plans, prefix, recipe, solve
+from ncjax import optim
+from ncjax.core import mesh
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import pick, resolve
 from ncjax.data import Dataset, load, source
-from ncjax.features import reestimate
-from ncjax.lookup import pick, resolve
-from ncjax.rundir import Run
-from ncjax.types import UserError
-from ncjax.weights import hub
+from ncjax.features.passes import reestimate
+from ncjax.networks import card as cards
+from ncjax.networks import delta
+from ncjax.networks.weights import hub
+from ncjax.runs.run import Run
+from ncjax.training import fit
+from ncjax.transfer import prefix, solved
+from ncjax.tuning import plans
 
 
 def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache: str, cache_dtype: str,
@@ -56,19 +61,19 @@ def _begun(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, method
     if batch_norm == "update" and not plan.trains:
         raise UserError(f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
                         "batch_norm=reestimate or freeze")
-    return solve.with_head(plan, solve.head_probe(plan, dataset, devices, batch_size=batch_size, how=how)), True
+    return solved.with_head(plan, solved.head_probe(plan, dataset, devices, batch_size=batch_size, how=how)), True
 
 
 def _tuned(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, card: cards.Card, kept: prefix.Prefix | None, *,
            loss: str, epochs: int, batch_size: int, augment: str | None, seed: int, measure_every: int,
            scatter: bool | None, optimizer: dict[str, Any], unsaved: frozenset[str]) -> Any:
-    """`recipe.fit`, on the kept activations where there are any; a tracker only if it is one of the whole network."""
+    """`fit.fit`, on the kept activations where there are any; a tracker only if it is one of the whole network."""
     arguments = dict(loss=loss, epochs=epochs, batch_size=batch_size, seed=seed, measure_every=measure_every,
                      scatter=scatter, optimizer=optimizer, unsaved=unsaved)
     if kept is None:
-        return recipe.fit(run, plan, dataset, devices, card, **arguments,
+        return fit.fit(run, plan, dataset, devices, card, **arguments,
                           augment=None if augment is None else resolve(augment))
-    trained, _, store = recipe.fit(run, plan._replace(model=kept.model), kept.dataset, devices, card, **arguments,
+    trained, _, store = fit.fit(run, plan._replace(model=kept.model), kept.dataset, devices, card, **arguments,
                                    train_on=kept.views, augment=None if kept.views is None else prefix.pick_view)
     return trained, None, store
 
@@ -135,11 +140,11 @@ def run(
             seed=seed, measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options),
             unsaved=unsaved)
     else:
-        trained, store = recipe.settle(run, plan, devices, card, seed=seed, unsaved=unsaved)
+        trained, store = fit.settle(run, plan, devices, card, seed=seed, unsaved=unsaved)
     best_epoch = int(trained.state.best_epoch) + 1
     best = store.restore("best", trained.state)
     # The chosen epoch is measured in full, once; its rows stand apart from the curves.
-    tracker = tracker or recipe.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size,
+    tracker = tracker or fit.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size,
                                         epochs=epochs, every=measure_every, scatter=scatter)
     chosen = tracker.evaluate(best.variables, collapse=True)
     run.forget_rows(lambda row: row["split"].startswith("chosen:"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ncjax import card as cards
-from ncjax import layerwise
 from ncjax.data import load
-from ncjax.rundir import Run
+from ncjax.networks import card as cards
+from ncjax.runs.run import Run
+from ncjax.transfer import layerwise
 
 
 def run(

@@ -6,11 +6,15 @@ from typing import Annotated, Any
 
 import jax
 
-from ncjax import mesh, optim, plans, recipe, trees
-from ncjax.card import Card
+from ncjax import optim
+from ncjax.core import mesh, trees
+from ncjax.core.resolve import pick, resolve
 from ncjax.data import load
-from ncjax.lookup import pick, resolve
-from ncjax.rundir import Run, summary
+from ncjax.networks.card import Card
+from ncjax.runs.rows import summary
+from ncjax.runs.run import Run
+from ncjax.training import fit
+from ncjax.tuning import plans
 
 
 def run(
@@ -52,7 +56,7 @@ def run(
     parameters = trees.count(variables["params"])
     run.say(f"model {model}: {parameters:,} parameters, {len(network.backbone)} backbone blocks, "
             f"projection head of {head} layers; {devices.size} device(s)")
-    trained, _, store = recipe.fit(
+    trained, _, store = fit.fit(
         run, plans.everything(network, variables), dataset, devices,
         Card(model, head, dataset.image_shape, dataset.class_names, data).fed(dataset), loss=loss,
         epochs=epochs, batch_size=batch_size, augment=None if augment is None else resolve(augment), seed=seed,

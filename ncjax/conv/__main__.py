@@ -1,0 +1,22 @@
+"""`python -m ncjax.conv build`: oneDNN's convolutions, ahead of their first use."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ncjax.conv import build, header
+from ncjax.core.cli import tell
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code, as of `command.tell`."""
+    parser = argparse.ArgumentParser(prog="python -m ncjax.conv",
+                                     description="Build oneDNN's convolutions, or say what convolves here.")
+    parser.add_argument("action", choices=("build", "which"))
+    args = parser.parse_args(argv)
+    return tell("ncjax.conv", lambda: build(fresh=True) if args.action == "build" else header())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,0 @@
-"""Convolutions by oneDNN on CPUs: an optional extra, see README.md beside this file."""
-
-from ncjax.cpu.onednn import as_xla, build, convolve, header, implementation, why_not
-
-__all__ = ["as_xla", "build", "convolve", "header", "implementation", "why_not"]

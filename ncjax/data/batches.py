@@ -1,0 +1,160 @@
+"""From a split to batches on the mesh. Small sets live on the device; large ones stream with prefetch."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ncjax.core import mesh as meshes
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array, Batch, PyTree
+from ncjax.data.images import Lazy, take
+from ncjax.data.load import Dataset, Split
+
+Augment = Callable[[Array, Array], Array]  # (key, images) -> images
+
+PREFETCH = 2  # batches decoded ahead of the step that needs them
+
+
+class Source(NamedTuple):
+    """A split that can be asked for batches.
+
+    `items(order)` yields what a step needs to know of each batch; `fetch(arrays, item, key) -> Batch` is pure and runs
+    inside the step. Every example of `order` is in exactly one batch, and filler rows are masked.
+    """
+
+    arrays: PyTree  # on the device; empty for streamed sets. Passed to the step, never closed over.
+    fetch: Callable[[PyTree, PyTree, Array | None], Batch]
+    items: Callable[[np.ndarray], Iterator[PyTree]]
+    size: int  # of an epoch
+    examples: int  # of the split; another number than `size` where an epoch is not one pass
+    batch_size: int
+    ragged: bool  # whether some batch has filler rows, so that batch statistics need the mask
+    views: int
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self.size // self.batch_size)
+
+
+def _rows(order: np.ndarray, start: int, batch_size: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = order[start : start + batch_size]
+    mask = np.zeros(padded, np.float32)
+    mask[: len(rows)] = 1
+    return np.concatenate([rows, np.zeros(padded - len(rows), rows.dtype)]).astype(np.int32), mask
+
+
+def _prefetched(make: Callable[[Any], PyTree], tasks: list[Any]) -> Iterator[PyTree]:
+    """Runs `make` over `tasks` in a thread, `PREFETCH` results ahead; its exceptions come out here."""
+    ready: queue.Queue = queue.Queue(PREFETCH)
+    stopped = threading.Event()
+
+    def put(entry: tuple[PyTree, Exception | None]) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                break
+
+    def work() -> None:
+        try:
+            for task in tasks:
+                put((make(task), None))
+                if stopped.is_set():
+                    return
+        except Exception as e:
+            put((None, e))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        for _ in tasks:
+            result, error = ready.get()
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def source(
+    split: Split,
+    dataset: Dataset,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    augment: Augment | None = None,
+    views: int = 1,
+) -> Source:
+    """Batches of a split.
+
+    Args:
+      split: what to iterate over. Floating-point images are activations of a network's prefix: they are not normalised.
+      dataset: gives the normalisation.
+      mesh: devices over which rows are split.
+      batch_size: examples a step; padded up to a multiple of the device count.
+      augment: applied to raw pixels inside the step, with a fresh key for each view.
+      views: augmented copies of each image, stacked along the batch axis.
+
+    Raises:
+      UserError: batch_size below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: at least 1")
+    padded = meshes.round_up(batch_size, mesh)
+    size = len(split.labels)
+    scale = 1 / (255 * np.asarray(dataset.std, np.float32))
+    shift = np.asarray(dataset.mean, np.float32) / np.asarray(dataset.std, np.float32)
+
+    lazy = isinstance(split.images, Lazy)
+    pixels = lazy or jnp.issubdtype(split.images.dtype, jnp.integer)
+
+    def finish(image: Array, label: Array, mask: Array, key: Array | None) -> Batch:
+        copies = [image if augment is None else augment(jax.random.fold_in(key, v), image) for v in range(views)]
+        image = jnp.concatenate(copies).astype(jnp.float32)
+        return Batch(image * scale - shift if pixels else image, jnp.tile(label, views), jnp.tile(mask, views))
+
+    if not lazy and split.images.nbytes <= dataset.resident_bytes:
+        arrays = meshes.place((split.images, split.labels), meshes.replicated(mesh))
+
+        def fetch(arrays, item, key):
+            (images, labels), (rows, mask) = arrays, item
+            return finish(images[rows], labels[rows], mask, key)
+
+        def items(order):
+            for start in range(0, len(order), batch_size):
+                yield meshes.place(_rows(order, start, batch_size, padded), meshes.split(mesh))
+    else:
+        arrays = ()
+
+        def fetch(arrays, item, key):
+            return finish(*item, key)
+
+        def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
+            rows, mask = task
+            return meshes.place_rows(
+                mesh, padded, lambda s: (take(split.images, rows[s]), split.labels[rows[s]], mask[s]))
+
+        def items(order):
+            return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
+
+    ragged = size % batch_size != 0 or padded != batch_size
+    return Source(arrays, fetch, items, size, size, batch_size, ragged, views)
+
+
+def repeated(source: Source, steps: int, mesh: Mesh) -> Source:
+    """The same examples in epochs of `steps` full batches, whatever their number: no filler rows.
+
+    Epochs cut one sequence of passes into equal parts (`train.order_of`): every example is seen equally often, up to once.
+    """
+    return source._replace(size=steps * source.batch_size,
+                           ragged=meshes.round_up(source.batch_size, mesh) != source.batch_size)

@@ -1,0 +1,232 @@
+"""Passes over a split in evaluation mode: loss, accuracy, every layer's statistics, the features asked for; second looks.
+
+A layer's collapse needs K D numbers, and D^2 more where that is cheap. Where it is not (D > 4096), or where intervals are
+wanted for layers whose features are not kept, the split runs through the network again, and every layer is looked at in the
+directions of its class means: K D numbers still, whatever the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ncjax import nc
+from ncjax.core import mesh as meshes
+from ncjax.core.types import Array, Loss, Model, PyTree
+from ncjax.features.resume import Parts, Seen
+from ncjax.models.layers import STATISTICS_MOMENTUM
+
+Looks = dict[str, tuple[nc.Look, ...]]
+LABELS = "labels"  # of the rows, beside layers' features
+_frame = jax.jit(nc.frame)
+
+
+class Evaluation(NamedTuple):
+    """What one pass saw."""
+
+    loss: float
+    accuracy: float
+    stats: dict[str, nc.ClassStats]
+    features: dict[str, np.ndarray]  # [N, D] float32, in the order of the split
+    labels: np.ndarray  # [N]
+
+
+def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[str, int]:
+    """Feature width D of every layer of a model."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    features, _ = jax.eval_shape(model.apply, variables, image)
+    return {name: features[name].shape[-1] for name in model.layers}
+
+
+def batches(source: Any, first: int = 0) -> Iterator[Any]:
+    """Every batch of a split from the `first` on, in order."""
+    # The gather is compiled by itself: it depends on the split's size, the network does not.
+    fetch, key = jax.jit(source.fetch), jax.random.key(0)  # evaluation draws nothing
+    for item in source.items(np.arange(first * source.batch_size, source.size)):
+        yield fetch(source.arrays, item, key)
+
+
+def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, stats: Sequence[str] = (),
+              keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[..., Evaluation]:
+    """`(variables, source, tick=None, parts=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
+
+    `tick(done, size)` hears of every batch, when its features have arrived: they come to the host one batch behind. With
+    `parts`, what was seen is written there now and then, and a pass that finds something there goes on from it.
+
+    Args:
+      model, loss: what to run.
+      dims: feature widths, from `widths`.
+      mesh: devices.
+      stats: layers whose `ClassStats` are kept; memory 2 K D scalars each, and D D where they keep a scatter.
+      keep: layers whose features come back to the host; memory N D float32 each.
+      scatter: as for `nc.empty`.
+    """
+
+    def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
+        features, _ = model.apply(variables, batch.image)
+        (total, correct, count), moments = seen
+        real = jnp.sum(batch.mask)
+        hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
+        sums = (total + loss.value(features, batch.label, batch.mask) * real, correct + hits, count + real)
+        moments = {name: nc.observe(m, features[name], batch.label, batch.mask) for name, m in moments.items()}
+        # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
+        return (sums, moments), {name: features[name] for name in keep}, batch.label
+
+    observe = meshes.compile_step(observe, mesh, donate=(0,))
+
+    def run(variables: PyTree, source: Any, tick: Callable[[int, int], None] | None = None,
+            parts: Parts | None = None) -> Evaluation:
+        zero = np.zeros((), np.float32)
+        seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
+        names = (*keep, LABELS)
+        before = parts.read(seen, names) if parts is not None else None
+        seen = meshes.place(seen if before is None else before.sums, meshes.replicated(mesh))
+        rows: dict[str, list[np.ndarray]] = {name: [] if before is None else [before.columns[name]] for name in names}
+        done = 0 if before is None else len(before.columns[LABELS])
+        written = len(rows[LABELS])
+
+        def arrived(features: dict[str, Array], label: Array) -> None:
+            nonlocal done
+            real = min(source.batch_size, source.size - done)  # the others are filler
+            for name, x in (*features.items(), (LABELS, label)):
+                rows[name].append(np.asarray(x)[:real])
+            done += real
+            if tick is not None:
+                tick(done, source.size)
+
+        def write() -> None:
+            nonlocal written
+            parts.write(Seen(seen, {name: np.concatenate(x[written:]) for name, x in rows.items()}))
+            written = len(rows[LABELS])
+
+        behind = None
+        for batch in batches(source, -(-done // source.batch_size)):
+            if behind is not None and parts is not None and parts.due():
+                arrived(*behind)
+                write()
+                behind = None
+            seen, *found = observe(seen, variables, batch)
+            if behind is not None:
+                arrived(*behind)
+            behind = found
+        if behind is not None:
+            arrived(*behind)
+        if parts is not None and parts.count and len(rows[LABELS]) > written:
+            write()  # the next split, or a second pass, may be stopped too
+        (total, correct, count), moments = seen
+        features = {name: np.concatenate(x) for name, x in rows.items()}
+        assert int(count) == len(features[LABELS]) == source.size, (int(count), source.size)
+        moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
+        return Evaluation(float(total) / source.size, float(correct) / source.size, moments,
+                          {name: features[name] for name in keep}, features[LABELS])
+
+    return run
+
+
+def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[str, tuple[nc.Frame, ...]]], Looks]:
+    """`(variables, source, frames) -> looks`: the split once more, each layer looked at from each of its frames."""
+
+    def look(seen: Looks, variables: PyTree, frames: dict[str, tuple[nc.Frame, ...]], batch: Any) -> Looks:
+        features, _ = model.apply(variables, batch.image)
+        return {name: tuple(nc.look(x, frame, features[name], batch.label, batch.mask)
+                            for x, frame in zip(seen[name], frames[name], strict=True)) for name in frames}
+
+    look = meshes.compile_step(look, mesh, donate=(0,))
+
+    def run(variables: PyTree, source: Any, frames: dict[str, tuple[nc.Frame, ...]]) -> Looks:
+        frames = meshes.place(frames, meshes.replicated(mesh))
+        seen = {name: tuple(nc.unseen(frame) for frame in several) for name, several in frames.items()}
+        seen = meshes.place(seen, meshes.replicated(mesh))
+        for batch in batches(source):
+            seen = look(seen, variables, frames, batch)
+        return seen
+
+    return run
+
+
+def reestimate(model: Model, variables: PyTree, source: Any, mesh: Mesh) -> PyTree:
+    """The variables with every BatchNorm's statistics replaced by those of a split, in one pass.
+
+    Each batch is normalised by its own statistics, as in training; mean and variance over the split are
+    mean_b(m_b) and mean_b(v_b + m_b^2) - mean_b(m_b)^2 over batches b, weighted by their examples.
+    """
+    blocks = frozenset(model.backbone)
+    share = 1.0 - STATISTICS_MOMENTUM
+
+    def observe(sums: PyTree, variables: PyTree, batch: Any) -> PyTree:
+        blank = {**variables, "batch_stats": jax.tree.map(jnp.zeros_like, variables["batch_stats"])}
+        _, moved = model.apply(blank, batch.image, live=blocks, key=jax.random.key(0), mask=batch.mask)
+        real = jnp.sum(batch.mask)
+        total, moments = sums
+        moved = jax.tree.map(lambda x: x / share, moved["batch_stats"])  # running statistics started from zero
+        return total + real, jax.tree.map(lambda t, x: t + real * x, moments, _raw(moved))
+
+    sums = jax.tree.map(np.zeros_like, (np.float32(0), variables["batch_stats"]))
+    observe = meshes.compile_step(observe, mesh)
+    for batch in batches(source):
+        sums = observe(sums, variables, batch)
+    total, moments = jax.tree.map(np.asarray, sums)
+    return {**variables, "batch_stats": _centred(jax.tree.map(lambda x: x / total, moments))}
+
+
+def _map_norms(function: Callable[[dict[str, Array]], dict[str, Array]], stats: PyTree) -> PyTree:
+    """Applies `function` to every {"mean", "var"} in a tree of BatchNorm statistics."""
+    if set(stats) == {"mean", "var"}:
+        return function(stats)
+    return {name: _map_norms(function, tree) for name, tree in stats.items()}
+
+
+def _raw(stats: PyTree) -> PyTree:
+    return _map_norms(lambda s: {"mean": s["mean"], "var": s["var"] + jnp.square(s["mean"])}, stats)
+
+
+def _centred(stats: PyTree) -> PyTree:
+    return _map_norms(lambda s: {"mean": s["mean"], "var": np.maximum(s["var"] - np.square(s["mean"]), 0.0)}, stats)
+
+
+def _looks_at_kept(seen: Evaluation, name: str, classifier: tuple[Array, Array] | None,
+                   several: Sequence[nc.ClassStats]) -> tuple[nc.Look, ...]:
+    return tuple(nc.look_at(stats, seen.features[name], seen.labels, classifier=classifier) for stats in several)
+
+
+def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = None,
+             classifier: tuple[Array, Array] | None = None, everywhere: bool = False,
+             again: Callable[[dict[str, tuple[nc.Frame, ...]]], Looks] | None = None) -> dict[str, nc.Report]:
+    """A report for every layer whose statistics were kept; NC3 and NC4 where the classifier reads.
+
+    Where features were kept too, a second look at them gives intervals, per-class values and decisions. Where they were
+    not and the statistics keep no scatter, or one too coarse for NC1, it takes a second pass through the network.
+
+    Args:
+      seen: the split to describe; NC4 needs a second look at the readout.
+      centres: the training split's pass, whose class means NC4 uses, and about which other splits are measured too.
+      readout, classifier: the layer that the classifier (weight [K, D], bias [K]) reads, if one is to take part.
+      everywhere: a second pass for every layer whose features were not kept, not only for those that need it.
+      again: that second pass over the split, `make_second_pass` but for its frames.
+    """
+    own = {name: classifier if name == readout else None for name in seen.stats}
+    means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
+
+    def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
+        about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
+        return nc.report(seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about)
+
+    out, wanted = {}, []
+    for name, stats in seen.stats.items():
+        if name in seen.features:
+            out[name] = report(name, _looks_at_kept(seen, name, own[name], means[name]))
+        elif again is not None and (everywhere or stats.scatter is None):
+            wanted.append(name)
+        else:
+            out[name] = report(name, ())
+            if again is not None and "float32_limit" in out[name].flags:
+                wanted.append(name)
+    if wanted:
+        frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
+        out |= {name: report(name, looks) for name, looks in again(frames).items()}
+    return {name: out[name] for name in seen.stats}

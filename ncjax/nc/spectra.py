@@ -1,0 +1,95 @@
+"""Ranks and spectra: how many directions features use.
+
+From `ClassStats` that keep their scatter, or from the features themselves. Spectra are float64 throughout: singular values
+are roots of a Gram matrix's eigenvalues, and float32 loses those below 3e-4 of the largest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ncjax.core.errors import UserError
+from ncjax.core.types import Array
+from ncjax.nc.geometry import Geometry, double, geometry, undefined_unless
+from ncjax.nc.stats import ClassStats, matmul
+
+SHARE = 0.95  # of the sum of singular values, for `numerical_rank_share`
+
+
+class Ranks(NamedTuple):
+    """Spectral measures of a feature matrix H [N, D] with singular values s_i."""
+
+    rankme: Array  # exp of the entropy of s_i / sum s of H as it is (Garrido et al., 2023)
+    effective_rank: Array  # the same of H less its mean row (Roy & Vetterli, 2007)
+    stable_rank: Array  # sum s_i^2 / s_1^2 of H less its mean row
+    numerical_rank_share: Array  # smallest r whose top r singular values of H reach 95 % of their sum
+    vci: Array  # variability collapse index, 1 - tr(Sigma_T^+ Sigma_B) / rank(Sigma_B) (Xu & Liu, 2023)
+
+
+def _entropy_rank(singular: Array) -> Array:
+    share = singular / jnp.sum(singular)
+    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0)))
+
+
+def _singular(gram: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[::-1], 0))
+
+
+def vci_of(g: Geometry, stats: ClassStats) -> Array:
+    """1 - tr(Sigma_T^+ Sigma_B) / rank(Sigma_B), Sigma_T = Sigma_W + Sigma_B."""
+    between = matmul(g.basis * jnp.where(g.used, g.values, 0)[None, :], g.basis.T) / jnp.maximum(g.k, 1)
+    total = stats.scatter / jnp.maximum(g.total, 1) + between
+    values, vectors = jnp.linalg.eigh(total)
+    keep = values > values[-1] * values.shape[0] * float(jnp.finfo(jnp.float32).eps)  # the scatter is float32
+    image = matmul(vectors.T, matmul(between, vectors))
+    trace = jnp.sum(jnp.where(keep, jnp.diagonal(image) / jnp.where(keep, values, 1), 0))
+    rank = jnp.sum(g.used.astype(g.k.dtype))
+    return undefined_unless(rank > 0, 1 - trace / jnp.maximum(rank, 1))
+
+
+def ranks_of(g: Geometry, stats: ClassStats) -> Ranks:
+    """`ranks` where the geometry is known."""
+    if stats.scatter is None:
+        raise UserError("these statistics keep no scatter, so they have no spectrum: use empty(..., scatter=True)")
+    count = jnp.maximum(jnp.sum(stats.count), 1)
+    mean = stats.anchor + stats.shift
+    middle = jnp.sum(stats.count[:, None] * mean, axis=0, keepdims=True) / count
+    centred = jnp.sqrt(stats.count)[:, None] * (mean - middle)
+    gram = stats.scatter + matmul(centred.T, centred)
+    about_mean = _singular(gram)
+    about_zero = _singular(gram + count * matmul(middle.T, middle))
+    short = jnp.cumsum(about_zero) < SHARE * jnp.sum(about_zero) * (1 - 1e-12)
+    stable = jnp.sum(jnp.square(about_mean)) / jnp.square(about_mean[0])
+    return Ranks(_entropy_rank(about_zero), _entropy_rank(about_mean), stable, jnp.sum(short) + 1,
+                 vci_of(g, stats))
+
+
+@double
+def ranks(stats: ClassStats) -> Ranks:
+    """Spectral measures of all features seen, one-example classes included (but for VCI). D^3 operations.
+
+    Raises:
+      UserError: the statistics keep no scatter.
+    """
+    return ranks_of(geometry(stats), stats)
+
+
+def numerical_rank(features: Array, labels: Array) -> float:
+    """(1/K) sum_k ||H_k||_*^2 / ||H_k||_F^2 over classes with two examples or more.
+
+    H_k [n_k, D] are the features of class k as they are; ||.||_* is the sum of singular values. Between 1 and
+    min(n_k, D). Float64 on the host, one class at a time.
+    """
+    features, labels = np.asarray(features), np.asarray(labels)
+    found = []
+    for label in np.unique(labels):
+        own = features[labels == label].astype(np.float64)
+        if len(own) < 2:
+            continue
+        values = np.linalg.eigvalsh(own @ own.T if len(own) < own.shape[1] else own.T @ own)
+        total = np.sum(np.square(own))
+        found.append(np.square(np.sum(np.sqrt(np.maximum(values, 0)))) / total if total > 0 else np.nan)
+    return float(np.mean(found)) if found else float("nan")

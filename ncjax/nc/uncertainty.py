@@ -1,0 +1,226 @@
+"""How far a number can be trusted: its value where labels carry no signal, its interval, and flags.
+
+What an interval covers is the mean of the metric over repeated draws of n_k examples from the same K classes: the number
+another sample *of the same size* would give, not the number at infinite n. NC1, CDNV and the trace ratio all depend on n.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ncjax.core.types import Array
+from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
+from ncjax.nc.projected import Look, Tilt
+from ncjax.nc.stats import ClassStats, matmul
+
+NEAR_FLOOR = 0.5  # share of the floor from which a value says little about the labels
+FEW = 10  # examples in the smallest class below which `too_few_per_class` is raised
+MANY = 20  # examples of a class from which their own fourth moments are trusted alone
+IMBALANCE = 10  # largest class over smallest, above which `imbalanced` is raised
+ROUNDING = 30  # spread or separation below this many float32 roundings of the class means raises `float32_limit`
+UNDERFLOW = 1e-17  # spread from which its squares lose digits of float32
+ROUGH = 1e-3  # share of NC1 that may be rounding of the scatter before a second look is wanted
+NORMAL_975 = 1.959964
+
+
+class Floors(NamedTuple):
+    """What each metric is expected to be for features that do not know their labels."""
+
+    nc1: Array
+    cdnv: Array
+    trace_ratio: Array
+
+
+class Errors(NamedTuple):
+    """Standard error of each metric over draws of the examples; NaN where it cannot be had."""
+
+    nc1: Array
+    cdnv: Array
+    trace_ratio: Array
+
+
+def _narrow(rate: Array, k: Array, dim: Array) -> Array:
+    """E tr (Z^T S Z)^-1 for Z standard Gaussian [K - 1, D], D < K - 2, S with about the eigenvalues `rate` [K].
+
+    Each z_i^T A^-1 z_i of A = Z^T S Z is t / (1 + s_i t), t near tr A^-1, so sum_i s_i t / (1 + s_i t) = D gives t; the
+    last factor makes it exact for equal rates.
+    """
+    some, low, high = rate > 0, jnp.min(jnp.where(rate > 0, rate, jnp.inf)), jnp.max(rate)
+    room = jnp.maximum(k - 1 - dim, 1)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = jnp.sqrt(ends[0] * ends[1])
+        filled = jnp.sum(jnp.where(some, rate * middle / (1 + rate * middle), 0)) * (k - 1) / k
+        return jnp.where(filled < dim, middle, ends[0]), jnp.where(filled < dim, ends[1], middle)
+
+    # So many that the ends are one float64 apart, were they a factor of 10^9 apart.
+    ends = jax.lax.fori_loop(0, 60, halve, (dim / (room * high), dim / (room * low)))
+    return ends[1] * room / jnp.maximum(room - 1, 1)
+
+
+def floors_of(g: Geometry) -> Floors:
+    """`floors` where the geometry is known."""
+    dim = jnp.asarray(g.means.shape[1], g.k.dtype)
+    rate = jnp.where(g.keep > 0, g.weight / jnp.maximum(g.n, 1), 0)  # [K] variance of a row of the weighted class means
+    size = jnp.where(rate > 0, 1 / jnp.where(rate > 0, rate, 1), 0)
+    within = 1 - g.k / jnp.maximum(g.total, 1)  # E tr Sigma_W per direction
+    wide = (jnp.sum(size) - jnp.sum(jnp.square(size)) / jnp.maximum(jnp.sum(size), 1)) / jnp.maximum(dim - g.k, 1)
+    found = jnp.where(dim > g.k - 1, wide, _narrow(rate, g.k, dim))
+    nc1 = undefined_unless((g.k >= 2) & (jnp.abs(g.k - 1 - dim) > 1), within * found)
+    total = jnp.sum(rate)  # K - 1 eigenvalues of the rows' covariance: their sum, and the sum of their squares
+    first = total * (g.k - 1) / jnp.maximum(g.k, 1)
+    second = jnp.sum(jnp.square(rate)) * (1 - 2 / jnp.maximum(g.k, 1)) + jnp.square(total / jnp.maximum(g.k, 1))
+    freedom = dim * jnp.square(first) / jnp.where(second > 0, second, 1)
+    trace = within * g.k / jnp.where(first > 0, first, 1) * freedom / jnp.maximum(freedom - 2, 1)
+    pair, mean_rate = pairs(g), jnp.where(g.keep > 0, 1 / jnp.maximum(g.n, 1), 0)
+    both = mean_rate[:, None] + mean_rate[None, :]
+    ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
+    cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
+    return Floors(nc1, undefined_unless((g.k >= 2) & (dim > 2), cdnv), undefined_unless(freedom > 2, trace))
+
+
+@double
+def floors(stats: ClassStats, *, weighting: str = "class") -> Floors:
+    """Expected NC1, CDNV and trace ratio of isotropic Gaussian features without signal, for these n_k, K and D.
+
+    NC1: (1 - K/N) E tr(W^-1), W the Gram matrix of the centred class means over the features' variance. For D >= K it is
+    Wishart, and the mean is (N - sum n_k^2 / N) / (D - K): with equal n_k about n (K - 1) / D for D >> K. For K - 1 > D
+    it is n_h D / (K - D - 2) with equal n_k, and close to it in general. NaN where |K - 1 - D| <= 1: no mean exists.
+    CDNV: the mean over pairs of (2 - 1/n - 1/n') / (2 (1/n + 1/n')) D / (D - 2), about n/2. Trace ratio: (1 - K/N) n_h
+    K / (K - 1) f / (f - 2), n_h the harmonic mean of the n_k and f = (K - 1) D with equal n_k, less with unequal ones.
+    Weighted by sample, all is as for equal n_k = N / K.
+
+    Features of low effective dimension have higher floors than these.
+    """
+    return floors_of(geometry(stats, weighting))
+
+
+def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
+    """`errors` where the geometry is known."""
+    within = projected(stats, g)
+    if within is None and look is not None:
+        within = look.projected / jnp.maximum(jnp.sum(look.count), 1)
+    if within is None:
+        return Errors(*(jnp.full((), jnp.nan),) * 3)
+    inv, n, place = inverse(g), jnp.maximum(g.n, 1), g.place
+    variance, dim = g.spread / n, g.means.shape[1]
+    pooled = jnp.sum(g.spread) / jnp.maximum(g.total, 1)
+    # [K] spread of a class, estimated without bias, beside the pooled one
+    relative = g.spread / jnp.maximum(g.n - 1, 1) / jnp.where(pooled > 0, pooled, 1)
+    # What r^T Sigma_B^+ r and ||r||^2 vary by in Gaussian features
+    q = 2 * jnp.sum(jnp.square(within) * inv[None, :] * (inv[:, None] if within.ndim == 2 else inv[None, :]))
+    if stats.scatter is not None:
+        rho = 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1)))
+    else:  # at least: what is outside the span of the means may be spread evenly
+        outside = jnp.maximum(pooled - (jnp.trace(within) if within.ndim == 2 else jnp.sum(within)), 0)
+        rho = 2 * (jnp.sum(jnp.square(within)) + jnp.square(outside) / max(dim - inv.shape[0], 1))
+    q, rho = q * jnp.square(relative), rho * jnp.square(relative)
+    if look is not None:  # and in these; a few examples about their own mean say too little of that
+        few, biased = g.n < MANY, n / jnp.maximum(n - 1, 1)
+        seen_q = biased * jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
+        seen_rho = biased * jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
+        q = jnp.where(few, jnp.maximum(q, seen_q), seen_q)
+        rho = jnp.where(few, jnp.maximum(rho, seen_rho), seen_rho)
+
+    def times(slope: Array, within: Array) -> Array:
+        return slope * within[None, :] if within.ndim == 1 else matmul(slope, within)
+
+    def moved(slope: Array, within: Array = within, other: Array | None = None) -> Array:
+        """Variance (covariance, given two) that the means' errors bring, from gradients [K, R]."""
+        return jnp.sum(g.keep * relative * jnp.sum(times(slope, within) * (slope if other is None else other), axis=1) / n)
+
+    lever = g.weight[:, None] * place * inv[None, :]
+    if stats.scatter is not None:
+        image = matmul(stats.scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
+        image = image - matmul(g.basis, matmul(g.basis.T, image))
+        tilt = Tilt(matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1), matmul(image.T, image))
+    inside, outside = -2 * times(lever, within) * inv[None, :], 2 * lever * inv[None, :]
+    nc1 = moved(inside)
+    if tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
+        nc1 = jnp.maximum(nc1 + 2 * moved(inside, tilt.both, outside) + moved(outside, tilt.outside), 0)
+    nc1 = nc1 + jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1))
+    between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
+    trace = jnp.sum(g.n * rho) / jnp.square(jnp.maximum(g.total, 1) * between) + moved(
+        2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * g.weight[:, None] * place)
+    pair = pairs(g)
+    apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
+    count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
+    pull = (variance[:, None] + variance[None, :]) * jnp.square(apart)
+    slope = 2 / count * (matmul(pull, place) - jnp.sum(pull, axis=1, keepdims=True) * place)
+    cdnv = jnp.sum(g.keep * jnp.square(jnp.sum(apart, axis=1) / count) * rho / n) + moved(slope)
+    return Errors(*(undefined_unless(g.k >= 2, jnp.sqrt(x)) for x in (nc1, cdnv, trace)))
+
+
+@double
+def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None, *,
+           weighting: str = "class") -> Errors:
+    """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
+
+    The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
+    within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
+    of the mean). Without a look the first part is that of Gaussian features, from the scatter, and in classes of fewer
+    than 20 examples it is at least that. Taken as zero: the third moments that would link the two parts and, with neither
+    scatter nor `ncjax.nc.tilt`, the part of NC1's error that comes from the span of the means tilting in features of
+    uneven variance. Efron & Tibshirani (1993), ch. 22.
+    """
+    return errors_of(geometry(stats, weighting), stats, look, tilt)
+
+
+def interval(value: float, error: float) -> tuple[float, float]:
+    """95 % interval of a positive metric, symmetric in its logarithm; NaN where it would span a factor over 10^6."""
+    width = NORMAL_975 * error / value if value > 0 else math.nan
+    if not 0 <= width < math.log(1e3):
+        return math.nan, math.nan
+    return value * math.exp(-width), value * math.exp(width)
+
+
+def scatter_rounding_of(g: Geometry, stats: ClassStats) -> Array:
+    """About what part of an NC1 that is read from a float32 scatter may be rounding.
+
+    NC1 weighs a direction of the class means by its inverse eigenvalue, and the scatter knows no variance below some
+    2^-23 of its own norm: where features vary least just where their means do, NC1 wants a second look.
+    """
+    norm = jnp.linalg.norm(stats.scatter) / jnp.maximum(g.total, 1)
+    return float(jnp.finfo(jnp.float32).eps) * norm * jnp.sum(inverse(g))
+
+
+def resolution_of(g: Geometry) -> Array:
+    """`resolution` where the geometry is known."""
+    rounding = float(jnp.finfo(jnp.float32).eps) * g.norm
+    within = jnp.sqrt(jnp.sum(g.spread) / jnp.maximum(g.total, 1))
+    smallest = jnp.sqrt(jnp.min(jnp.where(g.used, g.values, jnp.inf)))
+    found = jnp.minimum(within, smallest) / jnp.where(rounding > 0, rounding, 1)
+    return jnp.where(within < UNDERFLOW, 0, found)
+
+
+@double
+def resolution(stats: ClassStats) -> Array:
+    """Spread, or separation where that is smaller, over the float32 rounding of the class means.
+
+    What is smaller than the rounding of the features themselves cannot be in them.
+    """
+    return resolution_of(geometry(stats))
+
+
+def flags(*, over_floor: list[float], rank: int, full_rank: int, counts: list[int], resolution: float) -> tuple[str, ...]:
+    """What a reader must know before using the numbers.
+
+    `near_floor`: NC1, CDNV or the trace ratio reaches half of what labels without signal give. `rank_deficient`: Sigma_B
+    has not rank min(K - 1, D). `classes_left_out`: some have fewer than two examples. `too_few_per_class`: fewer than
+    10 in the smallest. `imbalanced`: the largest more than 10 times the smallest. `float32_limit`: spread or separation
+    within 30 float32 roundings of the class means, or NC1 read from a scatter that is too coarse for it.
+    """
+    used = [n for n in counts if n >= 2]
+    raised = {
+        "near_floor": any(x > NEAR_FLOOR for x in over_floor),
+        "rank_deficient": rank < full_rank,
+        "classes_left_out": len(used) < len(counts),
+        "too_few_per_class": bool(used) and min(used) < FEW,
+        "imbalanced": bool(used) and max(used) > IMBALANCE * min(used),
+        "float32_limit": resolution < ROUNDING,
+    }
+    return tuple(name for name, on in raised.items() if on)

@@ -1,0 +1,91 @@
+"""Deltas: what fine-tuning changed, in one small file that is bound to its base by a hash.
+
+    python -m ncjax.delta runs/finetune model.safetensors [--base runs/pretrain] [--which best] [--original]
+
+writes the joined model (tuned leaves over their base, LoRA merged) as safetensors, which `init=model.safetensors` reads
+back; with --original under the names, orders and shapes of the weights that it was tuned from, for the tool they come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.core import trees
+from ncjax.core.cli import tell
+from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
+from ncjax.core.types import PyTree
+from ncjax.networks import card as cards
+from ncjax.networks import weights
+
+NAME = "delta.safetensors"
+
+
+def write(path: Path, card: cards.Card, variables: PyTree, unsaved: frozenset[str]) -> int:
+    """Writes the leaves that are not the base's, with the card that names it; returns the file's bytes.
+
+    Args:
+      path: a `.safetensors` file.
+      card: of the fine-tuned model, with its base's hash.
+      variables: all of the model.
+      unsaved: `plans.frozen_paths`.
+    """
+    arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items() if f"variables/{p}" not in unsaved}
+    weights.write(path, arrays, {"card": card.to_json()})
+    return path.stat().st_size
+
+
+def export(init: str, out: Path, *, which: str = "best", base: str | None = None, original: bool = False) -> int:
+    """Writes a run's model whole; returns the number of its parameters.
+
+    Args:
+      init, which, base: as for `card.load`.
+      out: a `.safetensors` file.
+      original: under the names of the layout that the weights came in.
+
+    Raises:
+      UserError: not a model, one that cannot be written so, or `out` is no place for one.
+    """
+    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
+        raise UserError(f"{out}: expected the path of a .safetensors file in a folder that exists")
+    card, network, variables = cards.load(init, which=which, base=base)
+    if not original:
+        arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
+        weights.write(out, arrays, {"card": card._replace(base=None).to_json()})
+        return trees.count(variables["params"])
+    if card.origin is None:
+        raise UserError(f"{init} was not tuned from weights trained elsewhere: there are no original names")
+    if network.readout != network.penultimate or set(variables["params"]["head"]) != {"linear"}:
+        raise UserError(f"{init}: its classifier reads {network.readout}, which a network of the layout "
+                        f"{card.origin['layout']} does not have; leave --original out")
+    if card.method is not None and not weights.has_classifier(card.origin["layout"]):
+        raise UserError(f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
+                        "be lost; leave --original out")
+    published = resolve(card.model)(num_classes=1)
+    if card.method is not None and not published.linear:
+        raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
+    weights.write(out, weights.export(variables, network, card.origin["layout"]), {})
+    return trees.count(variables["params"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code, as of `command.tell`."""
+    parser = argparse.ArgumentParser(prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its "
+                                     "base, as one safetensors file.")
+    parser.add_argument("init", help="a run, or its delta.safetensors")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--base", help="where the base is, if not where it was")
+    parser.add_argument("--original", action="store_true", help="under the names that the weights had where they come from")
+    parser.add_argument("--which", default="best", choices=("best", "last"), help="which checkpoint of a run")
+    args = parser.parse_args(argv)
+
+    def join() -> str:
+        count = export(args.init, Path(args.out), which=args.which, base=args.base, original=args.original)
+        return f"{args.out}: {count:,} parameters, {Path(args.out).stat().st_size:,} bytes"
+
+    return tell("ncjax.delta", join)
+
+

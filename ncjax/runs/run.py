@@ -1,0 +1,158 @@
+"""A run as its study sees it: it says things, writes rows, keeps cells, shows progress, hears Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from ncjax import conv
+from ncjax.core import memory
+from ncjax.data import Dataset
+from ncjax.core.errors import UserError
+from ncjax.core.files import replacing
+from ncjax.runs.files import read_json, write_text
+from ncjax.runs.rows import ROW_KEYS, read_rows
+
+
+class Run:
+    """One run in `workdir`: `say` things, write metric `rows`, show `progress`."""
+
+    def __init__(self, workdir: str | Path, *, console: Console | None = None):
+        self.workdir = Path(workdir)
+        # A log file has no width: room for the tables, instead of the 80 columns that would cut them.
+        width = None if sys.stdout.isatty() else 160
+        self.console = console or Console(highlight=False, soft_wrap=True, width=width)
+        self._progress: Progress | None = None
+        self._interrupted = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files and prints (the first one of a multi-host job)."""
+        return jax.process_index() == 0
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self.writes:
+            self.console.print(text, markup=False)
+
+    def announce(self, dataset: Dataset, network: dict[str, Any] | None = None) -> None:
+        """Prints the network and what it is fed, and the size and content hash of each split."""
+        if network and "layout" in network:
+            self.say("network {model} from {weights} [{sha256:.12}], {layout}; resize {resize} {interpolation}".format(
+                **network))
+        splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in dataset.describe().items())
+        skipped = f"  ({dataset.skipped} images did not decode and were left out)" if dataset.skipped else ""
+        self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Prints a table."""
+        if self.writes:
+            table = Table(title=title, title_justify="left")
+            for column in columns:
+                table.add_column(column, no_wrap=True)
+            for row in rows:
+                table.add_row(*row)
+            self.console.print(table)
+
+    def rows(self, epoch: int, split: str, layer: str, values: dict[str, float]) -> None:
+        """Appends one row per metric to metrics.jsonl; values that are not finite are null."""
+        if not self.writes:
+            return
+        lines = [json.dumps(dict(zip(ROW_KEYS, (epoch, split, layer, k, v if math.isfinite(v) else None), strict=True)))
+                 for k, v in values.items()]
+        with open(self.workdir / "metrics.jsonl", "a") as file:
+            file.write("".join(line + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def forget_rows(self, drop: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
+        """Drops rows that will be measured again, and a last line that a kill cut short."""
+        path = self.workdir / "metrics.jsonl"
+        if self.writes and path.exists():
+            write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(self.workdir) if not drop(row)))
+
+    def once(self, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `compute` returned when it was first asked for `key` in this workdir: a sweep that stopped goes on."""
+        name = "_".join(f"{k}={v}" for k, v in key.items())
+        slug = "".join(c if c.isalnum() or c in "=._-" else "-" for c in name)[:150]
+        path = self.workdir / "cells" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
+        if path.exists():
+            return read_json(path)
+        found = json.loads(json.dumps(compute()))
+        if self.writes:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, json.dumps(found))
+        memory.let_go()
+        return found
+
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
+                 left: float) -> None:
+        """A bar on a terminal; nothing when piped, where each epoch prints its own line."""
+        self.bar(f"epoch {epoch + 1}", done, steps, f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
+                 f"{int(left) // 60}:{int(left) % 60:02d} left")
+
+    def shows(self) -> bool:
+        """Whether there is a terminal to show bars on."""
+        return self.console.is_terminal and self.writes
+
+    def bar(self, title: str, done: int, total: int, text: str) -> None:
+        """A bar on a terminal, a new one for each title; nothing when piped."""
+        if not self.shows():
+            return
+        if self._progress is None:
+            self._progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+                                      console=self.console, transient=True)
+            self._progress.start()
+        if not self._progress.tasks or self._progress.tasks[-1].description != title:
+            for task in list(self._progress.task_ids):
+                self._progress.remove_task(task)
+            self._progress.add_task(title, total=total, text="")
+        self._progress.update(self._progress.task_ids[-1], completed=done, text=text)
+
+    def end_progress(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed while `guarded`."""
+        return self._interrupted
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turns the first Ctrl-C into a request to stop at the next step; a second one stops at once."""
+
+        def request(signum: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            self.say("stopping after this step (Ctrl-C again to stop at once) ...")
+
+        try:
+            previous = signal.signal(signal.SIGINT, request)
+        except ValueError:  # not the main thread: a notebook's executor, say
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            self.end_progress()

@@ -1,0 +1,84 @@
+"""Scores that say, before any tuning, how well features or blocks may serve a target: arrays in, float64 numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ncjax.core.types import Array
+
+ITERATIONS = 100
+TUNNEL_SHARE = 0.95
+
+
+def _evidence(sigma: np.ndarray, x2: np.ndarray, rest: float, count: int, alpha: float, beta: float) -> float:
+    """log p(y | F, alpha, beta) of Bayesian linear regression in the eigenbasis of F^T F (sigma [D], x2 [D])."""
+    t = alpha / beta
+    fitted = np.sum(sigma * x2 / np.square(sigma + t))
+    residual = np.sum(x2 * np.square(t / (sigma + t))) + rest
+    return 0.5 * (len(sigma) * math.log(alpha) + count * math.log(beta) - np.sum(np.log(alpha + beta * sigma))
+                  - beta * residual - alpha * fitted - count * math.log(2 * math.pi))
+
+
+def logme(features: Array, labels: Array, num_classes: int) -> float:
+    """LogME (You et al., 2021): mean over classes of the maximal log evidence per example of one-hot labels, y = F w + e.
+
+    max over alpha, beta > 0 of (1/N) log N(y; 0, F F^T / alpha + I / beta), by MacKay's fixed point. Higher is better.
+
+    Args:
+      features: F, [N, D].
+      labels: [N].
+      num_classes: K; classes without examples are left out.
+    """
+    f = np.asarray(features, np.float64)
+    labels, count = np.asarray(labels), len(f)
+    sigma, vectors = np.linalg.eigh(f.T @ f)
+    sigma = np.maximum(sigma, 0.0)
+    kept = sigma > 1e-10 * sigma.max(initial=0.0)
+    found = []
+    for k in range(num_classes):
+        y = (labels == k).astype(np.float64)
+        if not y.any():
+            continue
+        x2 = np.zeros_like(sigma)
+        x2[kept] = np.square((f.T @ y) @ vectors[:, kept]) / sigma[kept]
+        rest = max(float(y @ y - x2.sum()), 1e-12)
+        alpha = beta = 1.0
+        for _ in range(ITERATIONS):
+            t = alpha / beta
+            gamma = np.sum(sigma / (sigma + t))
+            alpha_new = gamma / max(np.sum(sigma * x2 / np.square(sigma + t)), 1e-300)
+            beta = (count - gamma) / (np.sum(x2 * np.square(t / (sigma + t))) + rest)
+            done = abs(alpha_new / beta - t) <= 1e-6 * t
+            alpha = min(alpha_new, 1e12 * beta)  # a class the features say nothing of: weights of zero
+            if done:
+                break
+        found.append(_evidence(sigma, x2, rest, count, alpha, beta) / count)
+    return float(np.mean(found))
+
+
+def relative_norm(gradients: Iterable[Array], params: Iterable[Array]) -> float:
+    """Relative gradient norm ||g|| / ||theta|| of a block (Lee et al., 2023); NaN for a block without parameters."""
+    def squared(arrays: Iterable[Array]) -> float:
+        return sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in arrays)
+
+    below = squared(params)
+    return math.sqrt(squared(gradients) / below) if below > 0 else math.nan
+
+
+def condition_number(kernels: Sequence[Array]) -> float:
+    """Geometric mean of sigma_max / sigma_min over a block's kernels, each as a matrix (`trees.matrix_shape`).
+
+    KappaTune (Ludwig, 2025) tunes tensors where it is smallest. NaN for a block without kernels.
+    """
+    if not kernels:
+        return math.nan
+    values = [np.linalg.svd(np.asarray(x, np.float64), compute_uv=False) for x in kernels]
+    return float(np.exp(np.mean([math.log(s[0] / max(s[-1], 1e-12 * s[0])) for s in values])))
+
+
+def tunnel_start(accuracies: Sequence[float], share: float = TUNNEL_SHARE) -> int:
+    """Index of the first block whose probe reaches `share` of the last one's accuracy (Masarczyk et al., 2023)."""
+    return next(i for i, x in enumerate(accuracies) if x >= share * accuracies[-1])

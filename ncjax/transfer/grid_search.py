@@ -1,0 +1,45 @@
+"""The search that every method of a sweep gets: the same grid, the same seeds, every choice made on validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ncjax.core.errors import UserError
+
+
+def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
+    """The learning rate and weight decay of best mean validation accuracy, the first among equals; {} where none vary."""
+    scores: dict[tuple[float, float], list[float]] = {}
+    for cell in cells:
+        if "lr" in cell:
+            scores.setdefault((cell["lr"], cell["weight_decay"]), []).append(cell["val"])
+    if not scores:
+        return {}
+    lr, weight_decay = max(scores, key=lambda hyper: math.fsum(scores[hyper]) / len(scores[hyper]))
+    return {"lr": lr, "weight_decay": weight_decay}
+
+
+def searched(cell: Callable[[int, float, float], dict[str, Any]], *, seeds: int = 3, tune_seeds: int = 1,
+             lr_grid: list[float] = [0.03, 0.1, 0.3, 1.0],  # noqa: B006
+             weight_decay_grid: list[float] = [5e-4],  # noqa: B006
+             ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
+
+    Args:
+      cell: `(seed, lr, weight_decay) -> cell`.
+      seeds: draws of training and validation images, classifier and batch order, the same for every method.
+      tune_seeds: seeds on which the whole grid is run.
+      lr_grid, weight_decay_grid: the grid, the same for every method that trains. Solved classifiers search strengths of
+        their own, on every seed's validation images.
+
+    Raises:
+      UserError: nothing to search.
+    """
+    if tune_seeds < 1 or not lr_grid or not weight_decay_grid:
+        raise UserError(f"tune_seeds={tune_seeds}, lr_grid={lr_grid}, weight_decay_grid={weight_decay_grid}: the search "
+                        "needs a seed, a learning rate and a weight decay")
+    tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
+    best = chosen(tried)
+    return [cell(seed, *(best.values() or (lr_grid[0], weight_decay_grid[0]))) for seed in range(seeds)], best

@@ -1,0 +1,46 @@
+"""Classifiers that are solved rather than trained: one pass for the readout, then a convex problem."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ncjax.core.errors import UserError
+from ncjax.data import Dataset, source
+from ncjax.features import passes
+from ncjax.losses import cross_entropy
+from ncjax.models.sequential import with_classifier_arrays
+from ncjax.transfer import probe
+from ncjax.tuning.plans import HEADS, Plan
+
+SOLVERS = {"probe": probe.fit, "group_lasso": probe.fit_sparse}
+
+
+def head_probe(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str) -> probe.Probe:
+    """The probe of a plan's readout, its strength chosen on validation.
+
+    Args:
+      plan, dataset, mesh: what reads what, where.
+      batch_size: images a step.
+      how: "probe" or "group_lasso".
+
+    Raises:
+      UserError: no such solver.
+    """
+    if how not in SOLVERS:
+        raise UserError(f"head_init={how!r}: one of {', '.join(HEADS)}")
+    model = plan.model
+    dims = passes.widths(model, plan.variables, dataset.image_shape)
+    run_pass = passes.make_pass(model, cross_entropy(), dims, mesh, keep=[model.readout])
+    pairs = {}
+    for name in ("train", "val"):
+        if name in dataset.splits:
+            seen = run_pass(plan.variables, source(dataset.splits[name], dataset, mesh, batch_size=batch_size))
+            pairs[name] = (seen.features[model.readout], seen.labels)
+    return SOLVERS[how](pairs["train"], pairs.get("val"), model.num_classes)
+
+
+def with_head(plan: Plan, fitted: probe.Probe) -> Plan:
+    """The plan with a probe for its classifier."""
+    params = with_classifier_arrays(plan.variables["params"], jnp.asarray(fitted.weight), jnp.asarray(fitted.bias))
+    return plan._replace(variables={**plan.variables, "params": params})

@@ -1,8 +1,0 @@
-"""Weights from anywhere: files of every kind, networks under the names that others gave them, downloads."""
-
-from ncjax.weights.files import read, sha256, write
-from ncjax.weights.foreign import NO_CLASSES, Loaded, Match, export, has_classifier, load, match, table
-from ncjax.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, Layout, Preprocess
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "NO_CLASSES", "Layout", "Loaded", "Match", "Preprocess", "export",
-           "has_classifier", "load", "match", "read", "sha256", "table", "write"]
