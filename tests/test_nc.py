@@ -215,7 +215,7 @@ def test_classifier_metrics_equal_their_definitions(rng):
     assert report.nc4 == pytest.approx(np.mean(near == decided))
     assert report.ncc_accuracy == pytest.approx(np.mean(near == y))
     assert report.accuracy == pytest.approx(np.mean(decided == y))
-    alone = nc.nc4(nc.collect(h, y), jnp.asarray(h), jnp.asarray(weight), jnp.asarray(bias))
+    alone = nc.nearest_class_mean_agreement(nc.collect(h, y), jnp.asarray(h), jnp.asarray(weight), jnp.asarray(bias))
     assert report.nc4 == pytest.approx(float(alone))
 
 

@@ -5,6 +5,7 @@
 """
 
 from ncjax.nc.measure import collect, look_at, measure, report
+from ncjax.nc.metric import metric
 from ncjax.nc.metrics import (
     cdnv,
     cdnv_pairs,
@@ -13,28 +14,73 @@ from ncjax.nc.metrics import (
     equiangularity,
     equinorm,
     nc1,
+    nc1_classes,
     nc1_cut,
+    nc1_pairs,
     nc1_rank,
     nc2,
-    nc2_classifier,
+    nc2_w,
+    nc2_w_centred,
     nc3,
     nc3_papyan,
     nc4,
     nc5,
     nearest_class_mean,
+    nearest_class_mean_agreement,
     subspace_angles,
     trace_ratio,
 )
-from ncjax.nc.projected import Frame, Look, Tilt, frame, look, merge, nc1_classes, nc1_pairs, tilt, unseen
+from ncjax.nc.projected import Frame, Look, Tilt, frame, look, merge, tilt, unseen
 from ncjax.nc.report import Report
 from ncjax.nc.spectra import Ranks, numerical_rank, ranks
 from ncjax.nc.stats import ClassStats, empty, observe, usable
 from ncjax.nc.uncertainty import errors, floors, resolution
 
 __all__ = [
-    "ClassStats", "Frame", "Look", "Ranks", "Report", "Tilt", "cdnv", "cdnv_pairs", "class_separation", "collect",
-    "cosines", "empty", "equiangularity", "equinorm", "errors", "floors", "frame", "look", "look_at", "measure",
-    "merge", "nc1", "nc1_classes", "nc1_cut", "nc1_pairs", "nc1_rank", "nc2", "nc2_classifier", "nc3", "nc3_papyan",
-    "nc4", "nc5", "nearest_class_mean", "numerical_rank", "observe", "ranks", "report", "resolution",
-    "subspace_angles", "tilt", "trace_ratio", "unseen", "usable",
+    "ClassStats",
+    "Frame",
+    "Look",
+    "Ranks",
+    "Report",
+    "Tilt",
+    "cdnv",
+    "cdnv_pairs",
+    "class_separation",
+    "collect",
+    "cosines",
+    "empty",
+    "equiangularity",
+    "equinorm",
+    "errors",
+    "floors",
+    "frame",
+    "look",
+    "look_at",
+    "measure",
+    "merge",
+    "metric",
+    "nc1",
+    "nc1_classes",
+    "nc1_cut",
+    "nc1_pairs",
+    "nc1_rank",
+    "nc2",
+    "nc2_w",
+    "nc2_w_centred",
+    "nc3",
+    "nc3_papyan",
+    "nc4",
+    "nc5",
+    "nearest_class_mean",
+    "nearest_class_mean_agreement",
+    "numerical_rank",
+    "observe",
+    "ranks",
+    "report",
+    "resolution",
+    "subspace_angles",
+    "tilt",
+    "trace_ratio",
+    "unseen",
+    "usable",
 ]

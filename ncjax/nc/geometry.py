@@ -87,8 +87,10 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     values, basis, image = eigenvectors_of_rows(scale * means)
     place = image / jnp.where(scale > 0, scale, 1)
     start = jnp.zeros((), means.dtype)
-    return refit(Geometry(keep, k, n, k * share, middle, means, values, basis, place, values > 0, start, total,
-                          keep * stats.spread, jnp.max(jnp.linalg.norm(mean, axis=1))), stats)
+    found = Geometry(keep=keep, k=k, n=n, weight=k * share, middle=middle, means=means, values=values, basis=basis, place=place,
+                     used=values > 0, cut=start, total=total, spread=keep * stats.spread,
+                     norm=jnp.max(jnp.linalg.norm(mean, axis=1)))
+    return refit(found, stats)
 
 
 def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array, Array]:

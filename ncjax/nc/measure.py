@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ncjax.core.errors import UserError
 from ncjax.core.types import Array
-from ncjax.nc import metrics, uncertainty
+from ncjax.nc import metrics, spectra, uncertainty
 from ncjax.nc import projected as looks
 from ncjax.nc.chunks import fold, rows_together
 from ncjax.nc.geometry import Geometry, check_weighting, double, geometry, geometry_of, refit
@@ -28,9 +30,9 @@ from ncjax.nc.inputs import (
     check_sound,
     to_jax,
 )
+from ncjax.nc.metric import ON_THE_HOST, About, applied, asks_for
 from ncjax.nc.projected import Look
-from ncjax.nc.report import TRUSTED, Report, assemble
-from ncjax.nc.spectra import numerical_rank, ranks_of
+from ncjax.nc.report import ARRAYS, SCALARS, TRUSTED, Report, assemble
 from ncjax.nc.stats import ClassStats, by_class, empty, observe
 
 TILT_ROWS = 1024  # examples that the interval's smallest part is estimated from
@@ -102,33 +104,36 @@ def _rounded(g: Geometry, stats: ClassStats) -> bool:
     return not (error < 1e-3 * within < np.inf and error < 1e-6 * smallest)
 
 
-@functools.partial(jax.jit, static_argnames=("weighting", "spectrum"))
+class Inputs(NamedTuple):
+    """What there is to measure beside the geometry; None where it was not given. See `ncjax.nc.metric`."""
+
+    stats: ClassStats
+    look: Look | None
+    about: tuple[ClassStats, Look] | None
+    outside: Array | None
+    tilt: looks.Tilt | None
+
+
+Functions = tuple[tuple[str, Any], ...]  # metrics by name
+
+
+def _chosen(functions: dict[str, Any], *, host: bool, classifier: bool) -> Functions:
+    """The metrics that run on the host, or those that do not and look at a classifier, or those that do neither."""
+    asked = {name: asks_for(f) for name, f in functions.items()}
+    return tuple((name, f) for name, f in functions.items() if bool(asked[name] & set(ON_THE_HOST)) == host and (
+        host or bool(asked[name] & {"weight", "angles"}) == classifier))
+
+
+@functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum"))
 @double
-def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[ClassStats, Look] | None,
-            outside: Array | None, tilt: looks.Tilt | None, *, weighting: str, spectrum: bool) -> dict[str, Array]:
-    g = refit(g, stats)
-    out = {name: getattr(metrics, f"{name}_of")(g) for name in (
-        "trace_ratio", "nc2", "equinorm", "equiangularity", "class_separation")}
-    variance = g.spread / jnp.maximum(g.n, 1)
-    out["cdnv_pairs"] = metrics.cdnv_pairs_of(g, variance)
-    out["cdnv"] = metrics.cdnv_of(g, variance)
-    if look is not None or stats.scatter is not None:
-        out["nc1"] = metrics.nc1_of(g, stats, look)
-    if look is not None:
-        out["nc1_classes"] = looks.nc1_classes(stats, look)
-    if look is not None and look.toward.size:
-        out["nc1_pairs"] = looks.nc1_pairs_of(g, look)
-    if outside is not None:
-        out["nc5"] = metrics.nc5_of(g, outside)
-    if spectrum:
-        out |= ranks_of(g, stats)._asdict()
-    if about is not None:
-        other = geometry(about[0], weighting)
-        spread = about[1].rho / jnp.maximum(about[1].count, 1)
-        seen = other._replace(keep=other.keep * (about[1].count >= 1))
-        out["nc1_about"] = metrics.nc1_of(other, about[0], about[1])
-        out["cdnv_about"] = metrics.cdnv_of(seen, spread)
-    floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, tilt)
+def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str, spectrum: bool) -> dict[str, Array]:
+    stats, look = inputs.stats, inputs.look
+    g, about = refit(g, stats), None
+    if inputs.about is not None:
+        about = About(g=geometry(inputs.about[0], weighting), stats=inputs.about[0], look=inputs.about[1])
+    out = applied(dict(functions), {
+        "g": g, "stats": stats, "look": look, "about": about, "outside": inputs.outside, "spectrum": spectra.spectrum_of(stats) if spectrum else None})
+    floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, inputs.tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
         out[f"error.{name}"] = getattr(errors, name)
@@ -138,23 +143,28 @@ def _values(g: Geometry, stats: ClassStats, look: Look | None, about: tuple[Clas
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
-@functools.partial(jax.jit, static_argnames="angles")
+@functools.partial(jax.jit, static_argnames=("functions", "angles"))
 @double
-def _classifier_values(g: Geometry, stats: ClassStats, weight: Array, *, angles: bool) -> dict[str, Array]:
+def _classifier_values(g: Geometry, stats: ClassStats, weight: Array, *, functions: Functions,
+                       angles: bool) -> dict[str, Array]:
     """By itself: at 1000 classes a K x K matrix takes 8 MB, and a program of everything holds many at once."""
     g = refit(g, stats)
-    out = {"nc2_w": metrics.nc2_classifier(weight), "nc2_w_centred": metrics.nc2_classifier(weight, centred=True),
-           "nc3": metrics.nc3_of(g, weight), "nc3_papyan": metrics.nc3_papyan_of(g, weight)}
-    if angles:
-        out["angles"] = metrics.subspace_angles_of(g, weight)
-        out["angle"] = jnp.nanmax(out["angles"])
-    return out
+    between = metrics.subspace_angles.of(g, weight) if angles else None
+    out = applied(dict(functions), {"g": g, "stats": stats, "weight": weight, "angles": between})
+    return out if between is None else out | {"angles": between}
 
 
-def _decisions(look: Look) -> dict[str, float]:
-    total = np.sum(np.asarray(look.decided, np.float64))
-    return {name: float(np.sum(np.asarray(x, np.float64)) / total) if total > 0 else np.nan
-            for name, x in (("ncc_accuracy", look.near), ("nc4", look.agree), ("accuracy", look.correct))}
+def _functions(extra: Sequence[Any]) -> dict[str, Any]:
+    """The metrics of a report, by name, with those of the caller's own.
+
+    Raises:
+      UserError: two have one name.
+    """
+    names = [f.__name__ for f in extra]
+    twice = [name for name in names if name in SCALARS or names.count(name) > 1]
+    if twice:
+        raise UserError(f"metric {twice[0]!r}: there is one of that name; rename the function")
+    return SCALARS | dict(zip(names, extra, strict=True))
 
 
 def report(
@@ -168,6 +178,7 @@ def report(
     spectrum: bool = False,
     tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
+    metrics: Sequence[Any] = (),
 ) -> Report:
     """Every metric that what is given allows; the others are NaN.
 
@@ -183,6 +194,7 @@ def report(
       spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
+      metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
     Raises:
       UserError: the classifier's shape does not fit, or the features were NaN or infinite.
@@ -192,18 +204,19 @@ def report(
     if outside is not None:
         outside = check_outside(outside, stats.anchor.shape[1])
     g = _geometry(check_sound(stats), weighting) if known is None else known
-    found = _alone(_values, g, stats, look, about, outside, tilt, weighting=weighting, spectrum=spectrum)
+    functions = _functions(metrics)
+    found = _alone(_values, g, Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt),
+                   functions=_chosen({**functions, **ARRAYS}, host=False, classifier=False), weighting=weighting,
+                   spectrum=spectrum)
     if classifier is not None:
+        of_classifier = _chosen(functions, host=False, classifier=True)
         angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
-        found |= _alone(_classifier_values, g, stats, classifier[0], angles=angles)
+        found |= _alone(_classifier_values, g, stats, classifier[0], functions=of_classifier, angles=angles)
     found = {name: np.asarray(x) for name, x in found.items()}
-    last = look if about is None else about[1]
-    if last is not None:
-        found |= _decisions(last)
+    found |= applied(dict(_chosen(functions, host=True, classifier=False)), {"decisions": look if about is None else about[1]})
     if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
         found.pop("nc1_pairs")
-    counts = np.asarray(stats.count)
-    return assemble(found, counts, stats.anchor.shape[1], weighting)
+    return assemble(found, functions, np.asarray(stats.count), stats.anchor.shape[1], weighting)
 
 
 def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:
@@ -252,6 +265,7 @@ def measure(
     weighting: str = "class",
     spectrum: bool = False,
     decisions: bool = True,
+    metrics: Sequence[Any] = (),
 ) -> Report:
     """Collapse of features [N, D] with integer labels [N], in two reads of the features.
 
@@ -267,6 +281,7 @@ def measure(
       spectrum: also ranks, RankMe and VCI, 2 N D^2 operations and per-class spectra in float64; and the angles where
         they are over 256.
       decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`).
+      metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
     Raises:
       UserError: shapes disagree, labels are no integers in [0, K), fewer than two classes have two examples, or
@@ -296,5 +311,9 @@ def measure(
         sample = np.random.default_rng(0).choice(len(features), min(TILT_ROWS, len(features)), replace=False)
         tilt = _tilt(_frame(known, stats, None), features, labels, sample)
     found = report(stats, classifier=classifier, look=look, about=about, outside=outside, weighting=weighting,
-                   spectrum=spectrum, tilt=tilt, known=known)
-    return dataclasses.replace(found, numerical_rank=numerical_rank(features, labels)) if spectrum else found
+                   spectrum=spectrum, tilt=tilt, known=known, metrics=metrics)
+    if not spectrum:
+        return found
+    own = dict(_chosen(_functions(metrics), host=True, classifier=False))
+    values = {name: float(x) for name, x in applied(own, {"features": features, "labels": labels}).items()}
+    return dataclasses.replace(found, values=found.values | values)

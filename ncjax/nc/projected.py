@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ncjax.core.types import Array
-from ncjax.nc.geometry import Geometry, distances, double, geometry, geometry_of, inverse, pairs
+from ncjax.nc.geometry import Geometry, double, geometry_of, inverse
 from ncjax.nc.stats import ClassStats, by_class, clean, matmul
 from ncjax.nc.stats import merge as merge_stats
 
@@ -53,6 +53,9 @@ class Look(NamedTuple):
     correct: Array  # [K] those the classifier decides rightly
 
 
+BY_CLASS = tuple(name for name in Look._fields if name not in ("unit", "projected", "toward"))  # [K] each
+
+
 class Tilt(NamedTuple):
     """With V the span of the class means and C = (I - V V^T) Sigma_W V [D, R]."""
 
@@ -82,15 +85,16 @@ def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | N
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
     between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
     anchor, shift = jnp.where(keep, stats.anchor, g.middle[None, :]), jnp.where(keep, stats.shift, 0)
-    return Frame(g.keep, anchor, shift, directions, inverse(g) * unit, 1 / unit, g.place, between, logits)
+    return Frame(keep=g.keep, anchor=anchor, shift=shift, directions=directions, inverse=inverse(g) * unit, unit=1 / unit,
+                 place=g.place, between=between, logits=logits)
 
 
 def unseen(frame: Frame) -> Look:
     """The look at no examples."""
     k, r = frame.place.shape
     zeros = functools.partial(jnp.zeros, dtype=frame.anchor.dtype)
-    return Look(frame.unit, *(zeros(k) for _ in range(5)), zeros((r, r) if r <= FULL_UP_TO else r),
-                zeros((k, k) if k <= FULL_UP_TO else 0), *(zeros(k) for _ in range(4)))
+    return Look(unit=frame.unit, projected=zeros((r, r) if r <= FULL_UP_TO else r),
+                toward=zeros((k, k) if k <= FULL_UP_TO else 0), **{name: zeros(k) for name in BY_CLASS})
 
 
 def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array | None = None, *,
@@ -119,7 +123,7 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
     rho = kept * jnp.sum(jnp.square(residual), axis=1)
     own = kept[:, None] * p
     spread = matmul(own.T, p) if seen.projected.ndim == 2 else jnp.sum(own * p, axis=0)
-    columns = [kept, q, jnp.square(q), rho, jnp.square(rho)]
+    rows = {"count": kept, "q": q, "q2": jnp.square(q), "rho": rho, "rho2": jnp.square(rho)}
     toward = jnp.full_like(seen.toward, jnp.nan)
     if decisions:
         if toward.size:
@@ -130,13 +134,14 @@ def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array |
             score = matmul(p + frame.place[labels], frame.place.T)
         half = jnp.where(frame.keep > 0, 0.5 * jnp.sum(jnp.square(frame.place), axis=1), jnp.inf)
         nearest = _first_max(score - half[None, :])
-        columns += [mask, jnp.where(nearest == labels, mask, 0)]
+        rows |= {"decided": mask, "near": jnp.where(nearest == labels, mask, 0)}
         if frame.logits is not None:
             decided = _first_max(logits + frame.logits[labels])
-            columns += [jnp.where(decided == choice, mask, 0) for choice in (nearest, labels)]
-    columns += [jnp.full_like(mask, jnp.nan)] * (9 - len(columns))
-    found = sums(jnp.stack(columns, axis=1)).T  # [9, K]
-    return merge(seen, Look(frame.unit, *found[:5], spread, toward, *found[5:]))
+            rows |= {"agree": jnp.where(decided == nearest, mask, 0), "correct": jnp.where(decided == labels, mask, 0)}
+    not_looked_for = jnp.full_like(mask, jnp.nan)
+    found = sums(jnp.stack([rows.get(name, not_looked_for) for name in BY_CLASS], axis=1)).T  # [9, K]
+    by_class_sums = dict(zip(BY_CLASS, found, strict=True))
+    return merge(seen, Look(unit=frame.unit, projected=spread, toward=toward, **by_class_sums))
 
 
 def _residual(frame: Frame, features: Array, labels: Array) -> Array:
@@ -179,32 +184,3 @@ def merge(a: Seen, b: Seen) -> Seen:
     if isinstance(a, ClassStats):
         return merge_stats(a, b)
     return jax.tree.map(jnp.add, a, b)._replace(unit=a.unit)
-
-
-@double
-def nc1_classes(stats: ClassStats, look: Look) -> Array:
-    """[K] NC1 of each class, (1/K) tr(Sigma_k Sigma_B^+) with Sigma_k the covariance of class k; NaN if left out.
-
-    Their mean, weighted by n_k, is NC1.
-    """
-    keep = stats.count >= 2
-    return jnp.where(keep, look.q * look.unit / jnp.maximum(look.count, 1), jnp.nan)
-
-
-def nc1_pairs_of(g: Geometry, look: Look) -> Array:
-    """`nc1_pairs` where the geometry is known."""
-    if not look.toward.size:
-        return jnp.full((look.count.shape[0],) * 2, jnp.nan)
-    pair = pairs(g)
-    pooled = (look.toward + look.toward.T) / jnp.maximum(look.count[:, None] + look.count[None, :], 1)
-    return jnp.where(pair, 2 * pooled / jnp.square(jnp.where(pair, distances(g), 1)), jnp.nan)
-
-
-@double
-def nc1_pairs(stats: ClassStats, look: Look) -> Array:
-    """[K, K] NC1 of the two-class problem (k, k'); NaN on the diagonal and for classes left out.
-
-    With d = mu_k - mu_k' and both classes' covariances pooled by n: 2 d^T Sigma_W d / ||d||^4. It says which classes
-    have not parted, and from which. NaN everywhere beyond 256 classes.
-    """
-    return nc1_pairs_of(geometry(stats), look)

@@ -4,69 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ncjax.nc import uncertainty
+from ncjax.core.types import Array
+from ncjax.nc import metrics, spectra, uncertainty
+from ncjax.nc.metric import meaning
 
+# What a report holds, in the order in which it is shown. A metric is one function; its name and meaning are the function's.
+SCALARS: dict[str, Callable[..., Array]] = {f.__name__: f for f in (
+    metrics.nc1, metrics.cdnv, metrics.trace_ratio, metrics.nc1_about, metrics.cdnv_about, metrics.nc2, metrics.equinorm,
+    metrics.equiangularity, metrics.class_separation, metrics.nc2_w, metrics.nc2_w_centred, metrics.nc3, metrics.nc3_papyan,
+    metrics.angle, metrics.nc4, metrics.ncc_accuracy, metrics.accuracy, metrics.nc5, spectra.vci, spectra.rankme,
+    spectra.effective_rank, spectra.stable_rank, spectra.numerical_rank, spectra.numerical_rank_share)}
+ARRAYS: dict[str, Callable[..., Array]] = {f.__name__: f for f in (
+    metrics.cdnv_pairs, metrics.nc1_classes, metrics.nc1_pairs)}  # and "angles"
 TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with a floor and an interval
-MEANING = {
-    "nc1": "within-class variability, (1/K) tr(S_W S_B^+)",
-    "cdnv": "class-distance normalised variance",
-    "trace_ratio": "tr S_W / tr S_B",
-    "nc1_about": "NC1 about the other set's class means",
-    "cdnv_about": "CDNV about the other set's class means",
-    "nc2": "class means to a simplex ETF",
-    "equinorm": "variation of the norms of centred means",
-    "equiangularity": "mean |cos + 1/(K-1)| of centred means",
-    "class_separation": "1 - largest cosine of centred means",
-    "nc2_w": "classifier to a simplex ETF",
-    "nc2_w_centred": "the same, rows centred",
-    "nc3": "classifier against means, to a simplex ETF",
-    "nc3_papyan": "classifier against means, distance",
-    "angle": "largest angle between their spans (rad)",
-    "nc4": "classifier agrees with nearest class mean",
-    "ncc_accuracy": "accuracy of the nearest class mean",
-    "accuracy": "accuracy of the classifier",
-    "nc5": "mean |cos| of means and outside mean",
-    "vci": "variability collapse index",
-    "rankme": "RankMe",
-    "effective_rank": "effective rank",
-    "stable_rank": "stable rank",
-    "numerical_rank": "numerical rank, mean over classes",
-    "numerical_rank_share": "directions that hold 95 % of the spectrum",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """Collapse of one set of features. NaN (or None) where a metric is undefined or what it needs was not given."""
+    """Collapse of one set of features. Metrics are attributes, NaN where undefined or where what they need was not given.
 
-    nc1: float  # (1/K) tr(Sigma_W Sigma_B^+)
-    cdnv: float
-    trace_ratio: float
-    nc1_about: float  # about other class means: of test features, those of training
-    cdnv_about: float
-    nc2: float  # of the centred class means
-    equinorm: float
-    equiangularity: float
-    class_separation: float
-    nc2_w: float  # of the classifier as it is
-    nc2_w_centred: float
-    nc3: float
-    nc3_papyan: float
-    angle: float  # largest principal angle between the spans of class means and classifier, radians
-    nc4: float  # share of examples, those of classes left out of the rest too; as are the accuracies
-    ncc_accuracy: float  # accuracy of the nearest class mean
-    accuracy: float
-    nc5: float
-    vci: float
-    rankme: float
-    effective_rank: float
-    stable_rank: float
-    numerical_rank: float
-    numerical_rank_share: float
+    `nc1`, `cdnv`, `nc4`, ... are the functions of `ncjax.nc.metrics` and `ncjax.nc.spectra`; `cdnv_pairs` [K, K],
+    `nc1_classes` [K], `nc1_pairs` [K, K] and `angles` [R] are arrays, None where they are not at hand.
+    """
+
+    values: dict[str, float]  # every metric asked for
+    meaning: dict[str, str]  # what each is, in a line
+    arrays: dict[str, np.ndarray]
     rank: int  # rank of Sigma_B that nc1 used
     cut: float  # singular value of the centred means below which a direction counts as rounding
     floor: dict[str, float]  # nc1, cdnv, trace_ratio of features that do not know their labels
@@ -76,11 +44,15 @@ class Report:
     counts: np.ndarray  # [K] examples of each class
     num_classes: int  # usable classes, with two examples or more
     dim: int
-    cdnv_pairs: np.ndarray  # [K, K], NaN on the diagonal and for classes left out
-    nc1_classes: np.ndarray | None = None  # [K], needs a second look
-    nc1_pairs: np.ndarray | None = None  # [K, K] NC1 of each two-class problem, needs a second look
-    angles: np.ndarray | None = None  # [R] principal angles between the spans of class means and classifier, radians
     weighting: str = "class"
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            if name in self.values:
+                return self.values[name]
+            if name in self.arrays or name in ARRAYS or name == "angles":
+                return self.arrays.get(name)
+        raise AttributeError(f"a report has no {name!r}")
 
     @property
     def left_out(self) -> int:
@@ -88,33 +60,31 @@ class Report:
         return len(self.counts) - self.num_classes
 
     def scalars(self) -> dict[str, float]:
-        """Every defined number by name, floors and interval ends as `nc1_over_floor`, `nc1_low`, `nc1_high`."""
-        out = {name: getattr(self, name) for name in MEANING}
+        """Every defined metric by name, and of those with a floor `nc1_floor`, `nc1_over_floor`, `nc1_low`, `nc1_high`.
+
+        This is what rows, JSON and pages hold.
+        """
+        out = dict(self.values)
         for name in TRUSTED:
-            out[f"{name}_over_floor"] = self.over_floor[name]
+            out[f"{name}_floor"], out[f"{name}_over_floor"] = self.floor[name], self.over_floor[name]
             out[f"{name}_low"], out[f"{name}_high"] = self.interval[name]
         return {name: float(value) for name, value in out.items() if math.isfinite(value)}
 
     def to_dict(self, *, arrays: bool = False) -> dict[str, Any]:
-        """JSON-ready: NaN becomes None, arrays become lists.
+        """JSON-ready: `scalars`, with None for what is undefined, and what the numbers rest on.
 
         Args:
-          arrays: include what has one entry a class or a pair.
+          arrays: include what has an entry for each class or pair, as lists with None for NaN.
         """
-        def plain(x: Any) -> Any:
-            if isinstance(x, dict):
-                return {key: plain(value) for key, value in x.items()}
-            if isinstance(x, tuple | list):
-                return [plain(value) for value in x]
-            if isinstance(x, np.ndarray):
-                return plain(x.tolist())
-            return None if isinstance(x, float) and not math.isfinite(x) else x
-
-        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        used = self.counts[self.counts >= 2]
-        out |= {"left_out": self.left_out, "n_min": int(min(used, default=0)), "n_max": int(max(used, default=0)),
-                "nc1_over_floor": self.over_floor["nc1"]}
-        return {key: plain(x) for key, x in out.items() if arrays or not isinstance(x, np.ndarray)}
+        used, defined = self.counts[self.counts >= 2], self.scalars()
+        names = [*self.values, *(f"{name}_{end}" for name in TRUSTED for end in ("floor", "over_floor", "low", "high"))]
+        out: dict[str, Any] = {name: defined.get(name) for name in names}
+        out |= {"rank": self.rank, "cut": _plain(self.cut), "flags": list(self.flags), "num_classes": self.num_classes,
+                "left_out": self.left_out, "n_min": int(min(used, default=0)), "n_max": int(max(used, default=0)),
+                "dim": self.dim, "weighting": self.weighting}
+        if arrays:
+            out |= {name: _plain(x.tolist()) for name, x in {"counts": self.counts, **self.arrays}.items()}
+        return out
 
     def __str__(self) -> str:
         used = self.counts[self.counts >= 2]
@@ -122,32 +92,38 @@ class Report:
         lines = [f"{sum(self.counts):,.0f} examples, {self.num_classes} classes of {sizes}, {self.dim} features; rank "
                  f"{self.rank} (cut {self.cut:.2g})" + (f"; {self.left_out} classes left out" if self.left_out else "")]
         lines.append(f"{'metric':<21}{'value':>10}  {'95 % interval':<21} {'/ floor':>8}  meaning")
-        for name, meaning in MEANING.items():
-            value = getattr(self, name)
+        for name, value in self.values.items():
             if math.isnan(value):
                 continue
             low, high = self.interval.get(name, (math.nan, math.nan))
             between = f"{low:.4g} to {high:.4g}" if math.isfinite(low) else ""
             share = self.over_floor.get(name, math.nan)
             shown = f"{share:.3g}" if math.isfinite(share) else ""
-            lines.append(f"{name:<21}{value:>10.4g}  {between:<21} {shown:>8}  {meaning}")
+            lines.append(f"{name:<21}{value:>10.4g}  {between:<21} {shown:>8}  {self.meaning[name]}")
         return "\n".join([*lines, "flags: " + (", ".join(self.flags) or "none")])
 
     __repr__ = __str__
 
 
-def assemble(found: dict[str, Any], counts: np.ndarray, dim: int, weighting: str) -> Report:
-    """The report of what was found: fields by name, `floor.NAME`, `error.NAME`, rank, cut and resolution."""
-    floor = {name: float(found.pop(f"floor.{name}")) for name in TRUSTED}
-    error = {name: float(found.pop(f"error.{name}")) for name in TRUSTED}
-    value = {name: float(found.get(name, np.nan)) for name in TRUSTED}
+def _plain(x: Any) -> Any:
+    """Lists and numbers with None for what is not finite."""
+    if isinstance(x, list):
+        return [_plain(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def assemble(found: dict[str, Any], functions: dict[str, Callable[..., Array]], counts: np.ndarray, dim: int,
+             weighting: str) -> Report:
+    """The report of what was found: metrics and arrays by name, `floor.NAME`, `error.NAME`, rank, cut and resolution."""
+    value = {name: float(found.get(name, np.nan)) for name in functions}
+    floor = {name: float(found[f"floor.{name}"]) for name in TRUSTED}
+    error = {name: float(found[f"error.{name}"]) for name in TRUSTED}
     over = {name: value[name] / floor[name] for name in TRUSTED}
-    usable, rank = int(np.sum(counts >= 2)), int(found.pop("rank"))
+    usable, rank = int(np.sum(counts >= 2)), int(found["rank"])
     flags = uncertainty.flags(over_floor=list(over.values()), rank=rank, full_rank=min(usable - 1, dim),
-                              counts=counts.tolist(), resolution=float(found.pop("resolution")))
-    arrays = {name: found.pop(name) for name in ("cdnv_pairs", "nc1_classes", "nc1_pairs", "angles") if name in found}
-    names = [f for f in Report.__dataclass_fields__ if Report.__dataclass_fields__[f].type == "float"]
-    numbers = {name: float(found.get(name, np.nan)) for name in names}
-    return Report(**numbers, **arrays, rank=rank, floor=floor, over_floor=over, flags=flags, counts=counts,
-                  interval={name: uncertainty.interval(value[name], error[name]) for name in TRUSTED}, num_classes=usable,
-                  dim=dim, weighting=weighting)
+                              counts=counts.tolist(), resolution=float(found["resolution"]))
+    return Report(
+        values=value, meaning={name: meaning(f) for name, f in functions.items()},
+        arrays={name: found[name] for name in (*ARRAYS, "angles") if name in found}, rank=rank, cut=float(found["cut"]),
+        floor=floor, over_floor=over, interval={name: uncertainty.interval(value[name], error[name]) for name in TRUSTED},
+        flags=flags, counts=counts, num_classes=usable, dim=dim, weighting=weighting)

@@ -14,32 +14,48 @@ import numpy as np
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, double, geometry, undefined_unless
+from ncjax.nc.metric import metric
 from ncjax.nc.stats import ClassStats, matmul
 
 SHARE = 0.95  # of the sum of singular values, for `numerical_rank_share`
 
 
+class Spectrum(NamedTuple):
+    """Singular values of a feature matrix H [N, D], largest first; one-example classes included. D^3 operations."""
+
+    raw: Array  # [D] of H as it is
+    centred: Array  # [D] of H less its mean row
+
+
 class Ranks(NamedTuple):
-    """Spectral measures of a feature matrix H [N, D] with singular values s_i."""
+    """Every measure of this file that class statistics give."""
 
-    rankme: Array  # exp of the entropy of s_i / sum s of H as it is (Garrido et al., 2023)
-    effective_rank: Array  # the same of H less its mean row (Roy & Vetterli, 2007)
-    stable_rank: Array  # sum s_i^2 / s_1^2 of H less its mean row
-    numerical_rank_share: Array  # smallest r whose top r singular values of H reach 95 % of their sum
-    vci: Array  # variability collapse index, 1 - tr(Sigma_T^+ Sigma_B) / rank(Sigma_B) (Xu & Liu, 2023)
-
-
-def _entropy_rank(singular: Array) -> Array:
-    share = singular / jnp.sum(singular)
-    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0)))
+    rankme: Array
+    effective_rank: Array
+    stable_rank: Array
+    numerical_rank_share: Array
+    vci: Array
 
 
-def _singular(gram: Array) -> Array:
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[::-1], 0))
+def spectrum_of(stats: ClassStats) -> Spectrum:
+    """The spectrum of all features seen; call it inside `double`.
+
+    Raises:
+      UserError: the statistics keep no scatter.
+    """
+    if stats.scatter is None:
+        raise UserError("these statistics keep no scatter, so they have no spectrum: use empty(..., scatter=True)")
+    count = jnp.maximum(jnp.sum(stats.count), 1)
+    mean = stats.anchor + stats.shift
+    middle = jnp.sum(stats.count[:, None] * mean, axis=0, keepdims=True) / count
+    centred = jnp.sqrt(stats.count)[:, None] * (mean - middle)
+    gram = stats.scatter + matmul(centred.T, centred)
+    return Spectrum(centred=_singular(gram), raw=_singular(gram + count * matmul(middle.T, middle)))
 
 
-def vci_of(g: Geometry, stats: ClassStats) -> Array:
-    """1 - tr(Sigma_T^+ Sigma_B) / rank(Sigma_B), Sigma_T = Sigma_W + Sigma_B."""
+@metric
+def vci(g: Geometry, stats: ClassStats, spectrum: Spectrum) -> Array:
+    """Variability collapse index, 1 - tr(S_T^+ S_B) / rank(S_B), S_T = S_W + S_B (Xu & Liu, 2023)."""
     between = matmul(g.basis * jnp.where(g.used, g.values, 0)[None, :], g.basis.T) / jnp.maximum(g.k, 1)
     total = stats.scatter / jnp.maximum(g.total, 1) + between
     values, vectors = jnp.linalg.eigh(total)
@@ -50,35 +66,26 @@ def vci_of(g: Geometry, stats: ClassStats) -> Array:
     return undefined_unless(rank > 0, 1 - trace / jnp.maximum(rank, 1))
 
 
-def ranks_of(g: Geometry, stats: ClassStats) -> Ranks:
-    """`ranks` where the geometry is known."""
-    if stats.scatter is None:
-        raise UserError("these statistics keep no scatter, so they have no spectrum: use empty(..., scatter=True)")
-    count = jnp.maximum(jnp.sum(stats.count), 1)
-    mean = stats.anchor + stats.shift
-    middle = jnp.sum(stats.count[:, None] * mean, axis=0, keepdims=True) / count
-    centred = jnp.sqrt(stats.count)[:, None] * (mean - middle)
-    gram = stats.scatter + matmul(centred.T, centred)
-    about_mean = _singular(gram)
-    about_zero = _singular(gram + count * matmul(middle.T, middle))
-    short = jnp.cumsum(about_zero) < SHARE * jnp.sum(about_zero) * (1 - 1e-12)
-    stable = jnp.sum(jnp.square(about_mean)) / jnp.square(about_mean[0])
-    return Ranks(_entropy_rank(about_zero), _entropy_rank(about_mean), stable, jnp.sum(short) + 1,
-                 vci_of(g, stats))
+@metric
+def rankme(spectrum: Spectrum) -> Array:
+    """RankMe, exp of the entropy of s_i / sum s (Garrido et al., 2023)."""
+    return _entropy_rank(spectrum.raw)
 
 
-@double
-def ranks(stats: ClassStats) -> Ranks:
-    """Spectral measures of all features seen, one-example classes included (but for VCI). D^3 operations.
+@metric
+def effective_rank(spectrum: Spectrum) -> Array:
+    """Effective rank, RankMe of the features less their mean (Roy & Vetterli, 2007)."""
+    return _entropy_rank(spectrum.centred)
 
-    Raises:
-      UserError: the statistics keep no scatter.
-    """
-    return ranks_of(geometry(stats), stats)
+
+@metric
+def stable_rank(spectrum: Spectrum) -> Array:
+    """Stable rank, sum s_i^2 / s_1^2, of the features less their mean."""
+    return jnp.sum(jnp.square(spectrum.centred)) / jnp.square(spectrum.centred[0])
 
 
 def numerical_rank(features: Array, labels: Array) -> float:
-    """(1/K) sum_k ||H_k||_*^2 / ||H_k||_F^2 over classes with two examples or more.
+    """Numerical rank, (1/K) sum_k ||H_k||_*^2 / ||H_k||_F^2, over classes with two examples or more.
 
     H_k [n_k, D] are the features of class k as they are; ||.||_* is the sum of singular values. Between 1 and
     min(n_k, D). Float64 on the host, one class at a time.
@@ -93,3 +100,31 @@ def numerical_rank(features: Array, labels: Array) -> float:
         total = np.sum(np.square(own))
         found.append(np.square(np.sum(np.sqrt(np.maximum(values, 0)))) / total if total > 0 else np.nan)
     return float(np.mean(found)) if found else float("nan")
+
+
+@metric
+def numerical_rank_share(spectrum: Spectrum) -> Array:
+    """Directions that hold 95 % of the spectrum: smallest r whose top r singular values reach that share of their sum."""
+    short = jnp.cumsum(spectrum.raw) < SHARE * jnp.sum(spectrum.raw) * (1 - 1e-12)
+    return (jnp.sum(short) + 1).astype(spectrum.raw.dtype)
+
+
+@double
+def ranks(stats: ClassStats) -> Ranks:
+    """Spectral measures of all features seen, one-example classes included (but for VCI). D^3 operations.
+
+    Raises:
+      UserError: the statistics keep no scatter.
+    """
+    spectrum = spectrum_of(stats)
+    return Ranks(rankme=rankme.of(spectrum), effective_rank=effective_rank.of(spectrum), stable_rank=stable_rank.of(spectrum),
+                 numerical_rank_share=numerical_rank_share.of(spectrum), vci=vci.of(geometry(stats), stats, spectrum))
+
+
+def _entropy_rank(singular: Array) -> Array:
+    share = singular / jnp.sum(singular)
+    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0)))
+
+
+def _singular(gram: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[::-1], 0))

@@ -80,7 +80,8 @@ def floors_of(g: Geometry) -> Floors:
     both = mean_rate[:, None] + mean_rate[None, :]
     ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
     cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
-    return Floors(nc1, undefined_unless((g.k >= 2) & (dim > 2), cdnv), undefined_unless(freedom > 2, trace))
+    return Floors(nc1=nc1, cdnv=undefined_unless((g.k >= 2) & (dim > 2), cdnv),
+                  trace_ratio=undefined_unless(freedom > 2, trace))
 
 
 @double
@@ -99,60 +100,117 @@ def floors(stats: ClassStats, *, weighting: str = "class") -> Floors:
     return floors_of(geometry(stats, weighting))
 
 
-def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
-    """`errors` where the geometry is known."""
+class Moments(NamedTuple):
+    """How examples scatter within their classes: all that the standard errors are made of. R directions of the means."""
+
+    within: Array  # [R, R] V^T Sigma_W V, V the span of the class means; beyond 256 directions [R], its diagonal
+    relative: Array  # [K] tr Sigma_k of each class, estimated without bias, over that of the pooled Sigma_W
+    q: Array  # [K] variance over examples of r^T (k Sigma_B)^+ r, r = h - mu_k: what NC1 averages
+    rho: Array  # [K] variance over examples of ||r||^2: what CDNV and the trace ratio average
+    pooled: Array  # [] tr Sigma_W
+    tilt: Tilt | None
+
+
+def moments_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None) -> Moments | None:
+    """The moments, from the scatter if there is one and from the look; None with neither."""
     within = projected(stats, g)
     if within is None and look is not None:
         within = look.projected / jnp.maximum(jnp.sum(look.count), 1)
     if within is None:
-        return Errors(*(jnp.full((), jnp.nan),) * 3)
-    inv, n, place = inverse(g), jnp.maximum(g.n, 1), g.place
-    variance, dim = g.spread / n, g.means.shape[1]
+        return None
     pooled = jnp.sum(g.spread) / jnp.maximum(g.total, 1)
-    # [K] spread of a class, estimated without bias, beside the pooled one
     relative = g.spread / jnp.maximum(g.n - 1, 1) / jnp.where(pooled > 0, pooled, 1)
-    # What r^T Sigma_B^+ r and ||r||^2 vary by in Gaussian features
+    q, rho = (x * jnp.square(relative) for x in _gaussian_variances(g, stats, within, pooled))
+    if look is not None:
+        q, rho = _seen_variances(g, look, q, rho)
+    if stats.scatter is not None:
+        tilt = _tilt_of_scatter(g, stats.scatter)
+    return Moments(within=within, relative=relative, q=q, rho=rho, pooled=pooled, tilt=tilt)
+
+
+def _gaussian_variances(g: Geometry, stats: ClassStats, within: Array, pooled: Array) -> tuple[Array, Array]:
+    """What r^T Sigma_B^+ r and ||r||^2 vary by in Gaussian features: 2 tr (Sigma_W A)^2 for the form r^T A r."""
+    inv, dim = inverse(g), g.means.shape[1]
     q = 2 * jnp.sum(jnp.square(within) * inv[None, :] * (inv[:, None] if within.ndim == 2 else inv[None, :]))
     if stats.scatter is not None:
-        rho = 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1)))
-    else:  # at least: what is outside the span of the means may be spread evenly
-        outside = jnp.maximum(pooled - (jnp.trace(within) if within.ndim == 2 else jnp.sum(within)), 0)
-        rho = 2 * (jnp.sum(jnp.square(within)) + jnp.square(outside) / max(dim - inv.shape[0], 1))
-    q, rho = q * jnp.square(relative), rho * jnp.square(relative)
-    if look is not None:  # and in these; a few examples about their own mean say too little of that
-        few, biased = g.n < MANY, n / jnp.maximum(n - 1, 1)
-        seen_q = biased * jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
-        seen_rho = biased * jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
-        q = jnp.where(few, jnp.maximum(q, seen_q), seen_q)
-        rho = jnp.where(few, jnp.maximum(rho, seen_rho), seen_rho)
+        return q, 2 * jnp.sum(jnp.square(stats.scatter / jnp.maximum(g.total, 1)))
+    # At least: what is outside the span of the means may be spread evenly.
+    outside = jnp.maximum(pooled - (jnp.trace(within) if within.ndim == 2 else jnp.sum(within)), 0)
+    return q, 2 * (jnp.sum(jnp.square(within)) + jnp.square(outside) / max(dim - inv.shape[0], 1))
 
-    def times(slope: Array, within: Array) -> Array:
-        return slope * within[None, :] if within.ndim == 1 else matmul(slope, within)
 
-    def moved(slope: Array, within: Array = within, other: Array | None = None) -> Array:
-        """Variance (covariance, given two) that the means' errors bring, from gradients [K, R]."""
-        return jnp.sum(g.keep * relative * jnp.sum(times(slope, within) * (slope if other is None else other), axis=1) / n)
+def _seen_variances(g: Geometry, look: Look, q: Array, rho: Array) -> tuple[Array, Array]:
+    """What they vary by in these features; in small classes at least the Gaussian value.
 
-    lever = g.weight[:, None] * place * inv[None, :]
-    if stats.scatter is not None:
-        image = matmul(stats.scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
-        image = image - matmul(g.basis, matmul(g.basis.T, image))
-        tilt = Tilt(matmul(image.T, matmul(stats.scatter, image)) / jnp.maximum(g.total, 1), matmul(image.T, image))
-    inside, outside = -2 * times(lever, within) * inv[None, :], 2 * lever * inv[None, :]
-    nc1 = moved(inside)
-    if tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
-        nc1 = jnp.maximum(nc1 + 2 * moved(inside, tilt.both, outside) + moved(outside, tilt.outside), 0)
-    nc1 = nc1 + jnp.sum(g.n * q) / jnp.square(jnp.maximum(g.total, 1))
-    between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
-    trace = jnp.sum(g.n * rho) / jnp.square(jnp.maximum(g.total, 1) * between) + moved(
-        2 * pooled / jnp.square(between) / jnp.maximum(g.k, 1) * g.weight[:, None] * place)
-    pair = pairs(g)
+    A few examples about their own mean say too little of how they vary.
+    """
+    n = jnp.maximum(g.n, 1)
+    few, biased = g.n < MANY, n / jnp.maximum(n - 1, 1)
+    seen_q = biased * jnp.maximum(look.q2 / n - jnp.square(look.q / n), 0) * jnp.square(look.unit)
+    seen_rho = biased * jnp.maximum(look.rho2 / n - jnp.square(look.rho / n), 0)
+    return (jnp.where(few, jnp.maximum(q, seen_q), seen_q), jnp.where(few, jnp.maximum(rho, seen_rho), seen_rho))
+
+
+def _tilt_of_scatter(g: Geometry, scatter: Array) -> Tilt:
+    image = matmul(scatter, g.basis) / jnp.maximum(g.total, 1)  # [D, R]
+    image = image - matmul(g.basis, matmul(g.basis.T, image))
+    return Tilt(outside=matmul(image.T, matmul(scatter, image)) / jnp.maximum(g.total, 1), both=matmul(image.T, image))
+
+
+def _times(slope: Array, within: Array) -> Array:
+    return slope * within[None, :] if within.ndim == 1 else matmul(slope, within)
+
+
+def _through_means(g: Geometry, m: Moments, slope: Array, within: Array | None = None, other: Array | None = None) -> Array:
+    """Variance that the errors of the class means bring: sum_k slope_k^T (Sigma_k / n_k) slope_k.
+
+    Args:
+      slope: [K, R] gradient of the metric with respect to each class mean, in the basis of the means.
+      within: covariance to use in place of `m.within`.
+      other: a second gradient, for the covariance of the two.
+    """
+    product = _times(slope, m.within if within is None else within) * (slope if other is None else other)
+    return jnp.sum(g.keep * m.relative * jnp.sum(product, axis=1) / jnp.maximum(g.n, 1))
+
+
+def nc1_variance(g: Geometry, m: Moments) -> Array:
+    """Variance of NC1: its gradients at the class means, inside their span and (where that tilts) outside, and `m.q`."""
+    inv = inverse(g)
+    lever = g.weight[:, None] * g.place * inv[None, :]
+    inside, outside = -2 * _times(lever, m.within) * inv[None, :], 2 * lever * inv[None, :]
+    found = _through_means(g, m, inside)
+    if m.tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
+        found = jnp.maximum(found + 2 * _through_means(g, m, inside, m.tilt.both, outside)
+                            + _through_means(g, m, outside, m.tilt.outside), 0)
+    return found + jnp.sum(g.n * m.q) / jnp.square(jnp.maximum(g.total, 1))
+
+
+def cdnv_variance(g: Geometry, m: Moments) -> Array:
+    """Variance of CDNV: through the class variances (`m.rho`), and through the distances between the means."""
+    n, place, pair = jnp.maximum(g.n, 1), g.place, pairs(g)
+    variance = g.spread / n
     apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
     count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
     pull = (variance[:, None] + variance[None, :]) * jnp.square(apart)
     slope = 2 / count * (matmul(pull, place) - jnp.sum(pull, axis=1, keepdims=True) * place)
-    cdnv = jnp.sum(g.keep * jnp.square(jnp.sum(apart, axis=1) / count) * rho / n) + moved(slope)
-    return Errors(*(undefined_unless(g.k >= 2, jnp.sqrt(x)) for x in (nc1, cdnv, trace)))
+    return jnp.sum(g.keep * jnp.square(jnp.sum(apart, axis=1) / count) * m.rho / n) + _through_means(g, m, slope)
+
+
+def trace_ratio_variance(g: Geometry, m: Moments) -> Array:
+    """Variance of the trace ratio: through tr Sigma_W (`m.rho`) and through tr Sigma_B."""
+    between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
+    slope = 2 * m.pooled / jnp.square(between) / jnp.maximum(g.k, 1) * g.weight[:, None] * g.place
+    return jnp.sum(g.n * m.rho) / jnp.square(jnp.maximum(g.total, 1) * between) + _through_means(g, m, slope)
+
+
+def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
+    """`errors` where the geometry is known."""
+    m = moments_of(g, stats, look, tilt)
+    if m is None:
+        return Errors(*(jnp.full((), jnp.nan),) * 3)
+    nc1, cdnv, trace_ratio = (undefined_unless(g.k >= 2, jnp.sqrt(of(g, m)))
+                              for of in (nc1_variance, cdnv_variance, trace_ratio_variance))
+    return Errors(nc1=nc1, cdnv=cdnv, trace_ratio=trace_ratio)
 
 
 @double
@@ -160,12 +218,18 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
            weighting: str = "class") -> Errors:
     """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
 
-    The value moves with an example through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance
-    within each class the look has summed) and through its class mean (the metric's gradient there, with the covariance
-    of the mean). Without a look the first part is that of Gaussian features, from the scatter, and in classes of fewer
-    than 20 examples it is at least that. Taken as zero: the third moments that would link the two parts and, with neither
-    scatter nor `ncjax.nc.tilt`, the part of NC1's error that comes from the span of the means tilting in features of
-    uneven variance. Efron & Tibshirani (1993), ch. 22.
+    A metric f is a function of class means and within-class spread, both of them averages over examples, so that to first
+    order f moves by (1/n_k) df/dmu_k . r through the mean and by the example's own part in the average through the spread:
+
+        var f = sum_k (df/dmu_k)^T (Sigma_k / n_k) (df/dmu_k) + sum_k (share of class k)^2 var_k(part) / n_k
+
+    `nc1_variance`, `cdnv_variance` and `trace_ratio_variance` write both terms out. The value moves with an example
+    through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance within each class the look has
+    summed) and through its class mean (the metric's gradient there, with the covariance of the mean). Without a look
+    the first part is that of Gaussian features, from the scatter, and in classes of fewer than 20 examples it is at
+    least that. Taken as zero: the third moments that would link the two parts and, with neither scatter nor
+    `ncjax.nc.tilt`, the part of NC1's error that comes from the span of the means tilting in features of uneven
+    variance. Efron & Tibshirani (1993), ch. 22.
     """
     return errors_of(geometry(stats, weighting), stats, look, tilt)
 

@@ -124,7 +124,7 @@ def run(
     dataset = cards.load_data_for(card, data, options)
     run.announce(dataset, card.fed(dataset).describe())
     plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
-    plan, solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
+    plan, starts_solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
                           batch_size=batch_size)
     origin = {"init": init if hub.is_remote(init) else str(Path(init).resolve()), "which": options["which"],
               "allow_missing": options["allow_missing"], "hash": cards.backbone_digest(network, variables)}
@@ -132,7 +132,7 @@ def run(
                                       batch_norm=batch_norm, base=origin)
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
     kept = tracker = None
-    if plan.trains or not solved:
+    if plan.trains or not starts_solved:
         kept = _cached(run, plan, dataset, devices, cache=cache, cache_dtype=cache_dtype, cache_views=cache_views,
                        augment=augment, batch_size=batch_size, seed=seed)
         trained, tracker, store = _tuned(

@@ -26,7 +26,7 @@ from ncjax.networks import card as cards
 from ncjax.networks import checkpoint
 from ncjax.runs.run import Run
 from ncjax.training import loop
-from ncjax.transfer import prefix
+from ncjax.transfer import prefix, solved
 from ncjax.transfer.grid_search import searched
 from ncjax.tuning import plans
 
@@ -247,13 +247,13 @@ class Lab:
         """
         dataset = self.dataset(shots, seed)
         plan = self.plan(method, layer, dataset, seed)
-        solved = plan.head != "random"
-        grid = {"lr": lr, "weight_decay": weight_decay} if plan.trains or not solved else {}
+        starts_solved = plan.head != "random"
+        grid = {"lr": lr, "weight_decay": weight_decay} if plan.trains or not starts_solved else {}
         key = {"method": method, "layer": layer, "shots": shots, "seed": seed, **grid}
 
         def compute() -> dict[str, Any]:
             program, mine, took, fit = self.program(method, layer, dataset), plan, {"seconds": 0.0}, {"l2": None}
-            if solved:
+            if starts_solved:
                 started = time.time()
                 fitted = solved.head_probe(plan, dataset, self.devices, batch_size=self.budget.batch_size, how=plan.head)
                 mine = solved.with_head(plan, fitted)
