@@ -1,7 +1,7 @@
 """Pre-training on the Fashion-MNIST cut that ships with ncjax: watch the features collapse.
 
     python -m ncjax.main --config=configs/pretrain.py
-    python -m ncjax.main --config=configs/pretrain.py --config.head=2 --workdir=runs/pretrain_head
+    python -m ncjax.main --config=configs/pretrain.py --config.projection_layers=2 --workdir=runs/pretrain_head
     python -m ncjax.main --config=configs/pretrain.py:data=npz:cifar100.npz,model=models.resnet.resnet20,epochs=10
 
 SGD with momentum and weight decay 5e-4 on every leaf, cosine decay, no augmentation, so that 15 epochs are enough to fit
@@ -17,7 +17,7 @@ def get_config(arg=""):
         arg,
         data="embedded.fashion_mnist_mini",
         model="models.resnet.resnet14(stem_stride=2)",
-        head=0,
+        projection_layers=0,
         loss="losses.cross_entropy",
         epochs=15,
         batch_size=64,

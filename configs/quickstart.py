@@ -25,7 +25,7 @@ def steps(**changes):
     source, target = dict(data="embedded.fashion_mnist_mini"), dict(data="embedded.digits")
     return {
         "pretrain": step(PRETRAIN),
-        "pretrain_head": step(PRETRAIN, head=2),
+        "pretrain_head": step(PRETRAIN, projection_layers=2),
         "source": step(transfer, init="@pretrain", **source),
         "source_head": step(transfer, init="@pretrain_head", **source),
         "target": step(transfer, init="@pretrain", **target),

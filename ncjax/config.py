@@ -7,88 +7,27 @@ the config file, in its argument (`config.py:key=value,smoke`) or on the command
 from __future__ import annotations
 
 import ast
-import importlib.util
-import inspect
-import types
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from ncjax import studies
+from ncjax.core import options
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.resolve import resolve
-
-_REQUIRED = inspect.Parameter.empty
-ALIASES = {"weights": "init"}  # other words for a key, where a study has no such key of its own
-DOTTED = ("model", "loss", "augment", "optimizer", "schedule", "decay", "method")  # keys that name a function
-
-
-def schema(study: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (type, default)} of a study's keyword-only arguments, those of the functions it passes options to included."""
-    hints = typing.get_type_hints(study, include_extras=True)
-    found: dict[str, tuple[Any, Any]] = {}
-    for name, parameter in inspect.signature(study).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "run":
-            found[name] = (hints[name], parameter.default)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            for function in typing.get_args(hints[name])[1:]:
-                found.update(schema(function))
-    return found
-
-
-def _kinds(hint: Any) -> tuple[type, ...]:
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return tuple(typing.get_origin(p) or p for p in parts)
-
-
-def _element(hint: Any) -> Any:
-    """The type of a list's elements, or None for other types."""
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next((typing.get_args(p)[0] for p in parts if typing.get_origin(p) is list), None)
-
-
-def _accepts(hint: Any, value: Any) -> bool:
-    kinds = _kinds(hint)
-    if isinstance(value, bool):
-        return bool in kinds
-    if isinstance(value, list | tuple) and _element(hint) is not None:
-        return all(_accepts(_element(hint), x) for x in value)
-    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
-
-
-def _describe(hint: Any) -> str:
-    words = ("None" if k is type(None) else f"list of {_describe(_element(hint))}" if k is list else k.__name__
-             for k in _kinds(hint))
-    return " or ".join(words)
+from ncjax.core.options import REQUIRED, Option, accepts, describe, element, key_of, kinds, schema
+from ncjax.core.resolve import module_of_file
 
 
 def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The complete keyword arguments of a study.
+    """The complete keys of a study, or of a chain with all of its steps.
 
     Raises:
       UserError: unknown study or key (with the nearest right one), a wrong type, or a required key not set.
     """
-    known = schema(resolve(f"studies.{study}.run"))
-    for key in values:
-        if key not in known:
-            raise UserError(f"no key {key!r} for {study}; {nearest(key, known)}")
-    out = {}
-    for key, (hint, default) in known.items():
-        value = values.get(key, default)
-        if value is _REQUIRED or (value is None and default is _REQUIRED):
-            raise UserError(f"{study} needs {key}: set --config.{key}=...")
-        if not _accepts(hint, value):
-            raise UserError(f"{key}={value!r} for {study}: expected {_describe(hint)}, got {type(value).__name__}")
-        out[key] = float(value) if float in _kinds(hint) and type(value) is int else value
-        if isinstance(value, list | tuple):
-            out[key] = [float(x) if _element(hint) is float else x for x in value]
-        for name in (value if key == "methods" else [value] if key in DOTTED and value is not None else []):
-            resolve(name)  # an unknown name is found before any data is touched
+    out = options.check(studies.module_of(study).run, study, values)
     if isinstance(out.get("steps"), dict):
-        out["steps"] = {name: {"study": step.get("study"), **check_step(name, step)}
-                        for name, step in out["steps"].items()}
+        out["steps"] = {name: {"study": step.get("study"), **check_step(name, step)} for name, step in out["steps"].items()}
     return out
 
 
@@ -124,7 +63,7 @@ def _parts(arg: str) -> list[str]:
     return joined
 
 
-def parse_arg(arg: str, types_of: dict[str, tuple[Any, Any]], study: str) -> tuple[bool, dict[str, Any]]:
+def parse_arg(arg: str, known: dict[str, Option], study: str) -> tuple[bool, dict[str, Any]]:
     """`"smoke,lr=0.1"` -> (True, {"lr": 0.1}); values are read by the type that the study asks for."""
     smoke, values = False, {}
     for part in _parts(arg):
@@ -134,42 +73,40 @@ def parse_arg(arg: str, types_of: dict[str, tuple[Any, Any]], study: str) -> tup
                 raise UserError(f"cannot read {key!r} after the config's colon: expected 'smoke' or key=value")
             smoke = True
             continue
-        key = ALIASES.get(key, key) if key not in types_of else key
-        if key not in types_of:
-            raise UserError(f"no key {key!r} for {study}; {nearest(key, types_of)}")
-        values[key] = read_value(key, text, types_of[key][0])
+        key = key_of(key, known, study)
+        values[key] = read_value(key, text, known[key].hint)
     return smoke, values
 
 
 def read_value(key: str, text: str, hint: Any) -> Any:
     """Text -> a value of the type `hint`."""
-    kinds = _kinds(hint)
-    if text == "None" and type(None) in kinds:
+    allowed = kinds(hint)
+    if text == "None" and type(None) in allowed:
         return None
-    if str in kinds:
+    if str in allowed:
         return text
-    if list in kinds:
+    if list in allowed:
         inside = text.strip().removeprefix("[").removesuffix("]")
-        return [read_value(key, part.strip().strip("'\""), _element(hint)) for part in _split(inside) if part.strip()]
+        return [read_value(key, part.strip().strip("'\""), element(hint)) for part in _split(inside) if part.strip()]
     try:
-        value = ast.literal_eval(text.capitalize() if bool in kinds else text)
+        value = ast.literal_eval(text.capitalize() if bool in allowed else text)
     except (ValueError, SyntaxError):
         value = text
-    if not _accepts(hint, value):
-        raise UserError(f"{key}={text!r}: expected {_describe(hint)}")
+    if not accepts(hint, value):
+        raise UserError(f"{key}={text!r}: expected {describe(hint)}")
     return value
 
 
 def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
     config = ConfigDict({"study": study}, sort_keys=False)
-    for key, (hint, default) in schema(resolve(f"studies.{study}.run")).items():
-        value = values.get(key, None if default is _REQUIRED else default)
+    for key, option in schema(studies.module_of(study).run).items():
+        value = values.get(key, None if option.default is REQUIRED else option.default)
         if value is None:
-            kind = next(k for k in _kinds(hint) if k is not type(None))
+            kind = next(k for k in kinds(option.hint) if k is not type(None))
             value = config_dict.placeholder(kind)
         elif isinstance(value, dict):
             value = ConfigDict({n: _config_dict(s["study"], s) for n, s in value.items()}, sort_keys=False)
-        elif isinstance(value, int) and not isinstance(value, bool) and float in _kinds(hint):
+        elif isinstance(value, int) and not isinstance(value, bool) and float in kinds(option.hint):
             value = float(value)
         config[key] = value
     return config
@@ -179,7 +116,7 @@ def make(study: str, arg: str = "", *, smoke: dict[str, Any], **values: Any) -> 
     """A config: the study's defaults, then `values`, then (if the argument says so) `smoke`, then the argument's keys.
 
     Args:
-      study: name of a module in `ncjax.studies`.
+      study: name of a module in `ncjax.studies`, or of one's own: `file.py`, `my_package.study`.
       arg: what follows the colon in `--config=configs/foo.py:arg`.
       smoke: what the `:smoke` variant changes, to run in seconds.
       **values: the config's own settings.
@@ -187,14 +124,13 @@ def make(study: str, arg: str = "", *, smoke: dict[str, Any], **values: Any) -> 
     Raises:
       UserError: a key or a type that the study does not take.
     """
-    types_of = schema(resolve(f"studies.{study}.run"))
-    is_smoke, chosen = parse_arg(arg or "", types_of, study)
+    known = schema(studies.module_of(study).run)
+    is_smoke, chosen = parse_arg(arg or "", known, study)
     merged = {**values, **(smoke if is_smoke else {}), **chosen}
     for key, value in merged.items():
-        if key not in types_of:
-            raise UserError(f"no key {key!r} for {study}; {nearest(key, types_of)}")
-        if not _accepts(types_of[key][0], value):
-            raise UserError(f"{key}={value!r} for {study}: expected {_describe(types_of[key][0])}")
+        hint = known[key_of(key, known, study)].hint
+        if not accepts(hint, value):
+            raise UserError(f"{key}={value!r} for {study}: expected {describe(hint)}")
     return _config_dict(study, merged)
 
 
@@ -207,14 +143,7 @@ def load(spec: str) -> ConfigDict:
     path, _, arg = spec.partition(":")
     if not Path(path).is_file():
         raise UserError(f"no config file {path!r}")
-    module_spec = importlib.util.spec_from_file_location("ncjax_config_" + Path(path).stem, path)
-    if module_spec is None:
-        raise UserError(f"config file {path!r} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except SyntaxError as e:
-        raise UserError(f"config file {path!r} does not parse: line {e.lineno}: {e.msg}") from None
+    module = module_of_file(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {path!r} has no function get_config")
     return module.get_config(arg)
@@ -233,12 +162,10 @@ def override(config: ConfigDict, dotted: str, text: str) -> None:
         config = config[folder]
     if "study" not in config:
         raise UserError(f"no key {dotted!r}; steps: {', '.join(config)}")
-    types_of = schema(resolve(f"studies.{config.study}.run"))
-    key = ALIASES.get(key, key) if key not in types_of else key
-    if key not in types_of:
-        raise UserError(f"no key {key!r} for {config.study}; {nearest(key, types_of)}")
+    known = schema(studies.module_of(config.study).run)
+    key = key_of(key, known, config.study)
     with config.ignore_type():
-        config[key] = read_value(key, text, types_of[key][0])
+        config[key] = read_value(key, text, known[key].hint)
 
 
 def plain(config: ConfigDict) -> tuple[str, dict[str, Any]]:

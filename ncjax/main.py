@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from ncjax import config as door
 from ncjax import conv, report
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.resolve import resolve
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
+from ncjax.studies import module_of
 from ncjax.training.loop import Interrupted
 
 
@@ -71,7 +71,7 @@ def run(argv: list[str]) -> None:
     workdir = _workdir(args)
     here = Run(workdir)
     here.say(f"{conv.header()}; {memory.pages()} pages of memory")
-    record = execute(resolve(f"studies.{study}.run"), study, values, here)
+    record = execute(module_of(study).run, study, values, here)
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")
     here.say(f"done in {record['seconds']:.0f} s; results: {workdir / 'results.json'}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ncjax.core.errors import UserError
+from ncjax.core.options import FUNCTION
 from ncjax.core.resolve import resolve
 from ncjax.core.types import Array, PyTree
 
@@ -21,14 +22,16 @@ class Optimizer(NamedTuple):
     lr_at: optax.Schedule
 
 
-def sgd(lr: optax.Schedule, weight_decay: float, decay_mask: Callable, momentum: float = 0.9,
-        nesterov: bool = False) -> optax.GradientTransformation:
+def sgd(
+    lr: optax.Schedule, weight_decay: float, decay_mask: Callable, momentum: float = 0.9, nesterov: bool = False
+) -> optax.GradientTransformation:
     """SGD with momentum; weight decay is added to the gradient, as in the recipes of the field."""
     return optax.chain(optax.add_decayed_weights(weight_decay, decay_mask), optax.sgd(lr, momentum, nesterov))
 
 
-def adamw(lr: optax.Schedule, weight_decay: float, decay_mask: Callable, b1: float = 0.9,
-          b2: float = 0.999) -> optax.GradientTransformation:
+def adamw(
+    lr: optax.Schedule, weight_decay: float, decay_mask: Callable, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
     """AdamW: decoupled weight decay."""
     return optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=decay_mask)
 
@@ -90,28 +93,10 @@ def with_hyperparameters(opt_state: PyTree, *, lr: float, weight_decay: float) -
     return optax.tree.set(opt_state, lr=jnp.float32(lr), weight_decay=jnp.float32(weight_decay))
 
 
-def build(
-    mask: PyTree,
-    steps_per_epoch: int,
-    epochs: int,
-    factors: dict[str, float] | None = None,
-    anchored: bool = False,
-    *,
-    optimizer: str = "optim.sgd",
-    schedule: str = "optim.cosine",
-    lr: float = 0.05,
-    weight_decay: float = 5e-4,
-    decay: str = "optim.everything",
-    warmup_epochs: float = 0.0,
-    clip: float = 0.0,
-) -> Optimizer:
-    """An optimiser that touches, and keeps state for, only the leaves where `mask` is True.
+class Optim(NamedTuple):
+    """How leaves move.
 
     Args:
-      mask: tree of booleans over the parameters, keyed by block.
-      steps_per_epoch, epochs: length of the run.
-      factors: learning rate of each block as a multiple of `lr`; None for 1.
-      anchored: weight decay pulls every block but the head to where it started, and is part of the gradient there.
       optimizer: `optim.sgd` or `optim.adamw`, with arguments if wanted: `optim.sgd(nesterov=True)`.
       schedule: `optim.cosine`, `optim.step(factor=0.1)` or `optim.constant`, after the warm-up.
       lr: peak learning rate.
@@ -120,18 +105,52 @@ def build(
       warmup_epochs: linear warm-up from 0.
       clip: largest global gradient norm over the trainable leaves; 0 for none.
     """
+
+    optimizer: Annotated[str, FUNCTION] = "optim.sgd"
+    schedule: Annotated[str, FUNCTION] = "optim.cosine"
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    decay: Annotated[str, FUNCTION] = "optim.everything"
+    warmup_epochs: float = 0.0
+    clip: float = 0.0
+
+
+def build(
+    options: Optim,
+    mask: PyTree,
+    steps_per_epoch: int,
+    epochs: int,
+    factors: dict[str, float] | None = None,
+    anchored: bool = False,
+) -> Optimizer:
+    """An optimiser that touches, and keeps state for, only the leaves where `mask` is True.
+
+    Args:
+      options: what moves how.
+      mask: tree of booleans over the parameters, keyed by block.
+      steps_per_epoch, epochs: length of the run.
+      factors: learning rate of each block as a multiple of `lr`; None for 1.
+      anchored: weight decay pulls every block but the head to where it started, and is part of the gradient there.
+
+    Raises:
+      UserError: no such optimiser, a learning rate that is not positive, or a warm-up longer than the run.
+    """
+    lr, weight_decay, clip, warmup_epochs = options.lr, options.weight_decay, options.clip, options.warmup_epochs
     if lr <= 0 or epochs < 1 or warmup_epochs < 0 or warmup_epochs > epochs:
-        raise UserError(f"lr={lr}, epochs={epochs}, warmup_epochs={warmup_epochs}: expected lr > 0, epochs >= 1 and "
-                        "0 <= warmup_epochs <= epochs")
+        raise UserError(
+            f"lr={lr}, epochs={epochs}, warmup_epochs={warmup_epochs}: expected lr > 0, epochs >= 1 and "
+            "0 <= warmup_epochs <= epochs"
+        )
     warmup = round(warmup_epochs * steps_per_epoch)
-    shape = resolve(schedule)(1.0, epochs * steps_per_epoch - warmup)
+    shape = resolve(options.schedule)(1.0, epochs * steps_per_epoch - warmup)
     if warmup:
         shape = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), shape], [warmup])
-    decays, method = resolve(decay), resolve(optimizer)
+    decays, method = resolve(options.decay), resolve(options.optimizer)
 
     def decaying(head: bool) -> Callable[[PyTree], PyTree]:
-        return lambda params: {b: jax.tree.map(lambda d, mine=(b == "head") == head: d and mine, tree)
-                               for b, tree in decays(params).items()}
+        return lambda params: {
+            b: jax.tree.map(lambda d, mine=(b == "head") == head: d and mine, tree) for b, tree in decays(params).items()
+        }
 
     def make(lr: Array, weight_decay: Array) -> optax.GradientTransformation:
         tx = method(lambda step: lr * shape(step), weight_decay, decaying(head=True) if anchored else decays)

@@ -11,8 +11,9 @@ from ncjax.core.cli import tell
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `command.tell`."""
-    parser = argparse.ArgumentParser(prog="python -m ncjax.conv",
-                                     description="Build oneDNN's convolutions, or say what convolves here.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ncjax.conv", description="Build oneDNN's convolutions, or say what convolves here."
+    )
     parser.add_argument("action", choices=("build", "which"))
     args = parser.parse_args(argv)
     return tell("ncjax.conv", lambda: build(fresh=True) if args.action == "build" else header())

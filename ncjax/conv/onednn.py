@@ -27,8 +27,12 @@ from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 
 SOURCE = Path(__file__).with_name("conv.cc")
-TARGETS = {"ncjax_conv_forward": "NcjaxConvForward", "ncjax_conv_fused": "NcjaxConvFused",
-           "ncjax_conv_data": "NcjaxConvData", "ncjax_conv_weights": "NcjaxConvWeights"}
+TARGETS = {
+    "ncjax_conv_forward": "NcjaxConvForward",
+    "ncjax_conv_fused": "NcjaxConvFused",
+    "ncjax_conv_data": "NcjaxConvData",
+    "ncjax_conv_weights": "NcjaxConvWeights",
+}
 ACTIVATIONS = (None, "relu", "relu6")  # in conv.cc's order
 
 
@@ -46,6 +50,7 @@ def wheels() -> Wheels:
     Raises:
       UserError: they are not installed.
     """
+
     def located(package: str, name: str) -> Path:
         try:
             files = importlib.metadata.files(package) or []
@@ -56,8 +61,11 @@ def wheels() -> Wheels:
             raise UserError(f"the package {package} holds no {name}")
         return Path(found.locate()).resolve()
 
-    return Wheels(located("onednn-devel-cpu-gomp", "dnnl.hpp").parent, located("onednn-cpu-gomp", "libdnnl.so.3"),
-                  importlib.metadata.version("onednn-cpu-gomp"))
+    return Wheels(
+        located("onednn-devel-cpu-gomp", "dnnl.hpp").parent,
+        located("onednn-cpu-gomp", "libdnnl.so.3"),
+        importlib.metadata.version("onednn-cpu-gomp"),
+    )
 
 
 def build(*, fresh: bool = False) -> Path:
@@ -82,9 +90,23 @@ def build(*, fresh: bool = False) -> Path:
     handle, part = tempfile.mkstemp(suffix=".so", dir=folder)  # several processes may build at once
     os.close(handle)
     headers = Path(jaxlib.__file__).parent / "include"
-    words = [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-w", f"-I{found.include}", f"-I{headers}",
-             str(SOURCE), "-o", part, f"-L{found.library.parent}", f"-l:{found.library.name}",
-             f"-Wl,-rpath,{found.library.parent}"]
+    words = [
+        compiler,
+        "-O2",
+        "-std=c++17",
+        "-shared",
+        "-fPIC",
+        "-fopenmp",
+        "-w",
+        f"-I{found.include}",
+        f"-I{headers}",
+        str(SOURCE),
+        "-o",
+        part,
+        f"-L{found.library.parent}",
+        f"-l:{found.library.name}",
+        f"-Wl,-rpath,{found.library.parent}",
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         os.unlink(part)
@@ -179,14 +201,16 @@ class How(NamedTuple):
 
 def _call(target: str, like: Array | jax.ShapeDtypeStruct, how: How, *given: Array, **more: np.int64) -> Array:
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(like.shape, like.dtype), vmap_method="sequential")
-    return call(*given, stride=np.int64(how.stride), pads=np.array(how.pads, np.int64).ravel(),
-                groups=np.int64(how.groups), **more)
+    return call(
+        *given, stride=np.int64(how.stride), pads=np.array(how.pads, np.int64).ravel(), groups=np.int64(how.groups), **more
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _convolve(x: Array, kernel: Array, bias: Array | None, how: How) -> Array:
-    height, width = ((n + sum(p) - k) // how.stride + 1
-                     for n, p, k in zip(x.shape[1:3], how.pads, kernel.shape[:2], strict=True))
+    height, width = (
+        (n + sum(p) - k) // how.stride + 1 for n, p, k in zip(x.shape[1:3], how.pads, kernel.shape[:2], strict=True)
+    )
     like = jax.ShapeDtypeStruct((x.shape[0], height, width, kernel.shape[3]), x.dtype)
     if bias is None:
         return _call("ncjax_conv_forward", like, how, x, kernel)
@@ -202,15 +226,26 @@ def _backward(how, kept, dy):
     x, kernel, y = kept
     if how.activation is not None:
         dy = jnp.where((y > 0) & (y < 6) if how.activation == "relu6" else y > 0, dy, 0)
-    return (_call("ncjax_conv_data", x, how, dy, kernel), _call("ncjax_conv_weights", kernel, how, x, dy),
-            None if y is None else jnp.sum(dy, (0, 1, 2), jnp.float32))
+    return (
+        _call("ncjax_conv_data", x, how, dy, kernel),
+        _call("ncjax_conv_weights", kernel, how, x, dy),
+        None if y is None else jnp.sum(dy, (0, 1, 2), jnp.float32),
+    )
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int, pads: Pads, groups: int,
-             activation: str | None = None) -> Array:
+def convolve(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    stride: int,
+    pads: Pads,
+    groups: int,
+    activation: str | None = None,
+) -> Array:
     """A convolution, bias and activation, with all gradients; forward-mode derivatives are not defined.
 
     Args:

@@ -49,7 +49,7 @@ def huge_pages() -> None:
 
 
 def pages() -> str:
-    """"huge" where this process's malloc asks for huge pages, or Linux gives them anyway; else "small"."""
+    """ "huge" where this process's malloc asks for huge pages, or Linux gives them anyway; else "small"."""
     asked = TUNABLE in os.environ.get("GLIBC_TUNABLES", "") and why_not() is None
     return "huge" if asked or "[always]" in _setting() else "small"
 

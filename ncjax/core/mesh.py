@@ -48,8 +48,7 @@ def place_rows(mesh: Mesh, count: int, read: Callable[[slice], PyTree]) -> PyTre
     """A batch of `count` rows split over the mesh; `read(rows)` is asked only for the rows this process holds."""
     held = split(mesh).addressable_devices_indices_map((count,)).values()
     rows = slice(min(s[0].start or 0 for s in held), max(count if s[0].stop is None else s[0].stop for s in held))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(split(mesh), x, (count, *x.shape[1:])), read(rows))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split(mesh), x, (count, *x.shape[1:])), read(rows))
 
 
 def compile_step(function: Callable[..., Any], mesh: Mesh, donate: tuple[int, ...] = ()) -> Callable[..., Any]:

@@ -1,72 +1,189 @@
-"""Strings in configs are dotted paths below `ncjax`, optionally called: `models.resnet.resnet18(width=32)`."""
+"""Names in configs: where a function lies, and optionally how it is called.
+
+`models.resnet.resnet18(width=32)` is looked for below `ncjax`, then among all installed modules (`my_package.nets.small`);
+`path/to/file.py:function` is a function of a file. Where a dotted name is a module's, the function of the module's own name
+is meant: `scores.logme` is `ncjax.scores.logme.logme`.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ncjax.core.errors import UserError, nearest
 
 
-def public_names(module: Any) -> list[str]:
+def public_names(module: ModuleType) -> list[str]:
     """The public functions of a module: those that it defines, or that a package lists in `__all__`."""
     listed = getattr(module, "__all__", ())
     return sorted(
         name
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and not name.startswith("_") and (
-            value.__module__ == module.__name__ or name in listed)
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and (value.__module__ == module.__name__ or name in listed)
     )
+
+
+def module_of_file(path: str) -> ModuleType:
+    """The module in a Python file, run once for each version of its text.
+
+    Raises:
+      UserError: there is no such file, or it does not run; the line says where.
+    """
+    file = Path(path).expanduser().resolve()
+    try:
+        text = file.read_text()
+    except (OSError, ValueError) as e:
+        raise UserError(f"cannot read {path} ({getattr(e, 'strerror', None) or e})") from None
+    version = hashlib.sha256(f"{file} {text}".encode()).hexdigest()[:12]
+    name = f"ncjax_file_{file.stem}_{version}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: classes and pickles look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as e:
+        del sys.modules[name]
+        if isinstance(e, UserError | KeyboardInterrupt):
+            raise
+        raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from None
+    return module
+
+
+def _line(error: BaseException, file: Path) -> str:
+    """ ", line N" of a file where an error came from, if that can be told."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f", line {error.lineno}"
+    number, trace = None, error.__traceback__
+    while trace is not None:
+        number = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(file) else number
+        trace = trace.tb_next
+    return "" if number is None else f", line {number}"
 
 
 def _split_call(text: str) -> tuple[str, dict[str, Any]]:
     """`"a.b(c=1, d=x)"` -> `("a.b", {"c": 1, "d": "x"})`; bare words are strings."""
+    name, opened, _ = text.partition("(")
+    call = "f" + text[len(name) :] if opened else "f()"
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(node, ast.Call):
-            return ast.unparse(node), {}
+        node = ast.parse(call.strip(), mode="eval").body
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            raise ValueError
         if node.args or any(k.arg is None for k in node.keywords):
             raise UserError(f"{text!r}: write arguments as key=value")
-        kwargs = {}
+        kwargs: dict[str, Any] = {}
         for keyword in node.keywords:
-            bare = isinstance(keyword.value, ast.Name) and keyword.value.id not in ("True", "False", "None")
-            kwargs[keyword.arg] = keyword.value.id if bare else ast.literal_eval(keyword.value)
-        return ast.unparse(node.func), kwargs
+            value, key = keyword.value, str(keyword.arg)
+            bare = isinstance(value, ast.Name) and value.id not in ("True", "False", "None")
+            kwargs[key] = value.id if isinstance(value, ast.Name) and bare else ast.literal_eval(value)
+        return name.strip(), kwargs
     except UserError:
         raise
     except (SyntaxError, ValueError):
         raise UserError(f"cannot read {text!r}: expected a dotted name such as 'losses.mse(scale=15)'") from None
 
 
+def _import(name: str) -> ModuleType | None:
+    """A module, or None where there is none of that name (as against one that fails to import)."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name is not None and (name == e.name or name.startswith(f"{e.name}.")):
+            return None
+        raise UserError(f"{name} cannot be imported: {e}") from None
+    except ImportError as e:
+        raise UserError(f"{name} cannot be imported: {e}") from None
+
+
+def module(name: str) -> ModuleType:
+    """The module `studies.pretrain` below `ncjax`, `my_package.study`, or that of a file `path/to/study.py`.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name.endswith(".py"):
+        return module_of_file(name)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"cannot read {name!r}: expected a dotted name such as 'models.resnet'")
+    found = _import(f"ncjax.{name}") or _import(name)
+    if found is None:
+        raise UserError(
+            f"no module ncjax.{name}, and none called {name}; a dotted name looks like 'models.resnet.resnet18'"
+        )
+    return found
+
+
+def study_module(name: str) -> ModuleType:
+    """The module of a study: `pretrain` of `ncjax.studies`, or one's own, `file.py` or `my_package.study`.
+
+    Raises:
+      UserError: there is none.
+    """
+    own = not name.endswith(".py") and "." not in name
+    return module(f"studies.{name}" if own else name)
+
+
+def _function(path: str) -> Callable[..., Any]:
+    file, colon, name = path.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _named(module_of_file(file), name, file)
+    owner, _, name = path.rpartition(".")
+    if not path or not all(part.isidentifier() for part in path.split(".")):
+        raise UserError(f"cannot read {path!r}: expected a dotted name such as 'losses.mse(scale=15)'")
+    itself = _import(f"ncjax.{path}")
+    if itself is not None and name in public_names(itself):
+        return getattr(itself, name)
+    found = module(owner) if owner else importlib.import_module("ncjax")
+    return _named(found, name, found.__name__)
+
+
+def _named(found: ModuleType, name: str, place: str) -> Callable[..., Any]:
+    known = public_names(found)
+    function = getattr(found, name, None) if not name.startswith("_") else None
+    if name in known or (callable(function) and not found.__name__.startswith("ncjax.")):
+        return function  # type: ignore[return-value]
+    raise UserError(f"{place} has no {name!r}; {nearest(name, known)} (public: {', '.join(known)})")
+
+
 def resolve(text: str) -> Callable[..., Any]:
     """The function named by `text`, with the keyword arguments written in it bound.
 
     Raises:
-      UserError: no such module or function below `ncjax`, or an argument the function does not take.
+      UserError: no such module, file or function, or an argument the function does not take.
     """
     path, kwargs = _split_call(text)
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(f"ncjax.{module_name}" if module_name else "ncjax")
-    except ModuleNotFoundError:
-        raise UserError(f"no module ncjax.{module_name} for {text!r}; a dotted name looks like "
-                        "'models.resnet.resnet18'") from None
-    known = public_names(module)
-    if name not in known:
-        raise UserError(f"ncjax.{module_name} has no {name!r}; {nearest(name, known)} (public: {', '.join(known)})")
-    function = getattr(module, name)
-    accepted = list(inspect.signature(function).parameters)
-    for key in kwargs:
-        if key not in accepted:
-            raise UserError(f"{path} has no argument {key!r}; {nearest(key, accepted)}")
+    function = _function(path)
+    parameters = inspect.signature(function).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in kwargs:
+            if key not in parameters:
+                raise UserError(f"{path} has no argument {key!r}; {nearest(key, parameters)}")
     return functools.partial(function, **kwargs) if kwargs else function
 
 
-def pick(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The entries of `options` that are keyword-only arguments of `function`."""
-    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {name: options[name] for name in names if name in options}
+def absolute(text: str) -> str:
+    """The same name, found from any folder: the path of a file made absolute."""
+    path, opened, arguments = text.partition("(")
+    file, colon, name = path.rpartition(":")
+    if colon and file.endswith(".py"):
+        path = f"{Path(file).expanduser().resolve()}:{name}"
+    return path + opened + arguments
+
+
+def own_name(function: Callable[..., Any]) -> str:
+    """The name of a function, bound arguments or not."""
+    return own_name(function.func) if isinstance(function, functools.partial) else function.__name__

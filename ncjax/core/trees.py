@@ -38,8 +38,10 @@ def join(chosen: PyTree, rest: PyTree) -> PyTree:
 def paths(tree: PyTree) -> dict[str, Any]:
     """Leaves by slash-joined path, in tree order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): leaf
-            for path, leaf in flat}
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): leaf
+        for path, leaf in flat
+    }
 
 
 def block_mask(params: PyTree, blocks: Sequence[str]) -> PyTree:
@@ -87,8 +89,11 @@ def count(tree: PyTree) -> int:
 
 def nbytes(tree: PyTree) -> int:
     """Bytes held by the tree's arrays."""
-    return sum(math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype")
-               and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended))
+    return sum(
+        math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+        if hasattr(x, "dtype") and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+    )
 
 
 def digest(tree: PyTree) -> str:
@@ -112,7 +117,8 @@ def differences(found: PyTree, wanted: PyTree, limit: int = 4) -> str:
     }
     return "; ".join(
         f"{title}: {', '.join(items[:limit])}" + (f" and {len(items) - limit} more" if len(items) > limit else "")
-        for title, items in groups.items() if items
+        for title, items in groups.items()
+        if items
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 PyTree = Any
 Array = Any
@@ -49,8 +52,55 @@ class Model(NamedTuple):
         return self.backbone + ((self.readout,) if self.readout not in self.backbone else ())
 
 
-class Loss(NamedTuple):
-    """`value(features, labels, mask) -> scalar`, and how many augmented views of each image it wants."""
+class Network(NamedTuple):
+    """A trained (or tunable) network as one value: what it is, its functions, its arrays."""
 
-    value: Callable[[dict[str, Array], Array, Array], Array]
+    card: Any  # `ncjax.networks.card.Card`: names, image shape, classes, preprocessing
+    model: Model
+    variables: PyTree
+
+    def widths(self) -> dict[str, int]:
+        """Feature width D of every layer."""
+        return widths(self.model, self.variables, self.card.image_shape)
+
+
+def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[str, int]:
+    """Feature width D of every layer of a model."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    features, _ = jax.eval_shape(model.apply, variables, image)
+    return {name: features[name].shape[-1] for name in model.layers}
+
+
+class Loss(NamedTuple):
+    """A loss of features alone; `lift` makes an objective of it."""
+
+    value: Callable[[dict[str, Array], Array, Array], Array]  # (features, labels [N], mask [N]) -> scalar
+    views: int = 1  # augmented copies of each image that it wants
+
+
+class Objective(NamedTuple):
+    """What a training step minimises. It sees the network, so that it may run it as it likes.
+
+    `value(apply, variables, batch, key) -> (scalar, features)`. `apply(variables, images, train=True)` returns the features
+    of `Model.apply` and, as `features["batch_stats"]`, the BatchNorm statistics as they stand after it (moved only where
+    `train`). The features that come back are those of the step: their logits count as its accuracy, their statistics are
+    kept.
+    """
+
+    value: Callable[..., tuple[Array, dict[str, Any]]]
+    evaluate: Callable[[dict[str, Array], Array, Array], Array]  # the loss reported in evaluation, of clean features
     views: int = 1
+
+
+def lift(loss: Loss | Objective) -> Objective:
+    """A loss as an objective; an objective as it is."""
+    if isinstance(loss, Objective):
+        return loss
+
+    def value(
+        apply: Callable[..., dict[str, Any]], variables: PyTree, batch: Batch, key: Array
+    ) -> tuple[Array, dict[str, Any]]:
+        features = apply(variables, batch.image)
+        return loss.value(features, batch.label, batch.mask), features
+
+    return Objective(value, loss.value, loss.views)

@@ -1,6 +1,6 @@
-"""Labelled images: `load` a data set by name, then ask `source` for batches."""
+"""Labelled images: `load` a data set, then ask `batches_of` a split for batches."""
 
-from ncjax.data.batches import Source, repeated, source
-from ncjax.data.load import Dataset, Split, load
+from ncjax.data.batches import Batches, batches_of, repeated
+from ncjax.data.load import Data, Dataset, Split, load
 
-__all__ = ["Dataset", "Source", "Split", "load", "repeated", "source"]
+__all__ = ["Batches", "Data", "Dataset", "Split", "batches_of", "load", "repeated"]

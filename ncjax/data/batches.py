@@ -24,7 +24,7 @@ Augment = Callable[[Array, Array], Array]  # (key, images) -> images
 PREFETCH = 2  # batches decoded ahead of the step that needs them
 
 
-class Source(NamedTuple):
+class Batches(NamedTuple):
     """A split that can be asked for batches.
 
     `items(order)` yields what a step needs to know of each batch; `fetch(arrays, item, key) -> Batch` is pure and runs
@@ -86,7 +86,7 @@ def _prefetched(make: Callable[[Any], PyTree], tasks: list[Any]) -> Iterator[PyT
         thread.join()
 
 
-def source(
+def batches_of(
     split: Split,
     dataset: Dataset,
     mesh: Mesh,
@@ -94,7 +94,7 @@ def source(
     batch_size: int,
     augment: Augment | None = None,
     views: int = 1,
-) -> Source:
+) -> Batches:
     """Batches of a split.
 
     Args:
@@ -141,20 +141,23 @@ def source(
 
         def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
             rows, mask = task
-            return meshes.place_rows(
-                mesh, padded, lambda s: (take(split.images, rows[s]), split.labels[rows[s]], mask[s]))
+            return meshes.place_rows(mesh, padded, lambda s: (take(split.images, rows[s]), split.labels[rows[s]], mask[s]))
 
         def items(order):
             return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
 
     ragged = size % batch_size != 0 or padded != batch_size
-    return Source(arrays, fetch, items, size, size, batch_size, ragged, views)
+    return Batches(
+        arrays=arrays, fetch=fetch, items=items, size=size, examples=size, batch_size=batch_size, ragged=ragged, views=views
+    )
 
 
-def repeated(source: Source, steps: int, mesh: Mesh) -> Source:
+def repeated(batches: Batches, steps: int, mesh: Mesh) -> Batches:
     """The same examples in epochs of `steps` full batches, whatever their number: no filler rows.
 
-    Epochs cut one sequence of passes into equal parts (`train.order_of`): every example is seen equally often, up to once.
+    Epochs cut one sequence of passes into equal parts (`training.loop.order_of`): every example is seen equally
+    often, up to once.
     """
-    return source._replace(size=steps * source.batch_size,
-                           ragged=meshes.round_up(source.batch_size, mesh) != source.batch_size)
+    return batches._replace(
+        size=steps * batches.batch_size, ragged=meshes.round_up(batches.batch_size, mesh) != batches.batch_size
+    )

@@ -80,8 +80,10 @@ def take(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray:
     shapes = {x.shape for x in read}
     if len(shapes) > 1:
         odd = next(i for i, x in enumerate(read) if x.shape != read[0].shape)
-        raise UserError(f"images differ in shape: {images.items[rows][0]} is {read[0].shape}, "
-                        f"{images.items[rows][odd]} is {read[odd].shape}; set image_size (and channels=1 or 3)")
+        raise UserError(
+            f"images differ in shape: {images.items[rows][0]} is {read[0].shape}, "
+            f"{images.items[rows][odd]} is {read[odd].shape}; set image_size (and channels=1 or 3)"
+        )
     return np.stack(read)
 
 

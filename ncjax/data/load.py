@@ -27,7 +27,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A classification data set, ready for `pipeline.source`."""
+    """A classification data set, ready for `ncjax.data.batches`."""
 
     name: str
     splits: dict[str, Split]  # "train", "test", and "val" unless val_fraction is 0 and the set has none
@@ -75,8 +75,9 @@ class _Once:
         return hash((id(self.split.images), id(self.split.labels)))
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, _Once) and self.split.images is other.split.images
-                and self.split.labels is other.split.labels)
+        return (
+            isinstance(other, _Once) and self.split.images is other.split.images and self.split.labels is other.split.labels
+        )
 
 
 @functools.lru_cache(maxsize=8)  # every file is read: once is enough
@@ -97,21 +98,25 @@ def parse_classes(text: str, count: int) -> list[int]:
             raise UserError(f"classes={text!r}: expected numbers and ranges, such as 0-4,7")
         chosen.update(range(int(first), int(last or first) + 1))
     if max(chosen, default=0) >= count or len(chosen) < 2:
-        raise UserError(f"classes={text!r} chooses {len(chosen)} classes of a set with classes 0-{count - 1}; "
-                        "at least two are needed")
+        raise UserError(
+            f"classes={text!r} chooses {len(chosen)} classes of a set with classes 0-{count - 1}; at least two are needed"
+        )
     return sorted(chosen)
 
 
 def _by_class(labels: np.ndarray, split_seed: int, salt: int) -> list[np.ndarray]:
     """Row numbers of each class in a seeded order that does not depend on what other classes hold."""
-    return [np.random.default_rng([split_seed, salt, k]).permutation(np.flatnonzero(labels == k))
-            for k in np.unique(labels)]
+    return [
+        np.random.default_rng([split_seed, salt, k]).permutation(np.flatnonzero(labels == k)) for k in np.unique(labels)
+    ]
 
 
 def hold_out(split: Split, fraction: float, split_seed: int, salt: int) -> tuple[Split, Split]:
     """(kept, held out): a seeded `fraction` of every class, at least one and at most all but one of its images."""
-    held = [rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)] if len(rows) else rows
-            for rows in _by_class(split.labels, split_seed, salt)]
+    held = [
+        rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)] if len(rows) else rows
+        for rows in _by_class(split.labels, split_seed, salt)
+    ]
     out = np.zeros(len(split.labels), bool)
     out[np.concatenate(held)] = True
     return select(split, np.flatnonzero(~out)), select(split, np.flatnonzero(out))
@@ -165,31 +170,14 @@ def _conformed(split: Split, fit: im.Fit, resident: int) -> Split:
     return Split(images, split.labels)
 
 
-def load(
-    name: str,
-    *,
-    classes: str | None = None,
-    n_per_class: int | None = None,
-    val_fraction: float = 0.1,
-    image_size: int | None = None,
-    resize: int | None = None,
-    interpolation: str | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    split_seed: int = 0,
-    val_per_class: int | None = None,
-    max_test: int | None = None,
-    resident_bytes: int = RESIDENT_BYTES,
-) -> Dataset:
-    """Loads a data set.
-
-    Splits are made in this order: classes are chosen, a test split is held out if the set has none (a fifth), then a
-    validation split (`val_fraction`), and only then the few-shot subset is taken from what is left.
+class Data(NamedTuple):
+    """A labelled data set: which part of it, and how its images are prepared.
 
     Args:
-      name: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`.
+      data: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, or a reader of one's own, `file.py:function` or
+        `my_package.function(key=value)`, which returns `ncjax.data.readers.Raw`.
       classes: class subset such as "0-4,7"; labels are renumbered from 0.
-      n_per_class: training images a class, nested: a larger subset contains every smaller one.
+      n_per_class: training images per class, nested: a larger subset contains every smaller one.
       val_fraction: share of each class's training images held out where the set has no validation split; 0 for none.
       image_size: side in pixels; None keeps the set's own.
       resize: the short side before the central crop of `image_size`; None for `image_size`.
@@ -198,58 +186,111 @@ def load(
       skip_bad: leave out (and count) images that do not decode instead of stopping.
       split_seed: seed of the validation split and the subsets, apart from the training seed so that runs share their
         data. The test set is the same for every seed.
-      val_per_class: validation images a class at most, nested too; None keeps all. With few labels, an honest number.
+      val_per_class: validation images per class at most, nested too; None keeps all. With few labels, an honest number.
       max_test: test images at most, as many of each class as there are; None keeps all.
       resident_bytes: sets up to this many decoded bytes are kept in memory and on the device; larger ones stream.
+    """
+
+    data: str = "embedded.fashion_mnist_mini"
+    classes: str | None = None
+    n_per_class: int | None = None
+    val_fraction: float = 0.1
+    image_size: int | None = None
+    resize: int | None = None
+    interpolation: str | None = None
+    channels: int | None = None
+    skip_bad: bool = False
+    split_seed: int = 0
+    val_per_class: int | None = None
+    max_test: int | None = None
+    resident_bytes: int = RESIDENT_BYTES
+
+
+def load(options: Data) -> Dataset:
+    """Loads a data set.
+
+    Splits are made in this order: classes are chosen, a test split is held out if the set has none (a fifth), then a
+    validation split (`val_fraction`), and only then the few-shot subset is taken from what is left.
 
     Raises:
       UserError: unknown name, unreadable file, labels out of range, fewer than two classes, an empty split.
     """
-    raw = read(name)
-    splits = _checked(raw, name)
-    names, skipped = raw.class_names, 0
-    if skip_bad:
-        for key, split in splits.items():
-            if isinstance(split.images, im.Lazy):
-                good = im.decodable(split.images)
-                skipped += int((~good).sum())
-                splits[key] = select(split, np.flatnonzero(good))
-    if classes is not None:
-        chosen = parse_classes(str(classes), len(names))
+    raw = read(options.data)
+    splits, names, skipped = _checked(raw, options.data), raw.class_names, 0
+    if options.skip_bad:
+        splits, skipped = _decodable(splits)
+    if options.classes is not None:
+        chosen = parse_classes(str(options.classes), len(names))
         splits = {key: _keep_classes(split, chosen) for key, split in splits.items()}
         names = tuple(names[k] for k in chosen)
+    splits = _subsets(_held_out(splits, options), len(names), options)
+    fit = _fit(options)
+    for key, split in splits.items():
+        if not len(split.labels):
+            raise UserError(f"{options.data}: the {key} split is empty after classes, skip_bad and n_per_class")
+    if len(np.unique(splits["train"].labels)) < 2:
+        raise UserError(f"{options.data}: training images of one class only; collapse and classification need two")
+    splits = {key: _conformed(split, fit, options.resident_bytes) for key, split in splits.items()}
+    splits = {key: splits[key] for key in ("train", "val", "test") if key in splits}
+    images, count = splits["train"].images, len(splits["train"].labels)
+    rows = np.random.default_rng([options.split_seed, 3]).permutation(count)
+    mean, std = im.channel_moments(images, rows if isinstance(images, np.ndarray) else rows[:MOMENT_IMAGES])
+    return Dataset(
+        name=options.data,
+        splits=splits,
+        class_names=names,
+        image_shape=im.take(images, np.arange(1)).shape[1:],
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        skipped=skipped,
+        resident_bytes=options.resident_bytes,
+        fit=fit,
+    )
+
+
+def _decodable(splits: dict[str, Split]) -> tuple[dict[str, Split], int]:
+    """The splits without images that do not decode, and how many those are."""
+    kept, skipped = dict(splits), 0
+    for key, split in splits.items():
+        if isinstance(split.images, im.Lazy):
+            good = im.decodable(split.images)
+            skipped += int((~good).sum())
+            kept[key] = select(split, np.flatnonzero(good))
+    return kept, skipped
+
+
+def _held_out(splits: dict[str, Split], options: Data) -> dict[str, Split]:
+    splits = dict(splits)
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out(splits["train"], 0.2, 0, salt=0)  # one test set for every seed
-    if "val" not in splits and val_fraction > 0:
-        splits["train"], splits["val"] = hold_out(splits["train"], val_fraction, split_seed, salt=1)
-    for key, wanted, count in (("train", "n_per_class", n_per_class), ("val", "val_per_class", val_per_class)):
+    if "val" not in splits and options.val_fraction > 0:
+        splits["train"], splits["val"] = hold_out(splits["train"], options.val_fraction, options.split_seed, salt=1)
+    return splits
+
+
+def _subsets(splits: dict[str, Split], classes: int, options: Data) -> dict[str, Split]:
+    splits = dict(splits)
+    for key, wanted in (("train", "n_per_class"), ("val", "val_per_class")):
+        count = getattr(options, wanted)
         if count is not None and key in splits:
             if count < 1:
                 raise UserError(f"{wanted}={count}: at least 1")
-            splits[key] = nested_subset(splits[key], count, split_seed)
-    if max_test is not None:
-        if max_test < len(names):
-            raise UserError(f"max_test={max_test}: at least one image for each of the {len(names)} classes")
-        splits["test"] = nested_subset(splits["test"], max_test // len(names), split_seed=0)
-    if interpolation not in (None, *im.INTERPOLATIONS):
-        raise UserError(f"interpolation={interpolation!r}: one of {', '.join(im.INTERPOLATIONS)}")
-    if resize is not None and (image_size is None or resize < image_size):
-        raise UserError(f"resize={resize}, image_size={image_size}: the crop comes out of the resized image, so it cannot "
-                        "be larger")
-    if channels not in (None, 1, 3):
-        raise UserError(f"channels={channels}: 1 (grey) or 3 (RGB)")
-    for key, split in splits.items():
-        if not len(split.labels):
-            raise UserError(f"{name}: the {key} split is empty after classes, skip_bad and n_per_class")
-    if len(np.unique(splits["train"].labels)) < 2:
-        raise UserError(f"{name}: training images of one class only; collapse and classification need two")
-    fit = im.Fit(image_size, resize, interpolation or "bilinear", channels)
-    splits = {key: _conformed(split, fit, resident_bytes) for key, split in splits.items()}
-    order = ("train", "val", "test")
-    splits = {key: splits[key] for key in order if key in splits}
-    train = splits["train"]
-    rows = np.random.default_rng([split_seed, 3]).permutation(len(train.labels))
-    mean, std = im.channel_moments(train.images, rows if isinstance(train.images, np.ndarray) else rows[:MOMENT_IMAGES])
-    shape = im.take(train.images, np.arange(1)).shape[1:]
-    return Dataset(name, splits, names, shape, tuple(mean.tolist()), tuple(std.tolist()), skipped, resident_bytes,
-                   fit)
+            splits[key] = nested_subset(splits[key], count, options.split_seed)
+    if options.max_test is not None:
+        if options.max_test < classes:
+            raise UserError(f"max_test={options.max_test}: at least one image for each of the {classes} classes")
+        splits["test"] = nested_subset(splits["test"], options.max_test // classes, split_seed=0)
+    return splits
+
+
+def _fit(options: Data) -> im.Fit:
+    if options.interpolation not in (None, *im.INTERPOLATIONS):
+        raise UserError(f"interpolation={options.interpolation!r}: one of {', '.join(im.INTERPOLATIONS)}")
+    size, resize = options.image_size, options.resize
+    if resize is not None and (size is None or resize < size):
+        raise UserError(
+            f"resize={resize}, image_size={size}: the crop comes out of the resized image, so it cannot be larger"
+        )
+    if options.channels not in (None, 1, 3):
+        raise UserError(f"channels={options.channels}: 1 (grey) or 3 (RGB)")
+    return im.Fit(size, resize, options.interpolation or "bilinear", options.channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import importlib.util
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncjax.core.errors import UserError, nearest
+from ncjax.core.resolve import resolve
 from ncjax.data.images import Lazy, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -69,8 +71,11 @@ def read_npz(path: str) -> Raw:
             raise UserError(f"{path}: y_{split} has shape {y.shape} for {len(x)} images")
         splits[split] = (x, y)
     names = arrays.get("class_names")
-    count = len(names) if names is not None else max(
-        (int(y.max()) + 1 for _, y in splits.values() if y.size and np.issubdtype(y.dtype, np.integer)), default=0)
+    count = (
+        len(names)
+        if names is not None
+        else max((int(y.max()) + 1 for _, y in splits.values() if y.size and np.issubdtype(y.dtype, np.integer)), default=0)
+    )
     return Raw(splits, tuple(map(str, names)) if names is not None else tuple(map(str, range(count))))
 
 
@@ -87,8 +92,13 @@ def read_folder(path: str) -> Raw:
     names = sorted({p.name for folder in where.values() for p in folder.iterdir() if p.is_dir()})
     splits = {}
     for split, folder in where.items():
-        files = [(str(f), label) for label, name in enumerate(names) if (folder / name).is_dir()
-                 for f in sorted((folder / name).iterdir()) if f.suffix.lower() in EXTENSIONS]
+        files = [
+            (str(f), label)
+            for label, name in enumerate(names)
+            if (folder / name).is_dir()
+            for f in sorted((folder / name).iterdir())
+            if f.suffix.lower() in EXTENSIONS
+        ]
         if not files:
             raise UserError(f"{folder} holds no class/image files ({', '.join(EXTENSIONS)})")
         items = np.array([f for f, _ in files])
@@ -110,8 +120,10 @@ def read_tfds(name: str) -> Raw:
         if not sources:
             raise ValueError("no splits found")
     except Exception as e:
-        raise UserError(f"tfds:{name} is not prepared for reading without TensorFlow in {builder.data_dir} "
-                        f"({str(e).splitlines()[0]}); run once: {prepare}") from None
+        raise UserError(
+            f"tfds:{name} is not prepared for reading without TensorFlow in {builder.data_dir} "
+            f"({str(e).splitlines()[0]}); run once: {prepare}"
+        ) from None
     if not {"image", "label"} <= set(builder.info.features):
         raise UserError(f"tfds:{name} has features {', '.join(builder.info.features)}; expected image and label")
 
@@ -131,12 +143,28 @@ def read_tfds(name: str) -> Raw:
 
 
 def read(name: str) -> Raw:
-    """Reads `embedded.NAME`, `npz:PATH`, `folder:PATH` or `tfds:NAME`."""
+    """Reads `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, or what a reader of one's own returns.
+
+    Raises:
+      UserError: no such data set, or a reader that returns something else than `Raw`.
+    """
     kind, _, rest = name.partition(":")
     readers = {"npz": read_npz, "folder": read_folder, "tfds": read_tfds}
     if kind in readers and rest:
         return readers[kind](rest)
     known = [f"embedded.{n}" for n in EMBEDDED]
-    if name not in known:
-        raise UserError(f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME")
-    return EMBEDDED[name.partition(".")[2]]()
+    if name in known:
+        return EMBEDDED[name.partition(".")[2]]()
+    package = name.partition("(")[0].partition(".")[0]
+    if ".py:" not in name and (package == "embedded" or not _installed(package)):
+        raise UserError(
+            f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME, and readers of one's own"
+        )
+    raw = resolve(name)()
+    if not isinstance(raw, Raw):
+        raise UserError(f"data={name}: returned {type(raw).__name__}, expected ncjax.data.readers.Raw")
+    return raw
+
+
+def _installed(package: str) -> bool:
+    return package.isidentifier() and importlib.util.find_spec(package) is not None

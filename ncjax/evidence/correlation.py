@@ -37,8 +37,9 @@ def weighted_kendall(x: Array, y: Array) -> float:
     return float(stats.weightedtau(x, y, rank=best_first.astype(int))[0])
 
 
-def over_networks(pairs: Sequence[tuple[Array, Array]], measure: Callable[[Array, Array], float], *,
-                  draws: int = DRAWS, seed: int = 0) -> Correlation | None:
+def over_networks(
+    pairs: Sequence[tuple[Array, Array]], measure: Callable[[Array, Array], float], *, draws: int = DRAWS, seed: int = 0
+) -> Correlation | None:
     """Mean over targets of a rank correlation across networks.
 
     The interval resamples networks, the same draw for every target: it is that of another choice of networks, not of
@@ -59,8 +60,14 @@ def over_networks(pairs: Sequence[tuple[Array, Array]], measure: Callable[[Array
         return None
 
     def mean(rows: np.ndarray) -> float:
-        return float(np.mean([measure(x[rows[k[rows]]], y[rows[k[rows]]]) if k[rows].sum() > 2 else np.nan
-                              for (x, y), k in zip(pairs, known, strict=True)]))
+        return float(
+            np.mean(
+                [
+                    measure(x[rows[k[rows]]], y[rows[k[rows]]]) if k[rows].sum() > 2 else np.nan
+                    for (x, y), k in zip(pairs, known, strict=True)
+                ]
+            )
+        )
 
     everyone = np.arange(len(pairs[0][0]))
     value = mean(everyone)
@@ -75,18 +82,3 @@ def over_networks(pairs: Sequence[tuple[Array, Array]], measure: Callable[[Array
             break
     low, high = np.percentile(found, [2.5, 97.5])
     return Correlation(value, float(low), float(high), fewest)
-
-
-def verdict(found: Correlation | None, *, weakest: float) -> str:
-    """What a claim of a negative correlation comes to.
-
-    Args:
-      found: the correlation.
-      weakest: the weakest one that would still be worth the claim, such as -0.3.
-
-    Returns:
-      "supported" if the whole interval is below 0; "not supported" if all of it is above `weakest`; else "undecided".
-    """
-    if found is None:
-        return "undecided"
-    return "supported" if found.high < 0 else "not supported" if found.low > weakest else "undecided"

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 
 from ncjax import nc
 from ncjax.core import mesh as meshes
-from ncjax.core.types import Array, Loss, Model, PyTree
+from ncjax.core.types import Array, Batch, Loss, Model, Objective, PyTree, lift
+from ncjax.data.batches import Batches
 from ncjax.features.resume import Parts, Seen
 from ncjax.models.layers import STATISTICS_MOMENTUM
 
@@ -36,24 +37,25 @@ class Evaluation(NamedTuple):
     labels: np.ndarray  # [N]
 
 
-def widths(model: Model, variables: PyTree, image_shape: Sequence[int]) -> dict[str, int]:
-    """Feature width D of every layer of a model."""
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    features, _ = jax.eval_shape(model.apply, variables, image)
-    return {name: features[name].shape[-1] for name in model.layers}
-
-
-def batches(source: Any, first: int = 0) -> Iterator[Any]:
+def evaluation_batches(batches: Batches, first: int = 0) -> Iterator[Batch]:
     """Every batch of a split from the `first` on, in order."""
     # The gather is compiled by itself: it depends on the split's size, the network does not.
-    fetch, key = jax.jit(source.fetch), jax.random.key(0)  # evaluation draws nothing
-    for item in source.items(np.arange(first * source.batch_size, source.size)):
-        yield fetch(source.arrays, item, key)
+    fetch, key = jax.jit(batches.fetch), jax.random.key(0)  # evaluation draws nothing
+    for item in batches.items(np.arange(first * batches.batch_size, batches.size)):
+        yield fetch(batches.arrays, item, key)
 
 
-def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, stats: Sequence[str] = (),
-              keep: Sequence[str] = (), scatter: bool | None = None) -> Callable[..., Evaluation]:
-    """`(variables, source, tick=None, parts=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
+def make_pass(
+    model: Model,
+    loss: Loss | Objective,
+    dims: dict[str, int],
+    mesh: Mesh,
+    *,
+    stats: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    scatter: bool | None = None,
+) -> Callable[..., Evaluation]:
+    """`(variables, batches, tick=None, parts=None) -> Evaluation`. Compiled once per batch shape, whatever the split.
 
     `tick(done, size)` hears of every batch, when its features have arrived: they come to the host one batch behind. With
     `parts`, what was seen is written there now and then, and a pass that finds something there goes on from it.
@@ -67,89 +69,128 @@ def make_pass(model: Model, loss: Loss, dims: dict[str, int], mesh: Mesh, *, sta
       scatter: as for `nc.empty`.
     """
 
+    evaluate = lift(loss).evaluate
+
     def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
         features, _ = model.apply(variables, batch.image)
         (total, correct, count), moments = seen
         real = jnp.sum(batch.mask)
         hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
-        sums = (total + loss.value(features, batch.label, batch.mask) * real, correct + hits, count + real)
+        sums = (total + evaluate(features, batch.label, batch.mask) * real, correct + hits, count + real)
         moments = {name: nc.observe(m, features[name], batch.label, batch.mask) for name, m in moments.items()}
         # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
         return (sums, moments), {name: features[name] for name in keep}, batch.label
 
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
-    def run(variables: PyTree, source: Any, tick: Callable[[int, int], None] | None = None,
-            parts: Parts | None = None) -> Evaluation:
+    def run(
+        variables: PyTree, batches: Batches, tick: Callable[[int, int], None] | None = None, parts: Parts | None = None
+    ) -> Evaluation:
         zero = np.zeros((), np.float32)
-        seen = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
-        names = (*keep, LABELS)
-        before = parts.read(seen, names) if parts is not None else None
-        seen = meshes.place(seen if before is None else before.sums, meshes.replicated(mesh))
-        rows: dict[str, list[np.ndarray]] = {name: [] if before is None else [before.columns[name]] for name in names}
-        done = 0 if before is None else len(before.columns[LABELS])
-        written = len(rows[LABELS])
-
-        def arrived(features: dict[str, Array], label: Array) -> None:
-            nonlocal done
-            real = min(source.batch_size, source.size - done)  # the others are filler
-            for name, x in (*features.items(), (LABELS, label)):
-                rows[name].append(np.asarray(x)[:real])
-            done += real
-            if tick is not None:
-                tick(done, source.size)
-
-        def write() -> None:
-            nonlocal written
-            parts.write(Seen(seen, {name: np.concatenate(x[written:]) for name, x in rows.items()}))
-            written = len(rows[LABELS])
-
-        behind = None
-        for batch in batches(source, -(-done // source.batch_size)):
-            if behind is not None and parts is not None and parts.due():
-                arrived(*behind)
-                write()
-                behind = None
-            seen, *found = observe(seen, variables, batch)
-            if behind is not None:
-                arrived(*behind)
-            behind = found
-        if behind is not None:
-            arrived(*behind)
-        if parts is not None and parts.count and len(rows[LABELS]) > written:
-            write()  # the next split, or a second pass, may be stopped too
-        (total, correct, count), moments = seen
-        features = {name: np.concatenate(x) for name, x in rows.items()}
-        assert int(count) == len(features[LABELS]) == source.size, (int(count), source.size)
+        start = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
+        sink = Sink((*keep, LABELS), batches, tick, parts)
+        sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
+        for batch in evaluation_batches(batches, -(-sink.done // batches.batch_size)):
+            sink.write_if_due(sums)
+            sums, features, label = observe(sums, variables, batch)
+            sink.add({**features, LABELS: label})
+        (total, correct, count), moments = sums
+        features = sink.close(sums)
+        assert int(count) == len(features[LABELS]) == batches.size, (int(count), batches.size)
         moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
-        return Evaluation(float(total) / source.size, float(correct) / source.size, moments,
-                          {name: features[name] for name in keep}, features[LABELS])
+        return Evaluation(
+            loss=float(total) / batches.size,
+            accuracy=float(correct) / batches.size,
+            stats=moments,
+            features={name: features[name] for name in keep},
+            labels=features[LABELS],
+        )
 
     return run
 
 
+class Sink:
+    """Takes features to the host, one batch behind the device; written down now and then where there are `parts`."""
+
+    def __init__(
+        self, names: Sequence[str], batches: Batches, tick: Callable[[int, int], None] | None, parts: Parts | None
+    ):
+        self.batches, self.tick, self.parts = batches, tick, parts
+        self.rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self.done = 0  # rows that have arrived
+        self._written = 0  # lists that have been written down
+        self._behind: dict[str, Array] | None = None
+
+    def resume(self, start: PyTree) -> PyTree:
+        """The running sums of an earlier pass that was stopped, its rows taken over; else `start`."""
+        before = self.parts.read(start, tuple(self.rows)) if self.parts is not None else None
+        if before is None:
+            return start
+        self.rows = {name: [before.columns[name]] for name in self.rows}
+        self.done, self._written = len(before.columns[LABELS]), 1
+        return before.sums
+
+    def add(self, found: dict[str, Array]) -> None:
+        """What a batch gave; the batch before is taken to the host."""
+        self._arrive()
+        self._behind = found
+
+    def _arrive(self) -> None:
+        if self._behind is None:
+            return
+        real = min(self.batches.batch_size, self.batches.size - self.done)  # the others are filler
+        for name, x in self._behind.items():
+            self.rows[name].append(np.asarray(x)[:real])
+        self.done, self._behind = self.done + real, None
+        if self.tick is not None:
+            self.tick(self.done, self.batches.size)
+
+    def write_if_due(self, sums: PyTree) -> None:
+        """Writes down what was seen so far, once a minute."""
+        if self._behind is not None and self.parts is not None and self.parts.due():
+            self._arrive()
+            self._write(sums)
+
+    def _write(self, sums: PyTree) -> None:
+        columns = {name: np.concatenate(x[self._written :]) for name, x in self.rows.items()}
+        self.parts.write(Seen(sums, columns))  # type: ignore[union-attr] - callers have looked
+        self._written = len(self.rows[LABELS])
+
+    def close(self, sums: PyTree) -> dict[str, np.ndarray]:
+        """Everything that has arrived, [N, ...] each."""
+        self._arrive()
+        if self.parts is not None and self.parts.count and len(self.rows[LABELS]) > self._written:
+            self._write(sums)  # the next split, or a second pass, may be stopped too
+        return {name: np.concatenate(x) for name, x in self.rows.items()}
+
+
 def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[str, tuple[nc.Frame, ...]]], Looks]:
-    """`(variables, source, frames) -> looks`: the split once more, each layer looked at from each of its frames."""
+    """`(variables, batches, frames) -> looks`: the split once more, each layer looked at from each of its frames."""
 
     def look(seen: Looks, variables: PyTree, frames: dict[str, tuple[nc.Frame, ...]], batch: Any) -> Looks:
         features, _ = model.apply(variables, batch.image)
-        return {name: tuple(nc.look(x, frame, features[name], batch.label, batch.mask)
-                            for x, frame in zip(seen[name], frames[name], strict=True)) for name in frames}
+        return {
+            name: tuple(
+                nc.look(x, frame, features[name], batch.label, batch.mask)
+                for x, frame in zip(seen[name], frames[name], strict=True)
+            )
+            for name in frames
+        }
 
     look = meshes.compile_step(look, mesh, donate=(0,))
 
-    def run(variables: PyTree, source: Any, frames: dict[str, tuple[nc.Frame, ...]]) -> Looks:
+    def run(variables: PyTree, batches: Batches, frames: dict[str, tuple[nc.Frame, ...]]) -> Looks:
         frames = meshes.place(frames, meshes.replicated(mesh))
         seen = {name: tuple(nc.unseen(frame) for frame in several) for name, several in frames.items()}
         seen = meshes.place(seen, meshes.replicated(mesh))
-        for batch in batches(source):
+        for batch in evaluation_batches(batches):
             seen = look(seen, variables, frames, batch)
         return seen
 
     return run
 
 
-def reestimate(model: Model, variables: PyTree, source: Any, mesh: Mesh) -> PyTree:
+def reestimate(model: Model, variables: PyTree, batches: Batches, mesh: Mesh) -> PyTree:
     """The variables with every BatchNorm's statistics replaced by those of a split, in one pass.
 
     Each batch is normalised by its own statistics, as in training; mean and variance over the split are
@@ -168,7 +209,7 @@ def reestimate(model: Model, variables: PyTree, source: Any, mesh: Mesh) -> PyTr
 
     sums = jax.tree.map(np.zeros_like, (np.float32(0), variables["batch_stats"]))
     observe = meshes.compile_step(observe, mesh)
-    for batch in batches(source):
+    for batch in evaluation_batches(batches):
         sums = observe(sums, variables, batch)
     total, moments = jax.tree.map(np.asarray, sums)
     return {**variables, "batch_stats": _centred(jax.tree.map(lambda x: x / total, moments))}
@@ -189,14 +230,22 @@ def _centred(stats: PyTree) -> PyTree:
     return _map_norms(lambda s: {"mean": s["mean"], "var": np.maximum(s["var"] - np.square(s["mean"]), 0.0)}, stats)
 
 
-def _looks_at_kept(seen: Evaluation, name: str, classifier: tuple[Array, Array] | None,
-                   several: Sequence[nc.ClassStats]) -> tuple[nc.Look, ...]:
+def _looks_at_kept(
+    seen: Evaluation, name: str, classifier: tuple[Array, Array] | None, several: Sequence[nc.ClassStats]
+) -> tuple[nc.Look, ...]:
     return tuple(nc.look_at(stats, seen.features[name], seen.labels, classifier=classifier) for stats in several)
 
 
-def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = None,
-             classifier: tuple[Array, Array] | None = None, everywhere: bool = False,
-             again: Callable[[dict[str, tuple[nc.Frame, ...]]], Looks] | None = None) -> dict[str, nc.Report]:
+def collapse(
+    seen: Evaluation,
+    centres: Evaluation,
+    *,
+    readout: str | None = None,
+    classifier: tuple[Array, Array] | None = None,
+    everywhere: bool = False,
+    again: Callable[[dict[str, tuple[nc.Frame, ...]]], Looks] | None = None,
+    metrics: Sequence[Callable[..., Any]] = (),
+) -> dict[str, nc.Report]:
     """A report for every layer whose statistics were kept; NC3 and NC4 where the classifier reads.
 
     Where features were kept too, a second look at them gives intervals, per-class values and decisions. Where they were
@@ -208,13 +257,16 @@ def collapse(seen: Evaluation, centres: Evaluation, *, readout: str | None = Non
       readout, classifier: the layer that the classifier (weight [K, D], bias [K]) reads, if one is to take part.
       everywhere: a second pass for every layer whose features were not kept, not only for those that need it.
       again: that second pass over the split, `make_second_pass` but for its frames.
+      metrics: functions to report beside ncjax's own.
     """
     own = {name: classifier if name == readout else None for name in seen.stats}
     means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
 
     def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
         about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
-        return nc.report(seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about)
+        return nc.report(
+            seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about, metrics=metrics
+        )
 
     out, wanted = {}, []
     for name, stats in seen.stats.items():

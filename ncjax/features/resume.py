@@ -108,8 +108,9 @@ def _like(found: np.ndarray, wanted: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def kept(workdir: Path, say: Callable[[str], None], variables: PyTree, dataset: Dataset,
-         **options: Any) -> Iterator[Callable[..., Parts | None]]:
+def kept(
+    workdir: Path, say: Callable[[str], None], variables: PyTree, dataset: Dataset, **options: Any
+) -> Iterator[Callable[..., Parts | None]]:
     """`(split, layers) -> Parts` in a run's folder; gone once what happens inside has ended well.
 
     They are found again for the same network, data set and `options`, by the same version. On several hosts, which would

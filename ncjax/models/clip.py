@@ -63,8 +63,9 @@ class AttentionPool(nn.Module):
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         x = jnp.concatenate([x.mean(1, keepdims=True), x], 1)
         x = x + self.param("positions", nn.initializers.normal(0.02), x.shape[1:]).astype(x.dtype)
-        attend = nn.MultiHeadDotProductAttention(self.heads, qkv_features=x.shape[-1], out_features=self.width,
-                                                 dtype=self.dtype, name="attention")
+        attend = nn.MultiHeadDotProductAttention(
+            self.heads, qkv_features=x.shape[-1], out_features=self.width, dtype=self.dtype, name="attention"
+        )
         return attend(x[:, :1], x)[:, 0]
 
 
@@ -79,30 +80,34 @@ class Project(nn.Module):
         return nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="dense")(x[:, 0])
 
 
-def clip_resnet50(num_classes: int, head: int = 0, width: int = 64, dtype: str = "float32") -> Model:
+def clip_resnet50(num_classes: int, projection_layers: int = 0, width: int = 64, dtype: str = "float32") -> Model:
     """CLIP's ResNet-50, embeddings of width 1024. Images of one size: positions are learned (224 pixels give 7x7).
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       width: channels of the first stage (64 is the published network).
       dtype: compute type; parameters, statistics and pooled features stay float32.
     """
     compute = jnp.dtype(dtype)
     blocks = [Block("stem", Stem(width, compute), mean_pool)]
     for s, depth in enumerate((3, 4, 6, 3)):
-        blocks += [Block(f"layer{s + 1}.{b}", Bottleneck(width << s, 2 if s and not b else 1, compute), mean_pool)
-                   for b in range(depth)]
+        blocks += [
+            Block(f"layer{s + 1}.{b}", Bottleneck(width << s, 2 if s and not b else 1, compute), mean_pool)
+            for b in range(depth)
+        ]
     blocks.append(Block("attention_pool", AttentionPool(width // 2, 16 * width, compute), identity))
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def clip_vit_b(num_classes: int, head: int = 0, patch: int = 32, depth: int = 12, dtype: str = "float32") -> Model:
+def clip_vit_b(
+    num_classes: int, projection_layers: int = 0, patch: int = 32, depth: int = 12, dtype: str = "float32"
+) -> Model:
     """CLIP's ViT-B, embeddings of width 512.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       patch: patch side in pixels; image sides must be multiples of it.
       depth: encoder blocks (12 is the published network).
       dtype: compute type; parameters and pooled features stay float32.
@@ -111,4 +116,4 @@ def clip_vit_b(num_classes: int, head: int = 0, patch: int = 32, depth: int = 12
     blocks = [Block("embed", Embed(768, patch, style, compute), first_token)]
     blocks += [Block(f"blocks.{i}", Encoder(12, 0.0, style, compute), first_token) for i in range(depth)]
     blocks += [Block("norm", FinalNorm(style, compute), first_token), Block("project", Project(512, compute), identity)]
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)

@@ -61,12 +61,12 @@ class PooledNorm(nn.Module):
         return _norm(mean_pool(x), self.dtype, "norm")
 
 
-def convnext_tiny(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+def convnext_tiny(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
     """ConvNeXt-T: 3 + 3 + 9 + 3 blocks, features of width 768.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       dtype: compute type; parameters and pooled features stay float32.
     """
     compute = jnp.dtype(dtype)
@@ -74,4 +74,4 @@ def convnext_tiny(num_classes: int, head: int = 0, dtype: str = "float32") -> Mo
     for s, depth in enumerate((3, 3, 9, 3), 1):
         blocks += [Block(f"stage{s}.{b}", Layer(48 << s, compute), mean_pool) for b in range(depth)]
     blocks.append(Block("norm", PooledNorm(compute), identity))
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)

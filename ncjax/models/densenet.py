@@ -65,7 +65,7 @@ class FinalNorm(nn.Module):
 
 
 def _family(depth: int, layers: tuple[int, ...], growth: int) -> Callable[..., Model]:
-    def build(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+    def build(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
         compute = jnp.dtype(dtype)
         blocks = [Block("stem", Stem(2 * growth, compute), mean_pool)]
         for s, count in enumerate(layers, 1):
@@ -73,14 +73,14 @@ def _family(depth: int, layers: tuple[int, ...], growth: int) -> Callable[..., M
             if s < len(layers):
                 blocks.append(Block(f"transition{s}", Transition(compute), mean_pool))
         blocks.append(Block("norm", FinalNorm(compute), mean_pool))
-        return assemble(blocks, num_classes=num_classes, head=head)
+        return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
     build.__name__ = build.__qualname__ = f"densenet{depth}"
     build.__doc__ = f"""DenseNet-{depth}: {" + ".join(map(str, layers))} layers of growth {growth}.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       dtype: compute type; parameters, statistics and pooled features stay float32.
     """
     return build

@@ -31,15 +31,25 @@ def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> lis
 
 def _large_enough(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
     if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, window, strict=True)):
-        raise UserError(f"images are too small for this network: maps of {x.shape[1]}x{x.shape[2]} pixels meet a window of "
-                        f"{window[0]}x{window[1]}; raise image_size")
+        raise UserError(
+            f"images are too small for this network: maps of {x.shape[1]}x{x.shape[2]} pixels meet a window of "
+            f"{window[0]}x{window[1]}; raise image_size"
+        )
 
 
 ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": jax.nn.relu6}
 
 
-def convolve(x: Array, kernel: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0, groups: int = 1,
-             activation: str | None = None) -> Array:
+def convolve(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    stride: int = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Array:
     """Every convolution of every model, with what follows it where that can be done in the same breath.
 
     Args:
@@ -89,8 +99,15 @@ class Conv(nn.Module):
         if affine is not None:
             multiplier, offset = affine
             kernel, bias = kernel * multiplier, offset if bias is None else bias * multiplier + offset
-        return convolve(x.astype(self.dtype), kernel, bias, stride=self.stride, groups=self.groups,
-                        padding=self.kernel // 2 if self.padding is None else self.padding, activation=activation)
+        return convolve(
+            x.astype(self.dtype),
+            kernel,
+            bias,
+            stride=self.stride,
+            groups=self.groups,
+            padding=self.kernel // 2 if self.padding is None else self.padding,
+            activation=activation,
+        )
 
 
 class Fixed(nn.Module):
@@ -102,10 +119,14 @@ class Fixed(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         shape = (self.width,)
-        scale, bias = (self.param(name, start, shape, jnp.float32)
-                       for name, start in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros)))
-        mean, var = (self.variable("batch_stats", name, start, shape, jnp.float32).value
-                     for name, start in (("mean", jnp.zeros), ("var", jnp.ones)))
+        scale, bias = (
+            self.param(name, start, shape, jnp.float32)
+            for name, start in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros))
+        )
+        mean, var = (
+            self.variable("batch_stats", name, start, shape, jnp.float32).value
+            for name, start in (("mean", jnp.zeros), ("var", jnp.ones))
+        )
         multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
         return multiplier, bias - mean * multiplier
 
@@ -114,13 +135,15 @@ def batch_norm(x: Array, train: bool, mask: Array | None, dtype: Any, name: str,
     """BatchNorm over real rows only. Running statistics move when `train`; call inside a compact module."""
     if mask is not None:
         mask = mask.reshape(mask.shape + (1,) * (x.ndim - 1)) > 0
-    norm = nn.BatchNorm(use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=epsilon, dtype=dtype,
-                        name=name)
+    norm = nn.BatchNorm(
+        use_running_average=not train, momentum=STATISTICS_MOMENTUM, epsilon=epsilon, dtype=dtype, name=name
+    )
     return norm(x, mask=mask if train else None)
 
 
-def conv_norm(x: Array, conv: Conv, norm: str, train: bool, mask: Array | None, epsilon: float = 1e-5,
-              activation: str | None = None) -> Array:
+def conv_norm(
+    x: Array, conv: Conv, norm: str, train: bool, mask: Array | None, epsilon: float = 1e-5, activation: str | None = None
+) -> Array:
     """A convolution, BatchNorm named `norm`, and an activation: one convolution where the statistics are fixed."""
     if train:
         return ACTIVATIONS[activation](batch_norm(conv(x), True, mask, conv.dtype, norm, epsilon))
@@ -142,6 +165,7 @@ def halve(x: Array) -> Array:
 
 def adaptive_mean_pool(x: Array, size: int) -> Array:
     """[N, H, W, D] -> [N, size, size, D]: cell i is the mean of rows floor(i H / size) up to ceil((i + 1) H / size)."""
+
     def weights(length: int) -> np.ndarray:  # [size, length]
         out = np.zeros((size, length), np.float32)
         for i in range(size):
@@ -151,8 +175,9 @@ def adaptive_mean_pool(x: Array, size: int) -> Array:
 
     if x.shape[1:3] == (size, size):
         return x
-    return jnp.einsum("ih,jw,nhwd->nijd", weights(x.shape[1]), weights(x.shape[2]), x.astype(jnp.float32),
-                      precision="highest").astype(x.dtype)
+    return jnp.einsum(
+        "ih,jw,nhwd->nijd", weights(x.shape[1]), weights(x.shape[2]), x.astype(jnp.float32), precision="highest"
+    ).astype(x.dtype)
 
 
 def mean_pool(x: Array) -> Array:

@@ -27,17 +27,24 @@ class Layer(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
 
 
-def mlp(num_classes: int, head: int = 0, depth: int = 3, width: int = 256, norm: bool = True, dropout: float = 0.0,
-        dtype: str = "float32") -> Model:
+def mlp(
+    num_classes: int,
+    projection_layers: int = 0,
+    depth: int = 3,
+    width: int = 256,
+    norm: bool = True,
+    dropout: float = 0.0,
+    dtype: str = "float32",
+) -> Model:
     """A perceptron with `depth` hidden layers of equal width.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers before the classifier.
+      projection_layers: layers before the classifier.
       depth, width: hidden layers and their width.
       norm: BatchNorm before each ReLU.
       dropout: rate after each layer, in training mode only.
       dtype: compute type.
     """
     layers = [Block(f"layer{i}", Layer(width, norm, dropout, jnp.dtype(dtype)), identity) for i in range(depth)]
-    return assemble(layers, num_classes=num_classes, head=head)
+    return assemble(layers, num_classes=num_classes, projection_layers=projection_layers)

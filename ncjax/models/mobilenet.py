@@ -53,14 +53,27 @@ class InvertedResidual(nn.Module):
         inner, y = self.expand * x.shape[-1], x
         if self.expand > 1:
             y = step(y, Conv(inner, 1, dtype=self.dtype, name="expand_conv"), "expand_bn", "relu6")
-        y = step(y, Conv(inner, self.kernel, self.stride, self.padding, inner, dtype=self.dtype, name="depthwise_conv"),
-                 "depthwise_bn", "relu6")
+        y = step(
+            y,
+            Conv(inner, self.kernel, self.stride, self.padding, inner, dtype=self.dtype, name="depthwise_conv"),
+            "depthwise_bn",
+            "relu6",
+        )
         y = step(y, Conv(self.width, 1, dtype=self.dtype, name="project_conv"), "project_bn", None)
         return x + y if self.stride == 1 and x.shape[-1] == self.width else y
 
 
-def _stack(stages: Sequence[tuple[int, int, int, int, int]], *, stem: int, last: int, padding: Padding | None,
-           epsilon: float, dtype: str, num_classes: int, head: int) -> Model:
+def _stack(
+    stages: Sequence[tuple[int, int, int, int, int]],
+    *,
+    stem: int,
+    last: int,
+    padding: Padding | None,
+    epsilon: float,
+    dtype: str,
+    num_classes: int,
+    projection_layers: int,
+) -> Model:
     """A network from stages (kernel, stride of the first block, expansion, width, blocks)."""
     compute = jnp.dtype(dtype)
     blocks = [Block("stem", ConvNorm(stem, 3, 2, padding, epsilon, compute), mean_pool)]
@@ -69,20 +82,36 @@ def _stack(stages: Sequence[tuple[int, int, int, int, int]], *, stem: int, last:
             module = InvertedResidual(width, kernel, stride if b == 0 else 1, expand, padding, epsilon, compute)
             blocks.append(Block(f"stage{s}.{b}", module, mean_pool))
     blocks.append(Block("last", ConvNorm(last, 1, 1, 0, epsilon, compute), mean_pool))
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def mobilenet_v2(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+def mobilenet_v2(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
     """MobileNetV2 of width 1.0: 17 inverted residuals in 7 stages, features of width 1280.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       dtype: compute type; parameters, statistics and pooled features stay float32.
     """
-    stages = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (3, 2, 6, 32, 3), (3, 2, 6, 64, 4), (3, 1, 6, 96, 3), (3, 2, 6, 160, 3),
-              (3, 1, 6, 320, 1)]
-    return _stack(stages, stem=32, last=1280, padding=None, epsilon=1e-5, dtype=dtype, num_classes=num_classes, head=head)
+    stages = [
+        (3, 1, 1, 16, 1),
+        (3, 2, 6, 24, 2),
+        (3, 2, 6, 32, 3),
+        (3, 2, 6, 64, 4),
+        (3, 1, 6, 96, 3),
+        (3, 2, 6, 160, 3),
+        (3, 1, 6, 320, 1),
+    ]
+    return _stack(
+        stages,
+        stem=32,
+        last=1280,
+        padding=None,
+        epsilon=1e-5,
+        dtype=dtype,
+        num_classes=num_classes,
+        projection_layers=projection_layers,
+    )
 
 
 LITE = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))  # EfficientNet-Lite 0 to 4: wider by, deeper by
@@ -93,13 +122,28 @@ def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
         rounded = max(8, int(w * wider + 4) // 8 * 8)
         return rounded + 8 if rounded < 0.9 * w * wider else rounded
 
-    base = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
-            (3, 1, 6, 320, 1)]
+    base = [
+        (3, 1, 1, 16, 1),
+        (3, 2, 6, 24, 2),
+        (5, 2, 6, 40, 2),
+        (3, 2, 6, 80, 3),
+        (5, 1, 6, 112, 3),
+        (5, 2, 6, 192, 4),
+        (3, 1, 6, 320, 1),
+    ]
     stages = [(k, s, e, width(w), d if i in (0, 6) else math.ceil(d * deeper)) for i, (k, s, e, w, d) in enumerate(base)]
 
-    def build(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
-        return _stack(stages, stem=32, last=1280, padding="SAME", epsilon=1e-3, dtype=dtype, num_classes=num_classes,
-                      head=head)
+    def build(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+        return _stack(
+            stages,
+            stem=32,
+            last=1280,
+            padding="SAME",
+            epsilon=1e-3,
+            dtype=dtype,
+            num_classes=num_classes,
+            projection_layers=projection_layers,
+        )
 
     build.__name__ = build.__qualname__ = f"efficientnet_lite{level}"
     build.__doc__ = f"""EfficientNet-Lite{level}: {sum(s[-1] for s in stages)} inverted residuals, no squeeze-excitation.
@@ -108,11 +152,12 @@ def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       dtype: compute type; parameters, statistics and pooled features stay float32.
     """
     return build
 
 
 efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, efficientnet_lite3, efficientnet_lite4 = (
-    _lite(level, *factors) for level, factors in enumerate(LITE))
+    _lite(level, *factors) for level, factors in enumerate(LITE)
+)

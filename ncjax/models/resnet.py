@@ -65,8 +65,11 @@ class Residual(nn.Module):
             return conv_norm(y, conv, bn, train, mask, style.epsilon, activation)
 
         first, second = (stride, 1) if style.early else (1, stride)
-        plan = [(width, 1, first), (width, 3, second), (4 * width, 1, 1)] if style.bottleneck else [
-            (width, 3, stride), (width, 3, 1)]
+        plan = (
+            [(width, 1, first), (width, 3, second), (4 * width, 1, 1)]
+            if style.bottleneck
+            else [(width, 3, stride), (width, 3, 1)]
+        )
         y = x
         for i, (w, kernel, s) in enumerate(plan, 1):
             y = step(y, w, kernel, s, f"conv{i}", f"bn{i}", "relu" if i < len(plan) else None)
@@ -81,8 +84,17 @@ class Residual(nn.Module):
 _basic = Style()
 
 
-def _build(depths: tuple[int, ...], *, num_classes: int, head: int, width: int, stem: str, stem_stride: int,
-           style: Style, dtype: str) -> Model:
+def _build(
+    depths: tuple[int, ...],
+    *,
+    num_classes: int,
+    projection_layers: int,
+    width: int,
+    stem: str,
+    stem_stride: int,
+    style: Style,
+    dtype: str,
+) -> Model:
     if stem not in ("cifar", "imagenet"):
         raise UserError(f"stem={stem!r}: a ResNet stem is 'cifar' or 'imagenet'")
     compute = jnp.dtype(dtype)
@@ -91,22 +103,37 @@ def _build(depths: tuple[int, ...], *, num_classes: int, head: int, width: int, 
         for i in range(depth):
             stride = 2 if stage > 0 and i == 0 else 1
             blocks.append(Block(f"layer{stage + 1}.{i}", Residual(width * 2**stage, stride, style, compute), mean_pool))
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def _family(name: str, depths: tuple[int, ...], default_width: int, default_stem: str = "cifar",
-            style: Style = _basic) -> Callable[..., Model]:
-    def build(num_classes: int, head: int = 0, width: int = default_width, stem: str = default_stem, stem_stride: int = 1,
-              dtype: str = "float32") -> Model:
-        return _build(depths, num_classes=num_classes, head=head, width=width, stem=stem, stem_stride=stem_stride,
-                      style=style, dtype=dtype)
+def _family(
+    name: str, depths: tuple[int, ...], default_width: int, default_stem: str = "cifar", style: Style = _basic
+) -> Callable[..., Model]:
+    def build(
+        num_classes: int,
+        projection_layers: int = 0,
+        width: int = default_width,
+        stem: str = default_stem,
+        stem_stride: int = 1,
+        dtype: str = "float32",
+    ) -> Model:
+        return _build(
+            depths,
+            num_classes=num_classes,
+            projection_layers=projection_layers,
+            width=width,
+            stem=stem,
+            stem_stride=stem_stride,
+            style=style,
+            dtype=dtype,
+        )
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""{name}: {" + ".join(map(str, depths))} {"bottlenecks" if style.bottleneck else "basic blocks"}.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       width: channels of the first stage ({default_width} is the published network).
       stem: "cifar" (3x3) or "imagenet" (7x7/2 and a max-pool); {default_stem!r} by default.
       stem_stride: stride of the "cifar" stem; 2 trades resolution for speed.

@@ -72,8 +72,9 @@ def new_classifier(key: Array, dim: int, num_classes: int) -> PyTree:
     return Classifier(num_classes).init(key, jnp.zeros((1, dim)))["params"]
 
 
-def _run(block: Block, variables: PyTree, x: Array, train: bool, key: Array | None,
-         mask: Array | None) -> tuple[Array, PyTree]:
+def _run(
+    block: Block, variables: PyTree, x: Array, train: bool, key: Array | None, mask: Array | None
+) -> tuple[Array, PyTree]:
     own = {kind: tree[block.name] for kind, tree in variables.items() if block.name in tree}
     rngs = {"dropout": key} if key is not None else {}
     if not train:
@@ -88,21 +89,23 @@ def _check(names: Sequence[str], wanted: Sequence[str | None]) -> None:
         raise UserError(f"no block {unknown[0]!r}; blocks: {', '.join(names)}")
 
 
-def assemble(backbone: Sequence[Block], *, num_classes: int, head: int, classifier: nn.Module | None = None) -> Model:
-    """A model from its backbone: then `head` projection layers (a block named "projection"), then a classifier "head".
+def assemble(
+    backbone: Sequence[Block], *, num_classes: int, projection_layers: int, classifier: nn.Module | None = None
+) -> Model:
+    """A model from its backbone: then projection layers (a block named "projection"), then a classifier "head".
 
     Args:
       backbone: blocks from the input on; the last one's pooled output is the penultimate feature.
       num_classes: width of the classifier.
-      head: projection layers between the penultimate feature and the classifier, 0 to 5.
+      projection_layers: layers between the penultimate feature and the classifier, 0 to 5.
       classifier: in place of the linear one, with the same parameters; fed the last block's output before pooling.
     """
-    if not 0 <= head <= 5:
-        raise UserError(f"head={head}: a projection head has 0 to 5 layers")
+    if not 0 <= projection_layers <= 5:
+        raise UserError(f"projection_layers={projection_layers}: a projection head has 0 to 5 layers")
     last = backbone[-1].name
     blocks = list(backbone)
-    if head:
-        blocks.append(Block("projection", Projection(head), identity))
+    if projection_layers:
+        blocks.append(Block("projection", Projection(projection_layers), identity))
     blocks.append(Block("head", classifier or Classifier(num_classes), identity))
     names = tuple(b.name for b in blocks)
 
@@ -142,4 +145,4 @@ def assemble(backbone: Sequence[Block], *, num_classes: int, head: int, classifi
             features["carry"] = x
         return features, {**variables, "batch_stats": stats}
 
-    return Model(init, apply, names, last, "projection" if head else last, num_classes, classifier is None)
+    return Model(init, apply, names, last, "projection" if projection_layers else last, num_classes, classifier is None)

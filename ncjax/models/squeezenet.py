@@ -54,16 +54,21 @@ class MapClassifier(nn.Module):
         return mean_pool(scores) if scores.ndim == 4 else scores
 
 
-def squeezenet11(num_classes: int, head: int = 0, dtype: str = "float32") -> Model:
+def squeezenet11(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
     """SqueezeNet 1.1, features of width 512.
 
     Args:
       num_classes: classes of the classifier.
-      head: projection layers between the penultimate feature and a linear classifier.
+      projection_layers: layers between the penultimate feature and a linear classifier.
       dtype: compute type; parameters and pooled features stay float32.
     """
     compute = jnp.dtype(dtype)
     widths = (128, 128, 256, 256, 384, 384, 512, 512)
     blocks = [Block("stem", Stem(compute), mean_pool)]
     blocks += [Block(f"fire{i}", Fire(w, i in (2, 4, 6), compute), mean_pool) for i, w in enumerate(widths, 2)]
-    return assemble(blocks, num_classes=num_classes, head=head, classifier=None if head else MapClassifier(num_classes))
+    return assemble(
+        blocks,
+        num_classes=num_classes,
+        projection_layers=projection_layers,
+        classifier=None if projection_layers else MapClassifier(num_classes),
+    )

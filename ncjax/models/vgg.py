@@ -70,8 +70,18 @@ class Hidden(nn.Module):
         return nn.relu(nn.Dense(HIDDEN, dtype=self.dtype, name="dense")(x))
 
 
-def _stack(stages: Sequence[Sequence[Spec]], *, window: int, grid: int, norm: bool, top: bool, dropout: float, dtype: str,
-           num_classes: int, head: int) -> Model:
+def _stack(
+    stages: Sequence[Sequence[Spec]],
+    *,
+    window: int,
+    grid: int,
+    norm: bool,
+    top: bool,
+    dropout: float,
+    dtype: str,
+    num_classes: int,
+    projection_layers: int,
+) -> Model:
     compute, blocks = jnp.dtype(dtype), []
     for s, specs in enumerate(stages, 1):
         for b, spec in enumerate(specs):
@@ -80,22 +90,33 @@ def _stack(stages: Sequence[Sequence[Spec]], *, window: int, grid: int, norm: bo
     blocks.append(Block("pool", MaxPool(window), mean_pool))
     if top:
         blocks += [Block(f"hidden{i}", Hidden(grid, dropout, compute), identity) for i in (1, 2)]
-    return assemble(blocks, num_classes=num_classes, head=head)
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
 def _vgg(depth: int, stages: tuple[int, ...], norm: bool) -> Callable[..., Model]:
     specs = [[Spec(min(64 << s, 512))] * count for s, count in enumerate(stages)]
 
-    def build(num_classes: int, head: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32") -> Model:
-        return _stack(specs, window=2, grid=7, norm=norm, top=top, dropout=dropout, dtype=dtype,
-                      num_classes=num_classes, head=head)
+    def build(
+        num_classes: int, projection_layers: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32"
+    ) -> Model:
+        return _stack(
+            specs,
+            window=2,
+            grid=7,
+            norm=norm,
+            top=top,
+            dropout=dropout,
+            dtype=dtype,
+            num_classes=num_classes,
+            projection_layers=projection_layers,
+        )
 
     build.__name__ = build.__qualname__ = f"vgg{depth}" + ("_bn" if norm else "")
     build.__doc__ = f"""VGG-{depth}{" with BatchNorm" if norm else ""}: {sum(stages)} convolutions in 5 stages.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       top: the two hidden dense layers; without them the features are the spatial mean of the last map.
       dropout: rate before each hidden layer, in training mode only.
       dtype: compute type; parameters and pooled features stay float32.
@@ -113,16 +134,27 @@ vgg16_bn = _vgg(16, (2, 2, 3, 3, 3), True)
 vgg19_bn = _vgg(19, (2, 2, 4, 4, 4), True)
 
 
-def alexnet(num_classes: int, head: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32") -> Model:
+def alexnet(
+    num_classes: int, projection_layers: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32"
+) -> Model:
     """AlexNet as in "One weird trick": 5 convolutions.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers between the penultimate feature and the classifier.
+      projection_layers: layers between the penultimate feature and the classifier.
       top: the two hidden dense layers; without them the features are the spatial mean of the last map.
       dropout: rate before each hidden layer, in training mode only.
       dtype: compute type; parameters and pooled features stay float32.
     """
     specs = [[Spec(64, 11, 4, 2)], [Spec(192, 5, 1, 2)], [Spec(384), Spec(256), Spec(256)]]
-    return _stack(specs, window=3, grid=6, norm=False, top=top, dropout=dropout, dtype=dtype, num_classes=num_classes,
-                  head=head)
+    return _stack(
+        specs,
+        window=3,
+        grid=6,
+        norm=False,
+        top=top,
+        dropout=dropout,
+        dtype=dtype,
+        num_classes=num_classes,
+        projection_layers=projection_layers,
+    )

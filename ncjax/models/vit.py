@@ -42,8 +42,16 @@ class Embed(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise UserError(f"images of {x.shape[1]}x{x.shape[2]} pixels do not divide into patches of {self.patch}")
-        x = Conv(self.width, self.patch, self.patch, "VALID", bias=self.style.patch_bias, dtype=self.dtype,
-                 kernel_init=nn.initializers.lecun_normal(), name="patches")(x)
+        x = Conv(
+            self.width,
+            self.patch,
+            self.patch,
+            "VALID",
+            bias=self.style.patch_bias,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.lecun_normal(),
+            name="patches",
+        )(x)
         x = x.reshape(x.shape[0], -1, self.width)
         token = self.param("class_token", _normal, (1, 1, self.width)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
@@ -56,8 +64,9 @@ def _fused(query: Array, key: Array, value: Array) -> Array:
     count, length = query.shape[:2]
     query, key, value = (jnp.pad(x, ((0, 0), (0, -length % 8), (0, 0), (0, 0))) for x in (query, key, value))
     lengths = jnp.full(count, length, jnp.int32)
-    return jax.nn.dot_product_attention(query, key, value, query_seq_lengths=lengths, key_value_seq_lengths=lengths,
-                                        implementation="cudnn")[:, :length]
+    return jax.nn.dot_product_attention(
+        query, key, value, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+    )[:, :length]
 
 
 def _attention(dtype: Any) -> Callable[..., Array]:
@@ -79,8 +88,9 @@ class Encoder(nn.Module):
         norm = functools.partial(nn.LayerNorm, epsilon=self.style.epsilon, dtype=self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda y: y
         y = norm(name="norm1")(x)
-        attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, attention_fn=_attention(self.dtype),
-                                                    name="attention")
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, attention_fn=_attention(self.dtype), name="attention"
+        )
         x = x + drop(attention(y, y))
         y = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
         y = y * nn.sigmoid(1.702 * y) if self.style.quick_gelu else nn.gelu(y, approximate=False)
@@ -99,20 +109,26 @@ class FinalNorm(nn.Module):
 
 
 def _size(name: str, width: int, heads: int, default_patch: int) -> Callable[..., Model]:
-    def build(num_classes: int, head: int = 0, patch: int = default_patch, depth: int = 12, dropout: float = 0.0,
-              dtype: str = "float32") -> Model:
+    def build(
+        num_classes: int,
+        projection_layers: int = 0,
+        patch: int = default_patch,
+        depth: int = 12,
+        dropout: float = 0.0,
+        dtype: str = "float32",
+    ) -> Model:
         compute, style = jnp.dtype(dtype), VitStyle()
         blocks = [Block("embed", Embed(width, patch, style, compute), first_token)]
         blocks += [Block(f"blocks.{i}", Encoder(heads, dropout, style, compute), first_token) for i in range(depth)]
         blocks.append(Block("norm", FinalNorm(style, compute), first_token))
-        return assemble(blocks, num_classes=num_classes, head=head)
+        return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""{name}: width {width}, {heads} heads.
 
     Args:
       num_classes: classes of the linear classifier.
-      head: projection layers before the classifier.
+      projection_layers: layers before the classifier.
       patch: patch side in pixels; image sides must be multiples of it.
       depth: encoder blocks (12 is the published network).
       dropout: rate on both residual branches, in training mode only.

@@ -28,8 +28,10 @@ def _read(path: str) -> dict[str, np.ndarray]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as e:
         raise UserError(f"{path} is no readable .npz file of number arrays ({str(e).splitlines()[0]})") from None
     if not {"X", "y"} <= arrays.keys():
-        raise UserError(f"{path} holds {', '.join(arrays) or 'nothing'}; expected X [N, D] and y [N] (and maybe W [K, D], "
-                        "b [K], X_test, y_test, X_out)")
+        raise UserError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}; expected X [N, D] and y [N] (and maybe W [K, D], "
+            "b [K], X_test, y_test, X_out)"
+        )
     if ("X_test" in arrays) != ("y_test" in arrays):
         raise UserError(f"{path} holds one of X_test and y_test; expected both or neither")
     if "b" in arrays and "W" not in arrays:

@@ -29,7 +29,6 @@ def fold(step: Any, start: Any, features: Array, labels: Array, rows: int) -> An
         part = (jax.lax.dynamic_slice_in_dim(x, i * rows, rows) for x in (features, labels))
         return step(carry, *part), None
 
-    carry = jax.lax.scan(body, start, jnp.arange(whole))[0] if whole > 1 else step(
-        start, features[:rows], labels[:rows])
+    carry = jax.lax.scan(body, start, jnp.arange(whole))[0] if whole > 1 else step(start, features[:rows], labels[:rows])
     rest = whole * rows
     return step(carry, features[rest:], labels[rest:]) if rest < features.shape[0] else carry

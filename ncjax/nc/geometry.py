@@ -87,9 +87,22 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     values, basis, image = eigenvectors_of_rows(scale * means)
     place = image / jnp.where(scale > 0, scale, 1)
     start = jnp.zeros((), means.dtype)
-    found = Geometry(keep=keep, k=k, n=n, weight=k * share, middle=middle, means=means, values=values, basis=basis, place=place,
-                     used=values > 0, cut=start, total=total, spread=keep * stats.spread,
-                     norm=jnp.max(jnp.linalg.norm(mean, axis=1)))
+    found = Geometry(
+        keep=keep,
+        k=k,
+        n=n,
+        weight=k * share,
+        middle=middle,
+        means=means,
+        values=values,
+        basis=basis,
+        place=place,
+        used=values > 0,
+        cut=start,
+        total=total,
+        spread=keep * stats.spread,
+        norm=jnp.max(jnp.linalg.norm(mean, axis=1)),
+    )
     return refit(found, stats)
 
 

@@ -53,8 +53,10 @@ def check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Clas
     """(weight [K, D], bias [K]) as JAX arrays, or the fault."""
     weight, bias = _pair(classifier)
     if weight.shape != (num_classes, dim) or bias.shape != (num_classes,):
-        raise UserError(f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], a row a class, got "
-                        f"{list(weight.shape)} and {list(bias.shape)}")
+        raise UserError(
+            f"classifier: expected weight [{num_classes}, {dim}] and bias [{num_classes}], a row a class, got "
+            f"{list(weight.shape)} and {list(bias.shape)}"
+        )
     if not all(np.isfinite(x).all() for x in (weight, bias)):
         raise UserError("classifier: weight or bias are NaN or infinite")
     return tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (weight, bias))
@@ -73,8 +75,9 @@ def check_labels(labels: Any) -> np.ndarray:
     return labels
 
 
-def check(features: Any, labels: Any, num_classes: int | None,
-          classifier: Classifier | None = None) -> tuple[Array, Array, int]:
+def check(
+    features: Any, labels: Any, num_classes: int | None, classifier: Classifier | None = None
+) -> tuple[Array, Array, int]:
     """Features [N, D] and labels [N] int32 as JAX arrays and the number of classes, or the fault."""
     features = _floats(features, "features")
     labels = check_labels(labels)

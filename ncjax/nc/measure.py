@@ -120,8 +120,11 @@ Functions = tuple[tuple[str, Any], ...]  # metrics by name
 def _chosen(functions: dict[str, Any], *, host: bool, classifier: bool) -> Functions:
     """The metrics that run on the host, or those that do not and look at a classifier, or those that do neither."""
     asked = {name: asks_for(f) for name, f in functions.items()}
-    return tuple((name, f) for name, f in functions.items() if bool(asked[name] & set(ON_THE_HOST)) == host and (
-        host or bool(asked[name] & {"weight", "angles"}) == classifier))
+    return tuple(
+        (name, f)
+        for name, f in functions.items()
+        if bool(asked[name] & set(ON_THE_HOST)) == host and (host or bool(asked[name] & {"weight", "angles"}) == classifier)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum"))
@@ -131,8 +134,17 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
     g, about = refit(g, stats), None
     if inputs.about is not None:
         about = About(g=geometry(inputs.about[0], weighting), stats=inputs.about[0], look=inputs.about[1])
-    out = applied(dict(functions), {
-        "g": g, "stats": stats, "look": look, "about": about, "outside": inputs.outside, "spectrum": spectra.spectrum_of(stats) if spectrum else None})
+    out = applied(
+        dict(functions),
+        {
+            "g": g,
+            "stats": stats,
+            "look": look,
+            "about": about,
+            "outside": inputs.outside,
+            "spectrum": spectra.spectrum_of(stats) if spectrum else None,
+        },
+    )
     floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, inputs.tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
@@ -145,8 +157,9 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
 
 @functools.partial(jax.jit, static_argnames=("functions", "angles"))
 @double
-def _classifier_values(g: Geometry, stats: ClassStats, weight: Array, *, functions: Functions,
-                       angles: bool) -> dict[str, Array]:
+def _classifier_values(
+    g: Geometry, stats: ClassStats, weight: Array, *, functions: Functions, angles: bool
+) -> dict[str, Array]:
     """By itself: at 1000 classes a K x K matrix takes 8 MB, and a program of everything holds many at once."""
     g = refit(g, stats)
     between = metrics.subspace_angles.of(g, weight) if angles else None
@@ -205,15 +218,22 @@ def report(
         outside = check_outside(outside, stats.anchor.shape[1])
     g = _geometry(check_sound(stats), weighting) if known is None else known
     functions = _functions(metrics)
-    found = _alone(_values, g, Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt),
-                   functions=_chosen({**functions, **ARRAYS}, host=False, classifier=False), weighting=weighting,
-                   spectrum=spectrum)
+    found = _alone(
+        _values,
+        g,
+        Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt),
+        functions=_chosen({**functions, **ARRAYS}, host=False, classifier=False),
+        weighting=weighting,
+        spectrum=spectrum,
+    )
     if classifier is not None:
         of_classifier = _chosen(functions, host=False, classifier=True)
         angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
         found |= _alone(_classifier_values, g, stats, classifier[0], functions=of_classifier, angles=angles)
     found = {name: np.asarray(x) for name, x in found.items()}
-    found |= applied(dict(_chosen(functions, host=True, classifier=False)), {"decisions": look if about is None else about[1]})
+    found |= applied(
+        dict(_chosen(functions, host=True, classifier=False)), {"decisions": look if about is None else about[1]}
+    )
     if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
         found.pop("nc1_pairs")
     return assemble(found, functions, np.asarray(stats.count), stats.anchor.shape[1], weighting)
@@ -238,8 +258,15 @@ def _look_from(frame: looks.Frame, features: Array, labels: Array, decisions: bo
     return _look(frame, features, labels, rows=rows_together(features, frame.keep.shape[0]), decisions=decisions)
 
 
-def look_at(stats: ClassStats, features: Array, labels: Array, *, classifier: Classifier | None = None,
-            weighting: str = "class", decisions: bool = True) -> Look:
+def look_at(
+    stats: ClassStats,
+    features: Array,
+    labels: Array,
+    *,
+    classifier: Classifier | None = None,
+    weighting: str = "class",
+    decisions: bool = True,
+) -> Look:
     """A second look at features [N, D] in the frame of `stats`: `look`, over parts that fit the cache.
 
     Raises:
@@ -304,14 +331,26 @@ def measure(
         look = _look_from(_frame(known, stats, classifier), features, labels, decisions)
     about = tilt = None
     if centres is not None:
-        about = (centres, look_at(centres, features, labels, classifier=classifier, weighting=weighting,
-                                  decisions=decisions))
+        about = (
+            centres,
+            look_at(centres, features, labels, classifier=classifier, weighting=weighting, decisions=decisions),
+        )
     if stats.scatter is None and known.values.shape[0] <= looks.FULL_UP_TO:
         # Drawn at random, always the same: labels may come in any order, a periodic one too.
         sample = np.random.default_rng(0).choice(len(features), min(TILT_ROWS, len(features)), replace=False)
         tilt = _tilt(_frame(known, stats, None), features, labels, sample)
-    found = report(stats, classifier=classifier, look=look, about=about, outside=outside, weighting=weighting,
-                   spectrum=spectrum, tilt=tilt, known=known, metrics=metrics)
+    found = report(
+        stats,
+        classifier=classifier,
+        look=look,
+        about=about,
+        outside=outside,
+        weighting=weighting,
+        spectrum=spectrum,
+        tilt=tilt,
+        known=known,
+        metrics=metrics,
+    )
     if not spectrum:
         return found
     own = dict(_chosen(_functions(metrics), host=True, classifier=False))

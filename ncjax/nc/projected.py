@@ -85,20 +85,34 @@ def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | N
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
     between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
     anchor, shift = jnp.where(keep, stats.anchor, g.middle[None, :]), jnp.where(keep, stats.shift, 0)
-    return Frame(keep=g.keep, anchor=anchor, shift=shift, directions=directions, inverse=inverse(g) * unit, unit=1 / unit,
-                 place=g.place, between=between, logits=logits)
+    return Frame(
+        keep=g.keep,
+        anchor=anchor,
+        shift=shift,
+        directions=directions,
+        inverse=inverse(g) * unit,
+        unit=1 / unit,
+        place=g.place,
+        between=between,
+        logits=logits,
+    )
 
 
 def unseen(frame: Frame) -> Look:
     """The look at no examples."""
     k, r = frame.place.shape
     zeros = functools.partial(jnp.zeros, dtype=frame.anchor.dtype)
-    return Look(unit=frame.unit, projected=zeros((r, r) if r <= FULL_UP_TO else r),
-                toward=zeros((k, k) if k <= FULL_UP_TO else 0), **{name: zeros(k) for name in BY_CLASS})
+    return Look(
+        unit=frame.unit,
+        projected=zeros((r, r) if r <= FULL_UP_TO else r),
+        toward=zeros((k, k) if k <= FULL_UP_TO else 0),
+        **{name: zeros(k) for name in BY_CLASS},
+    )
 
 
-def look(seen: Look, frame: Frame, features: Array, labels: Array, mask: Array | None = None, *,
-         decisions: bool = True) -> Look:
+def look(
+    seen: Look, frame: Frame, features: Array, labels: Array, mask: Array | None = None, *, decisions: bool = True
+) -> Look:
     """Adds a batch to a look.
 
     Args:

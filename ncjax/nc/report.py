@@ -14,13 +14,38 @@ from ncjax.nc import metrics, spectra, uncertainty
 from ncjax.nc.metric import meaning
 
 # What a report holds, in the order in which it is shown. A metric is one function; its name and meaning are the function's.
-SCALARS: dict[str, Callable[..., Array]] = {f.__name__: f for f in (
-    metrics.nc1, metrics.cdnv, metrics.trace_ratio, metrics.nc1_about, metrics.cdnv_about, metrics.nc2, metrics.equinorm,
-    metrics.equiangularity, metrics.class_separation, metrics.nc2_w, metrics.nc2_w_centred, metrics.nc3, metrics.nc3_papyan,
-    metrics.angle, metrics.nc4, metrics.ncc_accuracy, metrics.accuracy, metrics.nc5, spectra.vci, spectra.rankme,
-    spectra.effective_rank, spectra.stable_rank, spectra.numerical_rank, spectra.numerical_rank_share)}
-ARRAYS: dict[str, Callable[..., Array]] = {f.__name__: f for f in (
-    metrics.cdnv_pairs, metrics.nc1_classes, metrics.nc1_pairs)}  # and "angles"
+SCALARS: dict[str, Callable[..., Array]] = {
+    f.__name__: f
+    for f in (
+        metrics.nc1,
+        metrics.cdnv,
+        metrics.trace_ratio,
+        metrics.nc1_about,
+        metrics.cdnv_about,
+        metrics.nc2,
+        metrics.equinorm,
+        metrics.equiangularity,
+        metrics.class_separation,
+        metrics.nc2_w,
+        metrics.nc2_w_centred,
+        metrics.nc3,
+        metrics.nc3_papyan,
+        metrics.angle,
+        metrics.nc4,
+        metrics.ncc_accuracy,
+        metrics.accuracy,
+        metrics.nc5,
+        spectra.vci,
+        spectra.rankme,
+        spectra.effective_rank,
+        spectra.stable_rank,
+        spectra.numerical_rank,
+        spectra.numerical_rank_share,
+    )
+}
+ARRAYS: dict[str, Callable[..., Array]] = {
+    f.__name__: f for f in (metrics.cdnv_pairs, metrics.nc1_classes, metrics.nc1_pairs)
+}  # and "angles"
 TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with a floor and an interval
 
 
@@ -79,9 +104,17 @@ class Report:
         used, defined = self.counts[self.counts >= 2], self.scalars()
         names = [*self.values, *(f"{name}_{end}" for name in TRUSTED for end in ("floor", "over_floor", "low", "high"))]
         out: dict[str, Any] = {name: defined.get(name) for name in names}
-        out |= {"rank": self.rank, "cut": _plain(self.cut), "flags": list(self.flags), "num_classes": self.num_classes,
-                "left_out": self.left_out, "n_min": int(min(used, default=0)), "n_max": int(max(used, default=0)),
-                "dim": self.dim, "weighting": self.weighting}
+        out |= {
+            "rank": self.rank,
+            "cut": _plain(self.cut),
+            "flags": list(self.flags),
+            "num_classes": self.num_classes,
+            "left_out": self.left_out,
+            "n_min": int(min(used, default=0)),
+            "n_max": int(max(used, default=0)),
+            "dim": self.dim,
+            "weighting": self.weighting,
+        }
         if arrays:
             out |= {name: _plain(x.tolist()) for name, x in {"counts": self.counts, **self.arrays}.items()}
         return out
@@ -89,8 +122,10 @@ class Report:
     def __str__(self) -> str:
         used = self.counts[self.counts >= 2]
         sizes = f"{min(used, default=0):g}" + (f" to {max(used):g}" if len(used) and min(used) < max(used) else "")
-        lines = [f"{sum(self.counts):,.0f} examples, {self.num_classes} classes of {sizes}, {self.dim} features; rank "
-                 f"{self.rank} (cut {self.cut:.2g})" + (f"; {self.left_out} classes left out" if self.left_out else "")]
+        lines = [
+            f"{sum(self.counts):,.0f} examples, {self.num_classes} classes of {sizes}, {self.dim} features; rank "
+            f"{self.rank} (cut {self.cut:.2g})" + (f"; {self.left_out} classes left out" if self.left_out else "")
+        ]
         lines.append(f"{'metric':<21}{'value':>10}  {'95 % interval':<21} {'/ floor':>8}  meaning")
         for name, value in self.values.items():
             if math.isnan(value):
@@ -112,18 +147,34 @@ def _plain(x: Any) -> Any:
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def assemble(found: dict[str, Any], functions: dict[str, Callable[..., Array]], counts: np.ndarray, dim: int,
-             weighting: str) -> Report:
+def assemble(
+    found: dict[str, Any], functions: dict[str, Callable[..., Array]], counts: np.ndarray, dim: int, weighting: str
+) -> Report:
     """The report of what was found: metrics and arrays by name, `floor.NAME`, `error.NAME`, rank, cut and resolution."""
     value = {name: float(found.get(name, np.nan)) for name in functions}
     floor = {name: float(found[f"floor.{name}"]) for name in TRUSTED}
     error = {name: float(found[f"error.{name}"]) for name in TRUSTED}
     over = {name: value[name] / floor[name] for name in TRUSTED}
     usable, rank = int(np.sum(counts >= 2)), int(found["rank"])
-    flags = uncertainty.flags(over_floor=list(over.values()), rank=rank, full_rank=min(usable - 1, dim),
-                              counts=counts.tolist(), resolution=float(found["resolution"]))
+    flags = uncertainty.flags(
+        over_floor=list(over.values()),
+        rank=rank,
+        full_rank=min(usable - 1, dim),
+        counts=counts.tolist(),
+        resolution=float(found["resolution"]),
+    )
     return Report(
-        values=value, meaning={name: meaning(f) for name, f in functions.items()},
-        arrays={name: found[name] for name in (*ARRAYS, "angles") if name in found}, rank=rank, cut=float(found["cut"]),
-        floor=floor, over_floor=over, interval={name: uncertainty.interval(value[name], error[name]) for name in TRUSTED},
-        flags=flags, counts=counts, num_classes=usable, dim=dim, weighting=weighting)
+        values=value,
+        meaning={name: meaning(f) for name, f in functions.items()},
+        arrays={name: found[name] for name in (*ARRAYS, "angles") if name in found},
+        rank=rank,
+        cut=float(found["cut"]),
+        floor=floor,
+        over_floor=over,
+        interval={name: uncertainty.interval(value[name], error[name]) for name in TRUSTED},
+        flags=flags,
+        counts=counts,
+        num_classes=usable,
+        dim=dim,
+        weighting=weighting,
+    )

@@ -117,8 +117,13 @@ def ranks(stats: ClassStats) -> Ranks:
       UserError: the statistics keep no scatter.
     """
     spectrum = spectrum_of(stats)
-    return Ranks(rankme=rankme.of(spectrum), effective_rank=effective_rank.of(spectrum), stable_rank=stable_rank.of(spectrum),
-                 numerical_rank_share=numerical_rank_share.of(spectrum), vci=vci.of(geometry(stats), stats, spectrum))
+    return Ranks(
+        rankme=rankme.of(spectrum),
+        effective_rank=effective_rank.of(spectrum),
+        stable_rank=stable_rank.of(spectrum),
+        numerical_rank_share=numerical_rank_share.of(spectrum),
+        vci=vci.of(geometry(stats), stats, spectrum),
+    )
 
 
 def _entropy_rank(singular: Array) -> Array:

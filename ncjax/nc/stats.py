@@ -51,8 +51,14 @@ def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter
     """
     zeros = functools.partial(jnp.zeros, dtype=dtype)
     scatter = dim <= SCATTER_UP_TO if scatter is None else scatter
-    return ClassStats(zeros(num_classes), zeros((num_classes, dim)), zeros((num_classes, dim)), zeros(num_classes),
-                      zeros(num_classes), zeros((dim, dim)) if scatter else None)
+    return ClassStats(
+        zeros(num_classes),
+        zeros((num_classes, dim)),
+        zeros((num_classes, dim)),
+        zeros(num_classes),
+        zeros(num_classes),
+        zeros((dim, dim)) if scatter else None,
+    )
 
 
 def by_class(values: Array, labels: Array, num_classes: int) -> Array:
@@ -76,12 +82,15 @@ def by_class(values: Array, labels: Array, num_classes: int) -> Array:
 def check_shapes(features: Array, labels: Array, dim: int) -> None:
     """Raises where features are not [N, D], or labels not [N]."""
     if features.ndim != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
-        raise UserError(f"expected features [N, {dim}] and labels [N] as in the statistics, got {list(features.shape)} and "
-                        f"{list(labels.shape)}")
+        raise UserError(
+            f"expected features [N, {dim}] and labels [N] as in the statistics, got {list(features.shape)} and "
+            f"{list(labels.shape)}"
+        )
 
 
-def clean(features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype,
-          shape: tuple[int, int]) -> tuple[Array, Array, Array]:
+def clean(
+    features: Array, labels: Array, mask: Array | None, dtype: jnp.dtype, shape: tuple[int, int]
+) -> tuple[Array, Array, Array]:
     """Features as `dtype`, masked rows zero (they may hold anything, NaN included), labels int32, and the mask [N].
 
     Raises:

@@ -80,8 +80,9 @@ def floors_of(g: Geometry) -> Floors:
     both = mean_rate[:, None] + mean_rate[None, :]
     ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
     cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
-    return Floors(nc1=nc1, cdnv=undefined_unless((g.k >= 2) & (dim > 2), cdnv),
-                  trace_ratio=undefined_unless(freedom > 2, trace))
+    return Floors(
+        nc1=nc1, cdnv=undefined_unless((g.k >= 2) & (dim > 2), cdnv), trace_ratio=undefined_unless(freedom > 2, trace)
+    )
 
 
 @double
@@ -180,8 +181,10 @@ def nc1_variance(g: Geometry, m: Moments) -> Array:
     inside, outside = -2 * _times(lever, m.within) * inv[None, :], 2 * lever * inv[None, :]
     found = _through_means(g, m, inside)
     if m.tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
-        found = jnp.maximum(found + 2 * _through_means(g, m, inside, m.tilt.both, outside)
-                            + _through_means(g, m, outside, m.tilt.outside), 0)
+        found = jnp.maximum(
+            found + 2 * _through_means(g, m, inside, m.tilt.both, outside) + _through_means(g, m, outside, m.tilt.outside),
+            0,
+        )
     return found + jnp.sum(g.n * m.q) / jnp.square(jnp.maximum(g.total, 1))
 
 
@@ -208,14 +211,14 @@ def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | No
     m = moments_of(g, stats, look, tilt)
     if m is None:
         return Errors(*(jnp.full((), jnp.nan),) * 3)
-    nc1, cdnv, trace_ratio = (undefined_unless(g.k >= 2, jnp.sqrt(of(g, m)))
-                              for of in (nc1_variance, cdnv_variance, trace_ratio_variance))
+    nc1, cdnv, trace_ratio = (
+        undefined_unless(g.k >= 2, jnp.sqrt(of(g, m))) for of in (nc1_variance, cdnv_variance, trace_ratio_variance)
+    )
     return Errors(nc1=nc1, cdnv=cdnv, trace_ratio=trace_ratio)
 
 
 @double
-def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None, *,
-           weighting: str = "class") -> Errors:
+def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None, *, weighting: str = "class") -> Errors:
     """Standard errors by the delta method (the infinitesimal jackknife) over examples, with the n_k held fixed.
 
     A metric f is a function of class means and within-class spread, both of them averages over examples, so that to first

@@ -114,8 +114,10 @@ def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -
             raise UserError(f"no {which!r} checkpoint in {directory}")
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         metadata = ocp.StandardCheckpointer().metadata(folder.resolve() / str(step) / "default").item_metadata.tree
-        target = {path: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(path, default))
-                  for path, m in metadata.items()}
+        target = {
+            path: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(path, default))
+            for path, m in metadata.items()
+        }
         return manager.restore(step, args=ocp.args.StandardRestore(target))
     except UserError:
         raise

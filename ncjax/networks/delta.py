@@ -18,13 +18,14 @@ from ncjax.core.cli import tell
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import resolve
 from ncjax.core.types import PyTree
-from ncjax.networks import card as cards
 from ncjax.networks import weights
+from ncjax.networks.card import Card
+from ncjax.networks.load import Init, load
 
 NAME = "delta.safetensors"
 
 
-def write(path: Path, card: cards.Card, variables: PyTree, unsaved: frozenset[str]) -> int:
+def write(path: Path, card: Card, variables: PyTree, unsaved: frozenset[str]) -> int:
     """Writes the leaves that are not the base's, with the card that names it; returns the file's bytes.
 
     Args:
@@ -42,7 +43,7 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
     """Writes a run's model whole; returns the number of its parameters.
 
     Args:
-      init, which, base: as for `card.load`.
+      init, which, base: as for `networks.load.Init`.
       out: a `.safetensors` file.
       original: under the names of the layout that the weights came in.
 
@@ -51,7 +52,7 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
     """
     if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
         raise UserError(f"{out}: expected the path of a .safetensors file in a folder that exists")
-    card, network, variables = cards.load(init, which=which, base=base)
+    card, network, variables = load(Init(init, which=which, base=base))
     if not original:
         arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
         weights.write(out, arrays, {"card": card._replace(base=None).to_json()})
@@ -59,11 +60,15 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
     if card.origin is None:
         raise UserError(f"{init} was not tuned from weights trained elsewhere: there are no original names")
     if network.readout != network.penultimate or set(variables["params"]["head"]) != {"linear"}:
-        raise UserError(f"{init}: its classifier reads {network.readout}, which a network of the layout "
-                        f"{card.origin['layout']} does not have; leave --original out")
+        raise UserError(
+            f"{init}: its classifier reads {network.readout}, which a network of the layout "
+            f"{card.origin['layout']} does not have; leave --original out"
+        )
     if card.method is not None and not weights.has_classifier(card.origin["layout"]):
-        raise UserError(f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
-                        "be lost; leave --original out")
+        raise UserError(
+            f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
+            "be lost; leave --original out"
+        )
     published = resolve(card.model)(num_classes=1)
     if card.method is not None and not published.linear:
         raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
@@ -73,8 +78,9 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `command.tell`."""
-    parser = argparse.ArgumentParser(prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its "
-                                     "base, as one safetensors file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its base, as one safetensors file."
+    )
     parser.add_argument("init", help="a run, or its delta.safetensors")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--base", help="where the base is, if not where it was")
@@ -87,5 +93,3 @@ def main(argv: list[str] | None = None) -> int:
         return f"{args.out}: {count:,} parameters, {Path(args.out).stat().st_size:,} bytes"
 
     return tell("ncjax.delta", join)
-
-

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncjax.runs.files import read_json
+from ncjax.runs.files import check_format, read_json
 from ncjax.runs.rows import read_rows
 
 
@@ -23,8 +23,15 @@ class Finished(NamedTuple):
     environment: dict[str, Any]
 
 
+def _record(workdir: Path) -> dict[str, Any]:
+    path = workdir / "results.json"
+    record = read_json(path)
+    check_format(record, str(path))
+    return record
+
+
 def _folders(workdir: Path) -> list[Path]:
-    record = read_json(workdir / "results.json")
+    record = _record(workdir)
     if record.get("study") == "chain":
         return [workdir / step for step in record["results"]["steps"]]
     return [workdir]
@@ -40,14 +47,28 @@ def collect(workdirs: Sequence[str | Path]) -> list[Finished]:
     parent = Path(os.path.commonpath([f.resolve().parent for f in folders]))
     found = []
     for folder in folders:
-        record = read_json(folder / "results.json")
-        found.append(Finished(str(folder.resolve().relative_to(parent)), record["study"], record["config"],
-                              record["results"], read_rows(folder), record["seconds"], record["environment"]))
+        record = _record(folder)
+        found.append(
+            Finished(
+                str(folder.resolve().relative_to(parent)),
+                record["study"],
+                record["config"],
+                record["results"],
+                read_rows(folder),
+                record["seconds"],
+                record["environment"],
+            )
+        )
     return found
 
 
 def series(run: Finished, split: str, layer: str, metric: str) -> tuple[list[int], list[float]]:
-    """Epochs and values of one metric of a run."""
-    points = [(r["epoch"], r["value"]) for r in run.rows
-              if (r["split"], r["layer"], r["metric"]) == (split, layer, metric) and r["value"] is not None]
+    """Epochs and values of one metric of a run, over its curve: the chosen epoch, measured again, is no part of that."""
+    points = [
+        (r["epoch"], r["value"])
+        for r in run.rows
+        if r["phase"] != "chosen"
+        and (r["split"], r["layer"], r["metric"]) == (split, layer, metric)
+        and r["value"] is not None
+    ]
     return [e for e, _ in points], [v for _, v in points]

@@ -10,8 +10,9 @@ from pathlib import Path
 import jinja2
 
 from ncjax.core.files import replacing
-from ncjax.report import backbones, figures, sections, sweeps
-from ncjax.report.collect import collect
+from ncjax.core.resolve import study_module
+from ncjax.report import figures, sections
+from ncjax.report.collect import Finished, collect
 from ncjax.report.tables import save, to_latex
 
 
@@ -28,14 +29,9 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
       UserError: a folder holds no finished run.
     """
     runs = collect(workdirs)
-    by_study = {study: [run for run in runs if run.study == study] for study in dict.fromkeys(r.study for r in runs)}
-    pretrained = [run for run in by_study.get("pretrain", []) if run.config["measure_every"]]
-    said = [sections.pretraining(pretrained)] if pretrained else []
-    said += sections.layers(by_study.get("measure", []))
-    said += sections.tuning(by_study.get("finetune", []))
-    said += sweeps.methods(by_study.get("compare", []))
-    said += sweeps.blocks(by_study.get("choose_layer", []))
-    said += backbones.backbones(by_study.get("backbones", []))
+    said: list[sections.Section] = []
+    for study in dict.fromkeys(run.study for run in runs):
+        said += _sections(study, [run for run in runs if run.study == study])
     said.append(sections.provenance(runs))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -49,9 +45,24 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
         records = [{k: v for k, v in run._asdict().items() if k != "rows"} for run in runs]
         (out / "results.json").write_text(json.dumps(records, indent=1))
     template = resources.files("ncjax.report").joinpath("template.html").read_text()
-    html = jinja2.Environment(autoescape=True).from_string(template).render(
-        title=title, sections=said, to_latex=to_latex, svg=figures.svg, count=len(runs),
-        seconds=sum(run.seconds for run in runs))
+    html = (
+        jinja2.Environment(autoescape=True)
+        .from_string(template)
+        .render(
+            title=title,
+            sections=said,
+            to_latex=to_latex,
+            svg=figures.svg,
+            count=len(runs),
+            seconds=sum(run.seconds for run in runs),
+        )
+    )
     with replacing(out / "report.html") as file:
         file.write(html.encode())
     return out / "report.html"
+
+
+def _sections(study: str, runs: list[Finished]) -> list[sections.Section]:
+    """What a study says of its runs; nothing where it has no function `section`."""
+    speak = getattr(study_module(study), "section", None)
+    return [] if speak is None else speak(runs)

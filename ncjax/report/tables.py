@@ -44,12 +44,11 @@ def number(value: float | None, source: str = "", digits: int = 3) -> Cell:
 
 
 def trusted(found: dict[str, Any], metric: str, source: str = "") -> Cell:
-    """A metric of a layer, {name: value} or a `Report.to_dict()`, with its 95 % interval; greyed near its floor."""
+    """A metric of a layer, from a `Report.to_dict()`, with its 95 % interval; greyed near its floor."""
     cell = number(found.get(metric), source)
     if cell.value is None:
         return cell
-    low, high = found.get("interval", {}).get(metric) or (found.get(f"{metric}_low"), found.get(f"{metric}_high"))
-    over = found.get("over_floor", {}).get(metric, found.get(f"{metric}_over_floor"))
+    low, high, over = (found.get(f"{metric}_{end}") for end in ("low", "high", "over_floor"))
     between = "" if low is None else f" [{number(low).text}, {number(high).text}]"
     return cell._replace(text=cell.text + between, faint=over is not None and over > NEAR_FLOOR)
 
@@ -94,8 +93,16 @@ def to_csv(table: Table) -> str:
 
 
 def _escaped(value: str) -> str:
-    for character, tex in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-                           ("–", "--"), ("→", r"$\to$"), ("×", r"$\times$")):
+    for character, tex in (
+        ("\\", r"\textbackslash{}"),
+        ("&", r"\&"),
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("#", r"\#"),
+        ("–", "--"),
+        ("→", r"$\to$"),
+        ("×", r"$\times$"),
+    ):
         value = value.replace(character, tex)
     return value
 

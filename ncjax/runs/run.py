@@ -71,11 +71,11 @@ class Run:
                 table.add_row(*row)
             self.console.print(table)
 
-    def rows(self, epoch: int, split: str, layer: str, values: dict[str, float]) -> None:
+    def rows(self, epoch: int, phase: str, split: str, layer: str, values: dict[str, float]) -> None:
         """Appends one row per metric to metrics.jsonl; values that are not finite are null."""
         if not self.writes:
             return
-        lines = [json.dumps(dict(zip(ROW_KEYS, (epoch, split, layer, k, v if math.isfinite(v) else None), strict=True)))
+        lines = [json.dumps(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v if math.isfinite(v) else None), strict=True)))
                  for k, v in values.items()]
         with open(self.workdir / "metrics.jsonl", "a") as file:
             file.write("".join(line + "\n" for line in lines))

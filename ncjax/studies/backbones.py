@@ -5,28 +5,44 @@ Experiments E1 and E3, claims C1, C10 and C12.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
-from ncjax import nc
-from ncjax.core import mesh, trees
+from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.types import Model, PyTree
-from ncjax.data import Dataset
+from ncjax.core.mesh import make
+from ncjax.core.options import FUNCTION
+from ncjax.core.types import Network
+from ncjax.data import Data, Dataset
 from ncjax.data.readers import read
 from ncjax.evidence import correlation
-from ncjax.features import resume
-from ncjax.networks import card as cards
+from ncjax.evidence.claims import verdict
+from ncjax.features.resume import kept
+from ncjax.networks.card import Card
+from ncjax.networks.load import Init, backbone_digest, load, load_data_for
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import Section, file_stem
+from ncjax.report.tables import Cell, Table, number, percent, text, trusted, whole, wilson
 from ncjax.runs.run import Run
+from ncjax.scores.score import Score, all_named, applied
 from ncjax.transfer import layerwise
 
-PREDICTORS = {
-    "nc1": "NC1, train", "nc1_over_floor": "NC1 / floor, train", "cdnv": "CDNV, train",
-    "numerical_rank": "numerical rank, train", "parameters": "parameters of the backbone", "width": "feature width",
-    "source_accuracy": "source accuracy", "knn": "kNN, validation", "train_accuracy": "probe, train",
-}
+PREDICTORS = [
+    "scores.nc1",
+    "scores.nc1_over_floor",
+    "scores.cdnv",
+    "scores.numerical_rank",
+    "scores.parameters",
+    "scores.width",
+    "scores.source_accuracy",
+    "scores.knn",
+    "scores.train_accuracy",
+]
 CLAIMS = {
     "C1": ("across backbones, a lower NC1 on the target's training images goes with a better probe", ("nc1",)),
     "C12": ("so do lower CDNV and numerical rank", ("cdnv", "numerical_rank")),
@@ -41,68 +57,111 @@ def spaced(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
     return tuple(layers[i] for i in at)
 
 
-def _data(card: cards.Card, data: str, count: int, *, train_images: int, val_images: int, test_images: int,
-          largest: int) -> Dataset:
+class Sizes(NamedTuple):
+    """How much of a target is used.
+
+    Args:
+      train_images, val_images, test_images: at most, equally many of each class; 0 for all.
+      largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's own.
+    """
+
+    train_images: int = 1500
+    val_images: int = 500
+    test_images: int = 1000
+    largest: int = 0
+
+
+def _data(card: Card, data: str, count: int, sizes: Sizes) -> Dataset:
     """The target of `count` classes in the size that the network takes, `largest` at most."""
-    size = largest if largest and card.image_shape[0] > largest else None
-    return cards.load_data_for(card, data, {
-        "image_size": size, "max_test": test_images or None,
-        "n_per_class": max(2, train_images // count) if train_images else None,
-        "val_per_class": max(1, val_images // count) if val_images else None})
+    train_images, val_images, test_images, largest = sizes
+    return load_data_for(
+        card,
+        Data(
+            data,
+            image_size=largest if largest and card.image_shape[0] > largest else None,
+            max_test=test_images or None,
+            n_per_class=max(2, train_images // count) if train_images else None,
+            val_per_class=max(1, val_images // count) if val_images else None,
+        ),
+    )
 
 
-def _neighbours(seen: dict[str, Any], layer: str, count: int) -> dict[str, float]:
-    """Accuracy of a vote among the nearest training features by cosine, on validation and test."""
-    train = seen["train"]
-    model = KNeighborsClassifier(min(count, len(train.labels)), metric="cosine").fit(train.features[layer], train.labels)
-    return {split: float(model.score(x.features[layer], x.labels)) for split, x in seen.items() if split != "train"}
-
-
-def pair(run: Run, card: cards.Card, network: Model, variables: PyTree, dataset: Dataset, *, batch_size: int,
-         neighbours: int, probe_layers: int) -> dict[str, Any]:
-    """One backbone on one target: every layer's collapse, probes at some, neighbours at the last.
+def pair(
+    run: Run,
+    network: Network,
+    dataset: Dataset,
+    wanted: dict[str, Score],
+    *,
+    batch_size: int,
+    probe_layers: int,
+    source_accuracy: float = 0.0,
+) -> dict[str, Any]:
+    """One backbone on one target: every layer's collapse, probes at some, scores at the last.
 
     Args:
       run: told how fast it goes.
-      card, network, variables, dataset: the network and the target.
+      network, dataset: the network and the target.
+      wanted: the scores.
       batch_size: images a step.
-      neighbours: that vote.
       probe_layers: layers with a probe, at equal distances; 0 for all.
+      source_accuracy: of the network on its own task; 0 where unknown.
     """
-    count, last = len(dataset.class_names), network.penultimate
-    with resume.kept(run.workdir, run.say, variables, dataset, batch_size=batch_size) as written:
-        seen, reports = layerwise.extract(network, variables, dataset, mesh.make(), batch_size=batch_size, probes=True,
-                                          classifier=None, scatter=None, run=run, written=written)
-        found = layerwise.layers(seen, reports, count, probed=spaced(network.backbone, probe_layers))
-        entry = found[last]
+    model, count, last = network.model, len(dataset.class_names), network.model.penultimate
+    with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
+        options = layerwise.Measurement(batch_size=batch_size, probes=True)
+        seen, reports = layerwise.extract(network, dataset, make(), options, classifier=None, run=run, written=written)
+        found = layerwise.layers(seen, reports, count, probed=spaced(model.backbone, probe_layers))
+        entry, held = found[last], {name: (x.features[last], x.labels) for name, x in seen.items()}
+        inputs = {
+            "features": held["train"][0],
+            "labels": held["train"][1],
+            "num_classes": count,
+            "report": reports["train"][last],
+            "train_accuracy": entry["probe"]["train"],
+            "val_accuracy": entry["probe"]["val"],
+            "parameters": trees.count(trees.only(network.variables, model.backbone)["params"]),
+            "width": entry["dim"],
+            "source_accuracy": source_accuracy,
+        }
+        if "val" in held:
+            inputs |= {"val_features": held["val"][0], "val_labels": held["val"][1]}
+        predictors, reasons = applied(wanted, inputs)
         return {
-            "data": dataset.describe(), "network": card.fed(dataset).describe(),
-            "image_size": dataset.image_shape[0], "penultimate": last,
-            "layers": found, "knn": _neighbours(seen, last, neighbours), "test_accuracy": entry["probe"]["test"],
-            "predictors": {
-                "nc1": entry["train"]["nc1"], "nc1_over_floor": entry["train"]["nc1_over_floor"],
-                "cdnv": entry["train"]["cdnv"], "numerical_rank": nc.numerical_rank(
-                    seen["train"].features[last], seen["train"].labels),
-                "parameters": trees.count(trees.only(variables, network.backbone)["params"]), "width": entry["dim"],
-                "train_accuracy": entry["probe"]["train"],
-            },
+            "data": dataset.describe(),
+            "network": network.card.fed(dataset).describe(),
+            "image_size": dataset.image_shape[0],
+            "penultimate": last,
+            "layers": found,
+            "test_accuracy": entry["probe"]["test"],
+            "predictors": predictors,
+            "reasons": reasons,
         }
 
 
-def correlations(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def correlations(cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{predictor: {"spearman" and "weighted_kendall": {target, "mean": correlation with test accuracy}}}.
 
     Args:
       cells: {target: {backbone: what `pair` found}}.
+      names: of the predictors.
     """
     measures = {"spearman": correlation.spearman, "weighted_kendall": correlation.weighted_kendall}
     out: dict[str, dict[str, Any]] = {}
-    for name in PREDICTORS:
-        pairs = {target: ([np.nan if (v := c["predictors"].get(name)) is None else v for c in many.values()],
-                          [c["test_accuracy"] for c in many.values()]) for target, many in cells.items()}
-        out[name] = {how: {**{target: correlation.over_networks([p], measure) for target, p in pairs.items()},
-                           "mean": correlation.over_networks(list(pairs.values()), measure)}
-                     for how, measure in measures.items()}
+    for name in names:
+        pairs = {
+            target: (
+                [np.nan if (v := c["predictors"].get(name)) is None else v for c in many.values()],
+                [c["test_accuracy"] for c in many.values()],
+            )
+            for target, many in cells.items()
+        }
+        out[name] = {
+            how: {
+                **{target: correlation.over_networks([p], measure) for target, p in pairs.items()},
+                "mean": correlation.over_networks(list(pairs.values()), measure),
+            }
+            for how, measure in measures.items()
+        }
     return out
 
 
@@ -116,8 +175,11 @@ def by_layers(cells: dict[str, dict[str, dict[str, Any]]]) -> correlation.Correl
     per_backbone: dict[str, list[float]] = {}
     for many in cells.values():
         for backbone, cell in many.items():
-            points = [(e["train"]["nc1"], e["probe"]["test"]) for e in cell["layers"].values()
-                      if "probe" in e and e["train"]["nc1"] is not None]
+            points = [
+                (e["train"]["nc1"], e["probe"]["test"])
+                for e in cell["layers"].values()
+                if "probe" in e and e["train"]["nc1"] is not None
+            ]
             if len(points) > 3:
                 per_backbone.setdefault(backbone, []).append(correlation.spearman(*zip(*points, strict=True)))
     means = np.array([np.mean(x) for x in per_backbone.values()])  # NaN where every probe of a target is as good
@@ -134,20 +196,33 @@ def verdicts(found: dict[str, dict[str, Any]], layers: correlation.Correlation |
     """A verdict for each claim: that of its predictors if they agree, "undecided" if not."""
     out = {}
     for claim, (_, names) in CLAIMS.items():
-        each = {correlation.verdict(found[n]["spearman"]["mean"], weakest=weakest) for n in names}
+        if not set(names) <= set(found):
+            continue
+        each = {verdict(found[n]["spearman"]["mean"], weakest=weakest) for n in names}
         out[claim] = each.pop() if len(each) == 1 else "undecided"
-    return {**out, "C10": correlation.verdict(layers, weakest=weakest)}
+    return {**out, "C10": verdict(layers, weakest=weakest)}
 
 
-def _show(run: Run, cells: dict[str, dict[str, dict[str, Any]]], found: dict[str, dict[str, Any]],
-          layers: correlation.Correlation | None, claims: dict[str, str]) -> None:
+def _show(
+    run: Run,
+    cells: dict[str, dict[str, dict[str, Any]]],
+    found: dict[str, dict[str, Any]],
+    layers: correlation.Correlation | None,
+    claims: dict[str, str],
+    labels: dict[str, str],
+) -> None:
     def words(c: correlation.Correlation | None) -> str:
         return "-" if c is None else f"{c.value:+.2f} [{c.low:+.2f}, {c.high:+.2f}]"
 
     targets = list(cells)
-    run.table("Spearman's correlation with the probe's test accuracy, over backbones", ["predictor", "mean", *targets], [
-        [PREDICTORS[name], words(both["spearman"]["mean"]), *(words(both["spearman"][t]) for t in targets)]
-        for name, both in found.items()])
+    run.table(
+        "Spearman's correlation with the probe's test accuracy, over backbones",
+        ["predictor", "mean", *targets],
+        [
+            [labels[name], words(both["spearman"]["mean"]), *(words(both["spearman"][t]) for t in targets)]
+            for name, both in found.items()
+        ],
+    )
     run.say(f"over the layers of a network: NC1 and probe accuracy {words(layers)}")
     run.say("  ".join(f"{claim}: {word}" for claim, word in claims.items()))
 
@@ -158,8 +233,9 @@ def _check(backbones: list[str], targets: list[str], source_accuracy: list[float
     if len(backbones) < 2 or not targets:
         raise UserError(f"{len(backbones)} backbones and {len(targets)} targets: at least two and one")
     if source_accuracy and len(source_accuracy) != len(backbones):
-        raise UserError(f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where "
-                        "unknown")
+        raise UserError(
+            f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where unknown"
+        )
 
 
 def run(
@@ -167,13 +243,10 @@ def run(
     run: Run,
     backbones: list[str],
     targets: list[str],
-    source_accuracy: list[float] = [],  # noqa: B006
-    train_images: int = 1500,
-    val_images: int = 500,
-    test_images: int = 1000,
-    largest: int = 0,
+    source_accuracy: list[float] = [],
+    sizes: Sizes = Sizes(),
+    scores: Annotated[list[str], FUNCTION] = PREDICTORS,
     probe_layers: int = 6,
-    neighbours: int = 5,
     batch_size: int = 64,
     weakest: float = -0.3,
 ) -> dict[str, Any]:
@@ -181,14 +254,12 @@ def run(
 
     Args:
       run: where it happens.
-      backbones: networks as for `card.load`.
-      targets: data sets as for `data.load`.
+      backbones: networks as for `networks.load.Init.init`.
+      targets: data sets as for `data.Data.data`.
       source_accuracy: of each backbone on its own task, 0 where unknown; a control. Empty for none.
-      train_images, val_images, test_images: of a target at most, equally many of each class; 0 for all.
-      largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's
-        own.
+      sizes: how much of each target.
+      scores: what may predict transfer, see `ncjax.scores.score`.
       probe_layers: layers with a probe, at equal distances, the last among them; 0 for all.
-      neighbours: that vote in kNN.
       batch_size: images a step.
       weakest: the rule for verdicts, fixed before the run: a claim of a negative correlation is "supported" if the 95 %
         interval of its mean over targets is below 0, "not supported" if it is above this, else "undecided".
@@ -197,29 +268,234 @@ def run(
       UserError: fewer than two backbones, no target, or another number of source accuracies than of backbones.
     """
     _check(backbones, targets, source_accuracy)
+    wanted = all_named(scores)
     for init in backbones:  # all of them, before an hour is spent on the first
-        card, network, _ = cards.load(init)
-        run.say(f"backbone {init}: {card.model}, {len(network.backbone)} blocks, images of {card.image_shape[0]}")
+        network = load(Init(init))
+        run.say(
+            f"backbone {init}: {network.card.model}, {len(network.model.backbone)} blocks, images of "
+            f"{network.card.image_shape[0]}"
+        )
     counts = {target: len(read(target).class_names) for target in targets}
-    sizes = dict(train_images=train_images, val_images=val_images, test_images=test_images, largest=largest)
     cells: dict[str, dict[str, dict[str, Any]]] = {target: {} for target in targets}
     for init, known in zip(backbones, source_accuracy or [0.0] * len(backbones), strict=True):
-        card, network, variables = cards.load(init)
-        digest = cards.backbone_digest(network, variables)
+        network = load(Init(init))
+        digest = backbone_digest(network)
         for target, count in counts.items():
-            dataset = _data(card, target, count, **sizes)
-            key = {"backbone": init, "target": target, "base": digest, "images": dataset.identity(), "probes": probe_layers}
-            cell = run.once(key, lambda seen=(card, network, variables, dataset): pair(
-                run, *seen, batch_size=batch_size, neighbours=neighbours, probe_layers=probe_layers))
-            cell["predictors"] |= {"source_accuracy": known or None, "knn": cell["knn"].get("val")}
+            dataset = _data(network.card, target, count, sizes)
+            key = {
+                "backbone": init,
+                "target": target,
+                "base": digest,
+                "images": dataset.identity(),
+                "probes": probe_layers,
+                "scores": ",".join(wanted),
+                "source": known,
+            }
+            cell = run.once(
+                key,
+                lambda held=(network, dataset), known=known: pair(
+                    run, *held, wanted, batch_size=batch_size, probe_layers=probe_layers, source_accuracy=known
+                ),
+            )
             cells[target][init] = cell
-            run.say(f"{sum(map(len, cells.values())):>3}/{len(backbones) * len(targets)}  {init} on {target}: probe "
-                    f"{100 * cell['test_accuracy']:.1f} %, " + ", ".join(
-                        f"{m} {x:.3g}" for m in ("nc1", "nc1_over_floor") if (x := cell["predictors"][m]) is not None))
-    found, layers = correlations(cells), by_layers(cells)
+            run.say(
+                f"{sum(map(len, cells.values())):>3}/{len(backbones) * len(targets)}  {init} on {target}: probe "
+                f"{100 * cell['test_accuracy']:.1f} %, "
+                + ", ".join(f"{m} {x:.3g}" for m in list(wanted)[:2] if (x := cell["predictors"][m]) is not None)
+            )
+    labels = {s.name: s.label for s in wanted.values()}
+    found, layers = correlations(cells, list(wanted)), by_layers(cells)
     claims = verdicts(found, layers, weakest)
-    _show(run, cells, found, layers, claims)
+    _show(run, cells, found, layers, claims, labels)
     seen = {t: next(iter(many.values()))["data"] for t, many in cells.items()}
-    return {"data": {f"{t} {split}": x for t, splits in seen.items() for split, x in splits.items()}, "cells": cells,
-            "correlations": found, "layers": layers, "verdicts": claims, "predictors": PREDICTORS,
-            "claims": {**{k: v[0] for k, v in CLAIMS.items()}, "C10": "across the layers of one network, the same"}}
+    return {
+        "data": {f"{t} {split}": x for t, splits in seen.items() for split, x in splits.items()},
+        "cells": cells,
+        "correlations": found,
+        "layers": layers,
+        "verdicts": claims,
+        "predictors": labels,
+        "claims": {**{k: v[0] for k, v in CLAIMS.items()}, "C10": "across the layers of one network, the same"},
+    }
+
+
+def _names(run: Finished) -> dict[str, str]:
+    """Backbones as short as they stay distinct."""
+    short = {b: Path(b.split(":")[-1]).stem for b in run.config["backbones"]}
+    return short if len(set(short.values())) == len(short) else {b: b for b in short}
+
+
+def _scatter(run: Finished, stem: str) -> figures.Drawn:
+    """Test accuracy of the probe over NC1 on train, a panel a target, with intervals of both."""
+    cells, names = run.results["cells"], _names(run)
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(len(cells), 3, 2.8)
+        for axis, (target, many) in zip(axes, cells.items(), strict=True):
+            for i, (backbone, cell) in enumerate(many.items()):
+                entry = cell["layers"][cell["penultimate"]]["train"]
+                x, y = entry["nc1"], cell["test_accuracy"]
+                if x is None:
+                    continue
+                low, high = (x if v is None else v for v in (entry["nc1_low"], entry["nc1_high"]))
+                below, above = wilson(y, cell["data"]["test"]["size"])
+                axis.errorbar(
+                    [x],
+                    [100 * y],
+                    [[100 * (y - below)], [100 * (above - y)]],
+                    [[max(x - low, 0)], [max(high - x, 0)]],
+                    ms=4,
+                    lw=0.8,
+                    fmt="osD^"[i // len(figures.COLOURS) % 4],
+                    color=figures.COLOURS[i % len(figures.COLOURS)],
+                    label=names[backbone],
+                )
+            figures.log_axis(axis, "x")
+            axis.set(title=target, xlabel="NC1, train")
+        axes[0].set_ylabel("probe, test accuracy, %")
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn(f"scatter-{stem}", figure)
+
+
+def _layers(run: Finished, stem: str) -> figures.Drawn:
+    """NC1 over its floor, train, over depth: a panel a target, a line a backbone."""
+    cells, names = run.results["cells"], _names(run)
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(len(cells), 3, 2.8)
+        for axis, many in zip(axes, cells.values(), strict=True):
+            for i, (backbone, cell) in enumerate(many.items()):
+                values = [
+                    np.nan if e["train"]["nc1_over_floor"] is None else e["train"]["nc1_over_floor"]
+                    for e in cell["layers"].values()
+                ]
+                axis.plot(
+                    np.linspace(0, 1, len(values)),
+                    values,
+                    ("-", "--", ":")[i // len(figures.COLOURS) % 3],
+                    lw=1,
+                    color=figures.COLOURS[i % len(figures.COLOURS)],
+                    label=names[backbone],
+                )
+            axis.set(xlabel="depth")
+        for axis, target in zip(axes, cells, strict=True):
+            axis.set_title(target)
+        axes[0].set_ylabel("NC1 / floor, train")
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn(f"depth-{stem}", figure)
+
+
+def _table(run: Finished, stem: str) -> Table:
+    names, rows, labels = _names(run), [], run.results["predictors"]
+    apart = [n for n in labels if n not in ("nc1", "cdnv")]  # those two stand with their intervals
+    shares = {"knn", "train_accuracy", "probe_accuracy", "source_accuracy"}
+    for target, many in run.results["cells"].items():
+        for backbone, cell in many.items():
+            at = f"{run.name}/results.json: cells.{target}.{backbone}."
+            entry, count = cell["layers"][cell["penultimate"]]["train"], cell["data"]["test"]["size"]
+            found = cell["predictors"]
+            rows.append(
+                [
+                    text(f"{target}, {names[backbone]}"),
+                    whole(cell["image_size"], at + "image_size"),
+                    percent(cell["test_accuracy"], at + "test_accuracy", count),
+                    *(trusted(entry, m, f"{at}layers.{cell['penultimate']}.train.{m}") for m in ("nc1", "cdnv")),
+                    *((percent if n in shares else number)(found[n], f"{at}predictors.{n}") for n in apart),
+                ]
+            )
+    columns = [
+        "target, backbone",
+        "pixels",
+        "probe test % [95 %]",
+        "NC1 train [95 %]",
+        "CDNV train [95 %]",
+        *(labels[n] + (" %" if n in shares else "") for n in apart),
+    ]
+    c = run.config
+    return Table(
+        f"pairs_{stem}",
+        f"Every backbone on every target, at the penultimate layer. At most {c['train_images']} "
+        f"training, {c['val_images']} validation and {c['test_images']} test images of a target; regularisation of "
+        "the probe chosen on validation.",
+        columns,
+        rows,
+    )
+
+
+def _cell(found: dict[str, Any] | list[Any] | None, source: str) -> Cell:
+    if found is None:
+        return text("–")
+    value, low, high, count = found
+    return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{source} ({count} backbones)")
+
+
+def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
+    r = run.results
+    rows = [
+        [
+            text(r["predictors"][name]),
+            *(
+                _cell(both[how][t], f"{run.name}/results.json: correlations.{name}.{how}.{t}")
+                for t in ("mean", *r["cells"])
+            ),
+        ]
+        for name, both in r["correlations"].items()
+    ]
+    return Table(
+        f"{how}_{stem}",
+        f"{title} of each predictor with the probe's test accuracy over backbones. Intervals: "
+        "95 %, bootstrap over backbones, the same draw for every target.",
+        ["predictor", "mean over targets", *r["cells"]],
+        rows,
+    )
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every run of the study."""
+    sections = []
+    for run in runs:
+        r, stem = run.results, file_stem("on", run.name)
+        weakest = run.config["weakest"]
+        judged = [
+            [
+                text(claim),
+                text(r["claims"][claim]),
+                _cell(
+                    r["layers"] if claim == "C10" else r["correlations"][CLAIMS[claim][1][0]]["spearman"]["mean"],
+                    f"{run.name}/results.json",
+                ),
+                text(word),
+            ]
+            for claim, word in r["verdicts"].items()
+        ]
+        rule = (
+            "The rule, fixed before the run: supported if the interval of the mean Spearman correlation is below 0, "
+            f"not supported if it is above {weakest:g}, else undecided. C12 needs CDNV (shown) and numerical rank to "
+            "agree."
+        )
+        verdict = Table(f"verdicts_{stem}", rule, ["claim", "says", "Spearman [95 %]", "verdict"], judged)
+        intro = (
+            "A low NC1 on the training images implies that they are nearly separable, so part of any correlation is "
+            "no discovery: read it beside the probe's training accuracy, kNN, the network's size and its source "
+            "accuracy, which predict too. NC1 of one target compares across backbones (the same images), not across "
+            "targets."
+        )
+        title = "Which backbone transfers, and does collapse say so?" + (f" ({run.name})" if len(runs) > 1 else "")
+        sections.append(
+            Section(
+                title,
+                intro,
+                [
+                    (
+                        "Test accuracy of the probe over NC1 on the target's training images, 95 % intervals of both.",
+                        _scatter(run, stem),
+                    ),
+                    ("NC1 over its floor along each network, from the first block to the last.", _layers(run, stem)),
+                ],
+                [
+                    verdict,
+                    _correlations(run, stem, "spearman", "Spearman's correlation"),
+                    _correlations(run, stem, "weighted_kendall", "Weighted Kendall correlation"),
+                    _table(run, stem),
+                ],
+            )
+        )
+    return sections

@@ -6,9 +6,9 @@ from typing import Any
 
 from ncjax import report
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
+from ncjax.studies import module_of
 
 
 def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, Any]:
@@ -32,7 +32,7 @@ def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, A
         run.say(f"\n[{number}/{len(steps)}] {name}: {step['study']}")
         workdir = run.workdir / name
         own = Run(workdir, console=run.console)
-        execute(resolve(f"studies.{step['study']}.run"), step["study"], config, own)
+        execute(module_of(step["study"]).run, step["study"], config, own)
         if own.interrupted():  # asked for in the step's last moments, when there was nothing left to stop
             raise KeyboardInterrupt
         workdirs.append(workdir)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import matplotlib as mpl
+import numpy as np
+
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import pick
+from ncjax.core.options import FUNCTION
 from ncjax.evidence import intervals
-from ncjax.networks import card as cards
+from ncjax.networks.load import Init
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import Section, file_stem, named
+from ncjax.report.tables import Cell, Table, number, percent, spread, text
 from ncjax.runs.run import Run
-from ncjax.transfer import few_shot, grid_search, ranking
+from ncjax.scores.score import Score, all_named
+from ncjax.transfer import ranking
+from ncjax.transfer.few_shot import Bench, Budget, FewLabels
+from ncjax.transfer.grid_search import Search
 
 
 def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[str, Any]:
@@ -26,94 +37,287 @@ def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[
     return {"best": best, "by_seed": lost, "regret": {rule: list(intervals.mean(x)) for rule, x in lost.items()}}
 
 
-def _show_scores(run: Run, data: str, found: ranking.Scores, picks: dict[str, list[str]],
-                 costs: dict[str, dict[str, float]]) -> None:
-    columns = {"nc1_over_floor": "NC1/floor", "cdnv": "CDNV", "probe_accuracy": "probe val", "logme": "LogME", "rgn": "RGN",
-               "condition_number": "condition"}
-    run.table(f"blocks on {data}, seed 0", ["block", "tuned", "FLOPs", *columns.values()], [
-        [b, f"{100 * costs[b]['share']:.2f} %", f"{100 * costs[b]['flops']:.1f} %",
-         *("-" if found[b][name] is None else f"{found[b][name]:.4g}" for name in columns)] for b in found])
-    run.say("tuned: share of parameters; FLOPs: a training step above the kept prefix, as a share of full fine-tuning's")
-    for rule, blocks in picks.items():
-        run.say(f"  {rule:<17} {blocks[0]:<10} {ranking.MEANING[rule]}")
-
-
-def _costs(lab: few_shot.Lab, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
-    """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
-    dataset, out = lab.dataset(shots, 0), {}
-    whole = lab.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
-    for block in names:
-        program = lab.program(method, block, dataset)
-        tuned, total = program.plan.share()
-        out[block] = {"share": tuned / total, "flops": program.expected_flops(dataset.image_shape) / whole}
-    return out
-
-
 def run(
     *,
     run: Run,
-    init: str,
-    data: str = "embedded.digits",
+    init: Init,
+    target: FewLabels = FewLabels(),
     rule: str = "logme",
-    method: str = "tuning.scl_ft",
+    scores: Annotated[list[str], FUNCTION] = ranking.BLOCK_SCORES,
+    method: Annotated[str, FUNCTION] = "tuning.scl_ft",
     blocks: str | None = None,
     tune: str = "none",
     top: int = 3,
     shots: int = 20,
-    **options: Annotated[Any, cards.load, few_shot.target, grid_search.searched, few_shot.budget],
+    search: Search = Search(),
+    budget: Budget = Budget(),
 ) -> dict[str, Any]:
     """Ranks the blocks of a network for a target, and on request checks the ranking by tuning.
 
     Args:
       run: where it happens; a stopped run goes on.
-      init: the network, see `card.load`.
-      data: the target, see `data.load`.
-      rule: what ranks: one of `ranking.RULES`; docs/results/choose_layer has what they lost on the data sets at hand.
+      init: the network.
+      target: the data set.
+      rule: what ranks: the name of a score, or a place: "tunnel_start", "first", "middle", "key_layer", "last".
+        docs/results/choose_layer has what they lost on the data sets at hand.
+      scores: what is said of every block, see `ncjax.scores.score`.
       method: how a block is tuned, a function of `ncjax.tuning` that tunes one.
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
-      shots: as in `compare`.
-      **options: of `card.load`, `few_shot.target`, `grid_search.searched` and `few_shot.budget`, for every block alike.
+      shots: training images per class; 0 for all.
+      search, budget: as in `compare`, for every block alike.
     """
     if tune not in ("none", "top", "all"):
         raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
-    seeds = options["seeds"]
+    seeds = search.seeds
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    lab = few_shot.Lab(run, init=init, data=data, options=options)
-    run.announce(lab.dataset(shots, 0), lab.describe())
-    names = ranking.candidates(lab.network, blocks)
-    found = []
-    for seed in range(seeds if tune != "none" else 1):
-        key = {"scores": "all", "shots": shots, "seed": seed, **lab.identity(shots, seed)}
-        found.append(run.once(key, lambda seed=seed: ranking.scores(
-            lab.network, lab.variables, lab.dataset(shots, seed), lab.devices, names, batch_size=lab.budget.batch_size)))
-    ranked = ranking.ordered(rule, found[0], lab.network)
-    picks = {name: [ranking.choose(name, f, lab.network) for f in found] for name in ranking.RULES}
-    costs = run.once({"costs": method, "shots": shots, **lab.identity(shots, 0)},
-                     lambda: _costs(lab, method, names, shots))
-    _show_scores(run, data, found[0], picks, costs)
-    known = {"init": init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None,
-             **{k: v for k, v in pick(cards.load, options).items() if v not in (None, "last", [])}}
-    run.say(f"rule {rule} ({ranking.MEANING[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
-            f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}")
-    out = {"data": lab.dataset(shots, 0).describe(), "network": lab.describe(),
-            "blocks": list(names), "rule": rule, "choice": ranked[0],
-           "ranked": ranked, "scores": found, "picks": picks, "costs": costs, "meaning": ranking.MEANING}
+    wanted = all_named(scores)
+    if rule not in ranking.rules(wanted):
+        ranking.choose(rule, {}, None, wanted)
+    bench = Bench(run, init, target, search, budget)
+    model, dataset = bench.network.model, bench.subsets.get(shots, 0)
+    run.announce(dataset, bench.describe())
+    names = ranking.candidates(model, blocks)
+    found = [_scores(bench, names, wanted, shots, seed) for seed in range(seeds if tune != "none" else 1)]
+    ranked = ranking.ordered(rule, found[0], model, wanted)
+    meanings = {name: meaning for name, (_, meaning) in ranking.rules(wanted).items()}
+    picks = {name: [ranking.choose(name, f, model, wanted) for f in found] for name in meanings}
+    costs = run.once(
+        {"costs": method, "shots": shots, **bench.identity(shots, 0)}, lambda: _costs(bench, method, names, shots)
+    )
+    _show_scores(run, target.data, found[0], costs, wanted)
+    for name, chosen in picks.items():
+        run.say(f"  {name:<22} {chosen[0]:<10} {meanings[name]}")
+    known = {
+        "init": init.init,
+        "data": target.data,
+        "method": method,
+        "layer": ranked[0],
+        "n_per_class": shots or None,
+        **{k: v for k, v in init._asdict().items() if v not in (None, "last", [])},
+    }
+    run.say(
+        f"rule {rule} ({meanings[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
+        f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}"
+    )
+    out = {
+        "data": dataset.describe(),
+        "network": bench.describe(),
+        "blocks": list(names),
+        "rule": rule,
+        "choice": ranked[0],
+        "ranked": ranked,
+        "scores": found,
+        "picks": picks,
+        "costs": costs,
+        "labels": {s.name: s.label for s in wanted.values()},
+        "meaning": meanings | {"random": "any block, on average"},
+    }
     if tune == "none":
         return out
     cells = {}
     for block in names if tune == "all" else ranked[:top]:
-        cells[block], hyper = lab.search(method, layer=block, shots=shots)
-        run.say(f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
-                + "  ".join(f"{k} {v:g}" for k, v in hyper.items()))
+        cells[block], hyper = bench.search(method, layer=block, shots=shots)
+        run.say(
+            f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
+            + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
+        )
     tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
-    out |= {"tuned": tuned, "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
-            "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()}}
+    out |= {
+        "tuned": tuned,
+        "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
+        "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()},
+    }
     if tune == "all":
         out |= regrets(tuned, picks)
         order = sorted(out["regret"], key=lambda r: out["regret"][r][0])
-        run.table(f"best in hindsight: {out['best']}; what each rule loses in test accuracy, {seeds} seeds", [
-            "rule", "chooses", "regret, 95 % t interval"], [
-            [r, ", ".join(dict.fromkeys(picks.get(r, ["any"]))), intervals.percent(out["regret"][r])] for r in order])
+        run.table(
+            f"best in hindsight: {out['best']}; what each rule loses in test accuracy, {seeds} seeds",
+            ["rule", "chooses", "regret, 95 % t interval"],
+            [[r, ", ".join(dict.fromkeys(picks.get(r, ["any"]))), intervals.percent(out["regret"][r])] for r in order],
+        )
     return out
+
+
+def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> ranking.Values:
+    """Of every block for the images of a seed, computed once in a workdir."""
+    key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
+    return bench.run.once(
+        key,
+        lambda: ranking.scores(
+            bench.network, bench.subsets.get(shots, seed), bench.mesh, names, wanted, batch_size=bench.budget.batch_size
+        ),
+    )
+
+
+def _costs(bench: Bench, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
+    """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
+    dataset, out = bench.subsets.get(shots, 0), {}
+    whole = bench.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
+    for block in names:
+        program = bench.program(method, block, dataset)
+        tuned, total = program.plan.share()
+        flops = program.expected_flops(dataset.image_shape)
+        out[block] = {"share": tuned / total, "flops": flops / whole if flops and whole else None}
+    return out
+
+
+def _show_scores(
+    run: Run, data: str, found: ranking.Values, costs: dict[str, dict[str, float]], wanted: dict[str, Score]
+) -> None:
+    run.table(
+        f"blocks on {data}, seed 0",
+        ["block", "tuned", "FLOPs", *(s.label for s in wanted.values())],
+        [
+            [
+                b,
+                f"{100 * costs[b]['share']:.2f} %",
+                "-" if costs[b]["flops"] is None else f"{100 * costs[b]['flops']:.1f} %",
+                *("-" if found[b][name] is None else f"{found[b][name]:.4g}" for name in wanted),
+            ]
+            for b in found
+        ],
+    )
+    run.say("tuned: share of parameters; FLOPs: a training step above the kept prefix, as a share of full fine-tuning's")
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every network and target whose blocks were ranked, and one over those where all were tuned."""
+    sections = []
+    for run in runs:
+        stem = file_stem("on", run.name)
+        drawn = [
+            (
+                "What the blocks' features say before any tuning, and, where they were tuned, how accurate that was.",
+                _by_block(run, stem),
+            )
+        ]
+        tables = [_score_table(run, stem)]
+        if "regret" in run.results:
+            tables.append(_regret_table(run, stem))
+        intro = f"Rule {run.results['rule']} ({run.results['meaning'][run.results['rule']]}): tune {run.results['choice']}."
+        sections.append(Section(f"Which block to tune? {named(run)}", intro, drawn, tables))
+    judged = [run for run in runs if "regret" in run.results]
+    return sections + ([_pooled(judged)] if len(judged) > 1 else [])
+
+
+def _score_table(run: Finished, stem: str) -> Table:
+    r, rows = run.results, []
+    found, labels = r["scores"][0], {k: v for k, v in r["labels"].items() if k != "probe_accuracy"}
+    for block in r["blocks"]:
+        at = f"{run.name}/results.json: "
+        rows.append(
+            [
+                text(block),
+                percent(r["costs"][block]["share"], f"{at}costs.{block}.share"),
+                percent(r["costs"][block]["flops"], f"{at}costs.{block}.flops"),
+                percent(found[block].get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
+                *(number(found[block][name], f"{at}scores.0.{block}.{name}") for name in labels),
+                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}"),
+                text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
+            ]
+        )
+    columns = ["block", "tuned %", "FLOPs %", "probe val %", *labels.values(), "tuned: test % [95 %]", "chosen by"]
+    c = run.config
+    return Table(
+        f"blocks_{stem}",
+        f"{named(run)}, {c['shots']} images per class. Scores and choices of seed 0, before any "
+        f"tuning; FLOPs: a training step of {figures.plain(c['method'])} above the kept prefix, as a share of full "
+        "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals.",
+        columns,
+        rows,
+    )
+
+
+def _regret_table(run: Finished, stem: str) -> Table:
+    r = run.results
+    order = sorted(r["regret"], key=lambda rule: r["regret"][rule][0])
+    rows = [
+        [
+            text(rule),
+            text(r["meaning"][rule]),
+            text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"])))),
+            spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}"),
+        ]
+        for rule in order
+    ]
+    return Table(
+        f"regret_{stem}",
+        f"Test accuracy that each rule loses against {r['best']}, the best block in "
+        "hindsight; means over seeds with 95 % t intervals. The best of several noisy means is too good by some "
+        "noise, and so is every regret; differences between rules are not.",
+        ["rule", "means", "chooses", "regret % [95 %]"],
+        rows,
+    )
+
+
+def _pooled(runs: Sequence[Finished]) -> Section:
+    """Every rule's regret over all studies in which every block was tuned; a study counts once."""
+    shared = [rule for rule in runs[0].results["regret"] if all(rule in run.results["regret"] for run in runs)]
+    losses = {rule: [run.results["regret"][rule][0] for run in runs] for rule in shared}
+    order = sorted(losses, key=lambda rule: sum(losses[rule]))
+    best, rows = order[0], []
+    for rule in order:
+        apart: Cell = text("–") if rule == best else spread(intervals.paired(losses[rule], losses[best]))
+        rows.append(
+            [
+                text(rule),
+                text(runs[0].results["meaning"][rule]),
+                spread(intervals.mean(losses[rule])),
+                spread((max(losses[rule]),) * 3)._replace(text=f"{100 * max(losses[rule]):.1f}"),
+                apart,
+            ]
+        )
+    sure = [rule for rule in order[1:] if intervals.paired(losses[rule], losses[best]).low > 0]
+    unsure = [rule for rule in order[1:] if rule not in sure]
+    intro = (
+        f"Over {len(runs)} studies, which may share backbones or targets, {best} loses least. Its lead is beyond the "
+        f"interval over {', '.join(sure) or 'no rule'}; not over {', '.join(unsure) or 'no other'}."
+    )
+    table = Table(
+        "regret",
+        "Regret in test accuracy, % : mean over studies with 95 % t interval, the worst study, and the "
+        f"difference from {best}, paired by study.",
+        ["rule", "means", "regret % [95 %]", "worst %", f"more than {best} [95 %]"],
+        rows,
+    )
+    return Section("Which rule to trust?", intro, [], [table])
+
+
+def _by_block(run: Finished, name: str) -> figures.Drawn:
+    """NC1 over its floor, probe accuracy on validation, and accuracy after tuning, block by block."""
+    found, tuned = run.results["scores"][0], run.results.get("accuracy", {})
+    names = run.results["blocks"]
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(2, 2, 3.2)
+        figure.set_size_inches(7.6, 3.2)
+        values = [found[b].get("nc1_over_floor") for b in names]
+        axes[0].plot(range(len(names)), [np.nan if v is None else v for v in values], "o-", ms=3, color=figures.COLOURS[0])
+        axes[0].set(title="NC1 / floor, train")
+        axes[1].plot(
+            range(len(names)),
+            [100 * (found[b].get("probe_accuracy") or np.nan) for b in names],
+            "o--",
+            ms=3,
+            color=figures.COLOURS[0],
+            label="probe, validation",
+        )
+        if tuned:
+            at = [names.index(b) for b in tuned]
+            mean, low, high = (100 * np.asarray(x) for x in zip(*tuned.values(), strict=True))
+            axes[1].errorbar(
+                at,
+                mean,
+                [mean - low, high - mean],
+                fmt="s-",
+                ms=3,
+                capsize=2,
+                color=figures.COLOURS[1],
+                label="block tuned, test",
+            )
+        axes[1].set(title="accuracy, %")
+        for axis in axes:
+            figures.names_below(axis, names)
+        figures.legend_below(figure, axes[1])
+        return figures.Drawn(f"blocks-{name}", figure)

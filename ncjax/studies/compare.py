@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import matplotlib as mpl
+import numpy as np
+
 from ncjax.core.errors import UserError
+from ncjax.core.options import FUNCTION
 from ncjax.evidence import intervals
-from ncjax.networks import card as cards
+from ncjax.networks.load import Init
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import Section, file_stem, named
+from ncjax.report.tables import Table, number, percent, spread, text
 from ncjax.runs.run import Run
-from ncjax.transfer import few_shot, grid_search
+from ncjax.transfer.few_shot import Bench, Budget, FewLabels
+from ncjax.transfer.grid_search import Search
 
 
 def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
     """Means over seeds with 95 % t intervals, and what it cost."""
+
     def over(value: Any) -> list[float] | None:
         values = [value(c) for c in cells]
         return None if any(v is None for v in values) else list(intervals.mean(values))
@@ -20,10 +31,15 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
     first = cells[0]
     return {
         "hyper": hyper or {"l2": [c["l2"] for c in cells]},
-        **{name: over(lambda c, name=name: c[name]) for name in ("test", "val", "train", "nc1_train", "nc1_test",
-                                                                 "nc1_over_floor_train", "nc1_over_floor_test")},
-        "gap": over(lambda c: c["train"] - c["test"]), "tuned": first["tuned"], "total": first["total"],
-        "share": first["tuned"] / first["total"], "seconds": over(lambda c: c["seconds"]),
+        **{
+            name: over(lambda c, name=name: c[name])
+            for name in ("test", "val", "train", "nc1_train", "nc1_test", "nc1_over_floor_train", "nc1_over_floor_test")
+        },
+        "gap": over(lambda c: c["train"] - c["test"]),
+        "tuned": first["tuned"],
+        "total": first["total"],
+        "share": first["tuned"] / first["total"],
+        "seconds": over(lambda c: c["seconds"]),
         "flops_per_step": first.get("flops_per_step"),
         "seeds": {"test": [c["test"] for c in cells], "val": [c["val"] for c in cells]},
     }
@@ -32,58 +48,175 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
 def run(
     *,
     run: Run,
-    init: str,
-    data: str = "embedded.digits",
-    methods: list[str] = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft",  # noqa: B006
-                          "tuning.full_ft"],
-    references: list[str] = ["tuning.layer_ft_scaled", "tuning.full_ft"],  # noqa: B006
+    init: Init,
+    target: FewLabels = FewLabels(),
+    methods: Annotated[list[str], FUNCTION] = [
+        "tuning.probe",
+        "tuning.layer_ft",
+        "tuning.layer_ft_scaled",
+        "tuning.scl_ft",
+        "tuning.full_ft",
+    ],
+    references: Annotated[list[str], FUNCTION] = ["tuning.layer_ft_scaled", "tuning.full_ft"],
     layer: str | None = None,
-    shots: list[int] = [5, 20],  # noqa: B006
-    **options: Annotated[Any, cards.load, few_shot.target, grid_search.searched, few_shot.budget],
+    shots: list[int] = [5, 20],
+    search: Search = Search(),
+    budget: Budget = Budget(),
 ) -> dict[str, Any]:
     """Compares methods at the same budget, every choice made on validation, and the test set looked at once a run.
 
     Args:
       run: where it happens; a sweep that was stopped goes on with the run that was under way.
-      init: the network, see `card.load`.
-      data: the target, see `data.load`.
-      methods: functions of `ncjax.tuning`.
+      init: the network.
+      target: the data set.
+      methods: functions of `ncjax.tuning`, or one's own.
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
-      shots: training images a class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
-      **options: of `card.load`, `few_shot.target`, `grid_search.searched` and `few_shot.budget`.
+      shots: training images per class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
+      search: the grid, the same for every method.
+      budget: of every training run.
     """
     for name in references:
         if name not in methods:
             raise UserError(f"references: {name} is not among the methods {', '.join(methods)}")
-    seeds = options["seeds"]
+    seeds = search.seeds
     if seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     if not shots or not methods:
         raise UserError(f"shots={shots}, methods={methods}: at least one of each")
-    lab = few_shot.Lab(run, init=init, data=data, options=options)
+    bench = Bench(run, init, target, search, budget)
     for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
-        dataset = lab.dataset(count, 0)
-    run.announce(dataset, lab.describe())
+        dataset = bench.subsets.get(count, 0)
+    run.announce(dataset, bench.describe())
     for method in methods:
-        tuned = lab.plan(method, layer, dataset, 0).tuned
+        tuned = bench.plan(method, layer, dataset, 0).tuned
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
     for count in shots:
         for method in methods:
-            cells, hyper = lab.search(method, layer=layer, shots=count)
+            cells, hyper = bench.search(method, layer=layer, shots=count)
             entry = table.setdefault(str(count), {})[method] = summarise(cells, hyper)
-            run.say(f"{count:>4} a class  {method:<24} test {intervals.percent(entry['test'])}  train-test "
-                    f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  " + "  ".join(
-                        f"{k} {v:g}" for k, v in hyper.items()))
+            run.say(
+                f"{count:>4} per class  {method:<24} test {intervals.percent(entry['test'])}  train-test "
+                f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  "
+                + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
+            )
         for entry in table[str(count)].values():
             entry["paired"] = {
                 name: list(intervals.paired(entry["seeds"]["test"], table[str(count)][name]["seeds"]["test"]))
-                for name in references}
-    run.table(f"test accuracy on {data}, mean over {seeds} seeds with 95 % t intervals", ["method", "tuned", *(
-        f"{count} a class" for count in shots)], [
-            [method, f"{100 * table[str(shots[0])][method]['share']:.2f} %",
-             *(intervals.percent(table[str(count)][method]["test"]) for count in shots)] for method in methods])
-    dataset = lab.dataset(shots[-1], 0)
-    return {"data": dataset.describe(), "network": lab.describe(),
-            "methods": methods, "references": references, "shots": shots, "table": table}
+                for name in references
+            }
+    run.table(
+        f"test accuracy on {target.data}, mean over {seeds} seeds with 95 % t intervals",
+        ["method", "tuned", *(f"{count} per class" for count in shots)],
+        [
+            [
+                method,
+                f"{100 * table[str(shots[0])][method]['share']:.2f} %",
+                *(intervals.percent(table[str(count)][method]["test"]) for count in shots),
+            ]
+            for method in methods
+        ],
+    )
+    dataset = bench.subsets.get(shots[-1], 0)
+    return {
+        "data": dataset.describe(),
+        "network": bench.describe(),
+        "methods": methods,
+        "references": references,
+        "shots": shots,
+        "table": table,
+    }
+
+
+def _hyper(hyper: dict[str, float], config: dict[str, Any]) -> str:
+    """The learning rate and weight decay of a search; a star for a learning rate at an end of its grid."""
+    if "lr" not in hyper:
+        return "solved"
+    edge = "*" if hyper["lr"] in (min(config["lr_grid"]), max(config["lr_grid"])) else ""
+    return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}"
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every comparison of methods on few labels."""
+    sections = []
+    for run in runs:
+        table, refs, rows = run.results["table"], run.results["references"], []
+        for count, entries in table.items():
+            for name, e in entries.items():
+                at = f"{run.name}/results.json: table.{count}.{name}."
+                rows.append(
+                    [
+                        text(f"{count}, {figures.plain(name)}"),
+                        percent(e["share"], at + "share"),
+                        text(_hyper(e["hyper"], run.config)),
+                        *(spread(e[k], at + k) for k in ("val", "test", "gap")),
+                        *(spread(e["paired"][ref], f"{at}paired.{ref}") if name != ref else text("–") for ref in refs),
+                        number(e["nc1_test"] and e["nc1_test"][0], at + "nc1_test"),
+                        number(e["flops_per_step"], at + "flops_per_step"),
+                        number(e["seconds"][0], at + "seconds"),
+                    ]
+                )
+        columns = [
+            "images per class, method",
+            "tuned %",
+            "lr, weight decay",
+            "val %",
+            "test % [95 %]",
+            "train − test",
+            *(f"test − {figures.plain(ref)}" for ref in refs),
+            "NC1 test",
+            "FLOPs a step",
+            "seconds a run",
+        ]
+        c = run.config
+        caption = (
+            f"{named(run)}: means over {c['seeds']} seeds with 95 % t intervals; differences are paired by seed. "
+            f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
+            f"validation over the first {c['tune_seeds']} of them; {c['steps']} steps of {c['batch_size']} images "
+            "for every method that trains. NC1 at the penultimate layer."
+        )
+        stem = file_stem("methods", run.name)
+        intro = (
+            "Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
+            "steps and search the same grid (a star: the best is at its end, so that a wider one might do better). "
+            "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
+            "where the interval of their paired difference leaves 0 out; of many such intervals, one in twenty does "
+            "by chance."
+        )
+        sections.append(
+            Section(
+                f"Which method with few labels? {named(run)}",
+                intro,
+                [("Test accuracy over training images per class, 95 % t intervals over seeds.", _over_shots(run, stem))],
+                [Table(stem, caption, columns, rows)],
+            )
+        )
+    return sections
+
+
+def _over_shots(run: Finished, name: str) -> figures.Drawn:
+    """Test accuracy over training images per class, a line a method, with intervals over seeds."""
+    with mpl.rc_context(figures.STYLE):
+        figure, (axis,) = figures.grid(1, 1)
+        figure.set_size_inches(6.2, 4.2)
+        counts = list(run.results["table"])
+        for i, method in enumerate(run.results["methods"]):
+            entries = [run.results["table"][count][method]["test"] for count in counts]
+            at = np.arange(len(counts)) + 0.04 * (i - len(run.results["methods"]) / 2)  # side by side, not hidden
+            mean, low, high = (100 * np.asarray(x) for x in zip(*entries, strict=True))
+            axis.errorbar(
+                at,
+                mean,
+                [mean - low, high - mean],
+                fmt="o" + ("-", "--", ":")[i // len(figures.COLOURS)],
+                ms=3,
+                lw=1,
+                capsize=2,
+                color=figures.COLOURS[i % len(figures.COLOURS)],
+                label=figures.plain(method),
+            )
+        axis.set_xticks(range(len(counts)), counts)
+        axis.set(xlabel="training images per class", ylabel="test accuracy, %")
+        figures.legend_below(figure, axis)
+        return figures.Drawn(name, figure)

@@ -2,166 +2,354 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
+import matplotlib as mpl
+import matplotlib.ticker
+from jax.sharding import Mesh
 
-from ncjax import optim
-from ncjax.core import mesh
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import pick, resolve
-from ncjax.data import Dataset, load, source
+from ncjax.core.mesh import make
+from ncjax.core.options import FUNCTION, Was
+from ncjax.core.resolve import absolute, resolve
+from ncjax.core.types import Network
+from ncjax.data import Data, Dataset, batches_of
 from ncjax.features.passes import reestimate
-from ncjax.networks import card as cards
 from ncjax.networks import delta
+from ncjax.networks.card import Card
+from ncjax.networks.load import Init, backbone_digest, load, load_data_for
 from ncjax.networks.weights import hub
+from ncjax.optim import Optim
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import Section, file_stem
+from ncjax.report.tables import Table, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
+from ncjax.training.fit import Trained, Training
 from ncjax.transfer import prefix, solved
 from ncjax.tuning import plans
+from ncjax.tuning.plans import Plan, Target
 
 
-def _cached(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, cache: str, cache_dtype: str,
-            cache_views: int, augment: str | None, batch_size: int, seed: int) -> prefix.Prefix | None:
+class Cache(NamedTuple):
+    """Whether the frozen prefix runs once, its activations kept.
+
+    Args:
+      cache: "auto" (where that is exact), "off", or where they are kept: "device", "host", "disk".
+      cache_dtype: of the kept activations, "float32" or "bfloat16".
+      cache_views: with `augment`, augmented views of each training image to draw once and keep.
+    """
+
+    cache: str = "auto"
+    cache_dtype: str = "float32"
+    cache_views: int = 0
+
+
+def _cached(run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, options: Cache, training: Training) -> prefix.Prefix | None:
     """The frozen prefix's activations, or None where every step must run the whole network."""
-    first = plan.model.blocks[0]
+    first, (cache, cache_dtype, cache_views), augment = plan.model.blocks[0], options, training.augment
     if cache_views and augment is None:
         raise UserError(f"cache_views={cache_views} keeps augmented views; say which with augment=augment.crop_flip")
     if augment is not None and not cache_views and cache not in ("off", "auto"):
-        raise UserError(f"cache={cache}: augment={augment} would be drawn once and for all; set cache_views=4, say, to "
-                        "keep that many views of each image, or cache=off")
+        raise UserError(
+            f"cache={cache}: augment={augment} would be drawn once and for all; set cache_views=4, say, to "
+            "keep that many views of each image, or cache=off"
+        )
     if cache == "off" or (augment is not None and not cache_views):
         return None
     if plan.start == first:
         if cache != "auto":
             raise UserError(f"cache={cache}: {first} is trained, so that no prefix is frozen; set cache=auto")
         return None
-    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=batch_size, where=cache,
-                        dtype=cache_dtype, views=cache_views, seed=seed, folder=run.workdir,
-                        augment=None if augment is None else resolve(augment))
-    run.say(f"everything below {plan.start} ran once, in {kept.seconds:.1f} s; {kept.nbytes / 1e6:,.0f} MB of activations "
-            f"in {cache_dtype} are kept ({kept.where})")
+    kept = prefix.build(
+        plan.model,
+        plan.variables,
+        dataset,
+        mesh,
+        start=plan.start,
+        batch_size=training.batch_size,
+        where=cache,
+        dtype=cache_dtype,
+        views=cache_views,
+        seed=training.seed,
+        folder=run.workdir,
+        augment=training.augmentation(),
+    )
+    run.say(
+        f"everything below {plan.start} ran once, in {kept.seconds:.1f} s; {kept.nbytes / 1e6:,.0f} MB of activations "
+        f"in {cache_dtype} are kept ({kept.where})"
+    )
     return kept
 
 
-def _begun(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, *, method: str, batch_norm: str,
-           head_init: str | None, batch_size: int) -> tuple[plans.Plan, bool]:
+def _begun(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    mesh: Mesh,
+    *,
+    method: str,
+    batch_norm: str,
+    classifier_init: str | None,
+    batch_size: int,
+) -> tuple[Plan, bool]:
     """The plan under a BatchNorm policy, statistics and classifier as they start; and whether that one was solved."""
     plan = plans.with_batch_norm(plan, batch_norm)
     tuned, total = plan.share()
-    run.say(f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
-            f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan))
+    run.say(
+        f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
+        f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan)
+    )
     if batch_norm == "reestimate":
-        batches = source(dataset.splits["train"], dataset, devices, batch_size=batch_size)
-        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, devices))
-    how = head_init or plan.head
+        batches = batches_of(dataset.splits["train"], dataset, mesh, batch_size=batch_size)
+        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, mesh))
+    how = classifier_init or plan.classifier_init
     if how == "random":
         return plan, False
     if batch_norm == "update" and not plan.trains:
-        raise UserError(f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
-                        "batch_norm=reestimate or freeze")
-    return solved.with_head(plan, solved.head_probe(plan, dataset, devices, batch_size=batch_size, how=how)), True
+        raise UserError(
+            f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
+            "batch_norm=reestimate or freeze"
+        )
+    return solved.with_classifier(plan, solved.classifier(plan, dataset, mesh, batch_size=batch_size, how=how)), True
 
 
-def _tuned(run: Run, plan: plans.Plan, dataset: Dataset, devices: Any, card: cards.Card, kept: prefix.Prefix | None, *,
-           loss: str, epochs: int, batch_size: int, augment: str | None, seed: int, measure_every: int,
-           scatter: bool | None, optimizer: dict[str, Any], unsaved: frozenset[str]) -> Any:
-    """`fit.fit`, on the kept activations where there are any; a tracker only if it is one of the whole network."""
-    arguments = dict(loss=loss, epochs=epochs, batch_size=batch_size, seed=seed, measure_every=measure_every,
-                     scatter=scatter, optimizer=optimizer, unsaved=unsaved)
+def _trained(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    mesh: Mesh,
+    card: Card,
+    kept: prefix.Prefix | None,
+    training: Training,
+    optim: Optim,
+    unsaved: frozenset[str],
+) -> Trained:
+    """`fit.fit`, on the kept activations where there are any."""
     if kept is None:
-        return fit.fit(run, plan, dataset, devices, card, **arguments,
-                          augment=None if augment is None else resolve(augment))
-    trained, _, store = fit.fit(run, plan._replace(model=kept.model), kept.dataset, devices, card, **arguments,
-                                   train_on=kept.views, augment=None if kept.views is None else prefix.pick_view)
-    return trained, None, store
+        return fit.fit(run, plan, dataset, mesh, card, training, optim, phase="finetune", unsaved=unsaved)
+    views = None if kept.views is None else (kept.views, prefix.pick_view)
+    return fit.fit(
+        run,
+        plan._replace(model=kept.model),
+        kept.dataset,
+        mesh,
+        card,
+        training if views else training._replace(augment=None),
+        optim,
+        phase="finetune",
+        views=views,
+        unsaved=unsaved,
+    )
+
+
+def _origin(options: Init, network: Network) -> dict[str, Any]:
+    """Where the leaves come from that a fine-tuned checkpoint does not store."""
+    init = options.init if hub.is_remote(options.init) else str(Path(options.init).resolve())
+    return {"init": init, "which": options.which, "allow_missing": options.allow_missing, "hash": backbone_digest(network)}
 
 
 def run(
     *,
     run: Run,
-    init: str,
-    data: str = "embedded.digits",
-    method: str = "tuning.scl_ft",
+    init: Init,
+    data: Data = Data("embedded.digits"),
+    method: Annotated[str, FUNCTION] = "tuning.scl_ft",
     layer: str | None = None,
-    head_init: str | None = None,
+    classifier_init: Annotated[str | None, Was("head_init")] = None,
     batch_norm: str = "freeze",
-    loss: str = "losses.cross_entropy",
-    epochs: int = 15,
-    batch_size: int = 128,
-    augment: str | None = None,
-    cache: str = "auto",
-    cache_dtype: str = "float32",
-    cache_views: int = 0,
-    seed: int = 0,
-    measure_every: int = 0,
-    scatter: bool | None = None,
-    **options: Annotated[Any, cards.load, load, optim.build],
+    training: Training = Training(measure_every=0),
+    optim: Optim = Optim(),
+    cache: Cache = Cache(),
 ) -> dict[str, Any]:
     """Fine-tunes by one method; the epoch is chosen on validation and only then tested.
 
     Args:
       run: where it happens.
-      init: a run's workdir, its checkpoint directory, or a file; see `card.load`.
+      init: the network.
       data: target data set; images take the size, channels and normalisation that the model was trained on.
-      method: a function of `ncjax.tuning`: `tuning.scl_ft`, `tuning.last_k(k=3)`.
+      method: a function of `ncjax.tuning`, `tuning.scl_ft`, `tuning.last_k(k=3)`, or one's own.
       layer: blocks: a name, a glob, a comma-separated list, or `re:REGEX`. None for the method's choice: layer3.0 of a
         ResNet for those that tune one block.
-      head_init: "random", or solved on the frozen features: "probe" (L-BFGS) or "group_lasso". None for the method's
+      classifier_init: "random", or solved on the frozen features: "probe" (L-BFGS) or "group_lasso". None for the method's
         choice. A method that trains only a solved classifier takes no steps.
       batch_norm: statistics of blocks that are not tuned: "freeze", "update", or "reestimate" (all of them once, on the
         target's training images, before tuning).
-      loss, epochs, batch_size, augment, seed, measure_every, scatter: as in pre-training.
-      cache: run the frozen prefix once and keep its activations: "auto" (where that is exact), "off", or where:
-        "device", "host", "disk".
-      cache_dtype: of the kept activations, "float32" or "bfloat16".
-      cache_views: with `augment`, augmented views of each training image to draw once and keep.
-      **options: of `card.load`, `data.load` and `optim.build`.
+      training: the run.
+      optim: how leaves move.
+      cache: whether the frozen prefix runs once.
     """
-    card, network, variables = cards.load(init, **pick(cards.load, options))
-    devices = mesh.make()
-    dataset = cards.load_data_for(card, data, options)
-    run.announce(dataset, card.fed(dataset).describe())
-    plan = cards.plan_of(method, network, variables, card, len(dataset.class_names), jax.random.key(seed), layer)
-    plan, starts_solved = _begun(run, plan, dataset, devices, method=method, batch_norm=batch_norm, head_init=head_init,
-                          batch_size=batch_size)
-    origin = {"init": init if hub.is_remote(init) else str(Path(init).resolve()), "which": options["which"],
-              "allow_missing": options["allow_missing"], "hash": cards.backbone_digest(network, variables)}
-    card = card.fed(dataset)._replace(class_names=dataset.class_names, data=data, method=method, layer=plan.layer,
-                                      batch_norm=batch_norm, base=origin)
+    network, mesh = load(init), make()
+    dataset = load_data_for(network.card, data)
+    run.announce(dataset, network.card.fed(dataset).describe())
+    target = Target(len(dataset.class_names), jax.random.key(training.seed), layer or None)
+    plan, was_solved = _begun(
+        run,
+        resolve(method)(network, target),
+        dataset,
+        mesh,
+        method=method,
+        batch_norm=batch_norm,
+        classifier_init=classifier_init,
+        batch_size=training.batch_size,
+    )
+    card = network.card.fed(dataset)._replace(
+        class_names=dataset.class_names,
+        data=data.data,
+        method=absolute(method),
+        layer=plan.layer,
+        batch_norm=batch_norm,
+        base=_origin(init, network),
+    )
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
-    kept = tracker = None
-    if plan.trains or not starts_solved:
-        kept = _cached(run, plan, dataset, devices, cache=cache, cache_dtype=cache_dtype, cache_views=cache_views,
-                       augment=augment, batch_size=batch_size, seed=seed)
-        trained, tracker, store = _tuned(
-            run, plan, dataset, devices, card, kept, loss=loss, epochs=epochs, batch_size=batch_size, augment=augment,
-            seed=seed, measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options),
-            unsaved=unsaved)
+    kept = None
+    if plan.trains or not was_solved:
+        kept = _cached(run, plan, dataset, mesh, cache, training)
+        trained = _trained(run, plan, dataset, mesh, card, kept, training, optim, unsaved)
     else:
-        trained, store = fit.settle(run, plan, devices, card, seed=seed, unsaved=unsaved)
-    best_epoch = int(trained.state.best_epoch) + 1
-    best = store.restore("best", trained.state)
-    # The chosen epoch is measured in full, once; its rows stand apart from the curves.
-    tracker = tracker or fit.Tracker(run, plan, resolve(loss)(), dataset, devices, batch_size=batch_size,
-                                        epochs=epochs, every=measure_every, scatter=scatter)
+        trained = fit.settle(run, plan, mesh, card, seed=training.seed, unsaved=unsaved)
+    best, best_epoch = trained.store.restore("best", trained.state), int(trained.state.best_epoch) + 1
+    # The chosen epoch is measured in full, once; its rows are of a phase of their own.
+    tracker = fit.Tracker(run, plan, dataset, mesh, training, phase="chosen")
     chosen = tracker.evaluate(best.variables, collapse=True)
-    run.forget_rows(lambda row: row["split"].startswith("chosen:"))
-    tracker.write(best_epoch, chosen, prefix="chosen:")
+    run.forget_rows(lambda row: row["phase"] == "chosen")
+    tracker.write(best_epoch, chosen)
     size = delta.write(run.workdir / delta.NAME, card, best.variables, unsaved) if run.writes else None
-    store.close()
+    trained.store.close()
     accuracy = {split: layers["output"]["accuracy"] for split, layers in chosen.items()}
-    nc1 = {split: chosen[split][network.penultimate].get("nc1") for split in ("train", "test")}
+    nc1 = {split: chosen[split][network.model.penultimate].get("nc1") for split in ("train", "test")}
     tuned, total = plan.share()
-    cost = {"tuned": tuned, "total": total, "share": tuned / total, "optimizer_bytes": trained.optimizer_bytes,
-            "flops_per_step": trained.flops_per_step, "delta_bytes": size,
-            "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds}}
-    run.table(f"{method} on {data}", ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"], [[
-        f"{100 * tuned / total:.2f} %", str(best_epoch),
-        *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
-        *(f"{x:.4g}" if x is not None else "-" for x in nc1.values())]])
-    return {"data": dataset.describe(), "network": card.describe(),
-            "method": method, "layer": plan.layer, "tuned_blocks": plan.tuned, **cost,
-            "best_epoch": best_epoch, "accuracy": accuracy, "nc1": nc1, "penultimate": network.penultimate,
-            "readout": plan.model.readout, "chosen": chosen}
+    run.table(
+        f"{method} on {data.data}",
+        ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"],
+        [
+            [
+                f"{100 * tuned / total:.2f} %",
+                str(best_epoch),
+                *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
+                *(f"{x:.4g}" if x is not None else "-" for x in nc1.values()),
+            ]
+        ],
+    )
+    return {
+        "data": dataset.describe(),
+        "network": card.describe(),
+        "method": method,
+        "layer": plan.layer,
+        "tuned_blocks": plan.tuned,
+        "tuned": tuned,
+        "total": total,
+        "share": tuned / total,
+        "optimizer_bytes": trained.optimizer_bytes,
+        "flops_per_step": trained.flops_per_step,
+        "delta_bytes": size,
+        "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
+        "best_epoch": best_epoch,
+        "accuracy": accuracy,
+        "nc1": nc1,
+        "penultimate": network.model.penultimate,
+        "readout": plan.model.readout,
+        "chosen": chosen,
+    }
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every data set that was tuned on."""
+    sections = []
+    for data in dict.fromkeys(run.config["data"] for run in runs):
+        here = [run for run in runs if run.config["data"] == data]
+        rows, intervals = [], []
+        for run in here:
+            r, count = run.results, run.results["data"]["test"]["size"]
+            file = f"{run.name}/results.json: "
+            intervals.append(wilson(r["accuracy"]["test"], count))
+            layer = "–" if r["tuned_blocks"] == ["head"] else ("all" if r["method"].endswith("full_ft") else r["layer"])
+            rows.append(
+                [
+                    text(run.name),
+                    text(layer),
+                    whole(r["tuned"], file + "tuned"),
+                    percent(r["share"], file + "share"),
+                    whole(r["optimizer_bytes"], file + "optimizer_bytes"),
+                    number(r["flops_per_step"], file + "flops_per_step"),
+                    whole(r["best_epoch"], file + "best_epoch"),
+                    percent(r["accuracy"].get("val"), file + "accuracy.val"),
+                    percent(r["accuracy"]["test"], file + "accuracy.test", count),
+                    percent(r["accuracy"]["train"], file + "accuracy.train"),
+                    number(r["nc1"]["train"], file + "nc1.train"),
+                    number(r["nc1"]["test"], file + "nc1.test"),
+                ]
+            )
+        first = here[0]
+        columns = [
+            "run",
+            "layer",
+            "tuned",
+            "tuned %",
+            "optimiser bytes",
+            "FLOPs a step",
+            "best epoch",
+            "val %",
+            "test % [95 %]",
+            "train %",
+            "NC1 train",
+            "NC1 test",
+        ]
+        sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
+        stem = file_stem("tuning", data)
+        shared = "".join(
+            f", {key} {first.config[key]}"
+            for key in ("n_per_class", "batch_size", "epochs", "lr", "seed")
+            if len({run.config[key] for run in here}) == 1
+        )
+        table = Table(
+            stem,
+            f"Fine-tuning on {data} ({sizes}){shared}. The epoch is chosen on validation. "
+            "NC1 at the penultimate layer. layer_ft_scaled is the control for the skip: layer FT whose "
+            "classifier reads twice the penultimate feature.",
+            columns,
+            rows,
+        )
+        intro = (
+            "Intervals cover the choice of test images, not of seeds: with one seed a method, overlapping intervals "
+            "rank nothing. A low NC1 on the training set may only say that the set was fitted; NC1 test stands "
+            "beside it."
+        )
+        drawn = [
+            (
+                "Test accuracy with 95 % Wilson intervals over the share of parameters tuned. Methods that tune the same "
+                "share are drawn slightly apart.",
+                _accuracy_over_share(here, intervals, stem),
+            )
+        ]
+        sections.append(Section(f"What does tuning gain on {data}?", intro, drawn, [table]))
+    return sections
+
+
+def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> figures.Drawn:
+    """Test accuracy with its 95 % interval over the share of parameters tuned."""
+    markers = "osD^vP*X"
+    with mpl.rc_context(figures.STYLE):
+        figure, (axis,) = figures.grid(1, 1, 3.2)
+        figure.set_size_inches(5.2, 3.4)
+        for i, (run, (low, high)) in enumerate(zip(runs, intervals, strict=True)):
+            share, value = 100 * run.results["share"], 100 * run.results["accuracy"]["test"]
+            # Methods that tune the same blocks would hide one another: a few per cent apart on the log axis.
+            same = sum(r.results["tuned"] == run.results["tuned"] for r in runs[:i])
+            axis.errorbar(
+                share * 1.08**same,
+                value,
+                [[value - 100 * low], [100 * high - value]],
+                fmt=markers[i % len(markers)],
+                color=figures.COLOURS[i % len(figures.COLOURS)],
+                capsize=3,
+                label=run.name,
+            )
+        axis.set(xscale="log", xlabel="parameters tuned, %", ylabel="test accuracy, %")
+        axis.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axis.legend(fontsize=8, loc="best")
+        return figures.Drawn(f"share-{name}", figure)

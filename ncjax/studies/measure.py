@@ -2,35 +2,160 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
 
-from ncjax.data import load
-from ncjax.networks import card as cards
+import matplotlib as mpl
+import numpy as np
+
+from ncjax.data import Data
+from ncjax.nc.uncertainty import NEAR_FLOOR
+from ncjax.networks.load import Init
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import TRUST, Section, file_stem, row
+from ncjax.report.tables import Table, number, percent, text, trusted, whole
 from ncjax.runs.run import Run
-from ncjax.transfer import layerwise
+from ncjax.transfer.layerwise import Measurement, describe
 
 
 def run(
     *,
     run: Run,
-    init: str,
-    data: str = "embedded.fashion_mnist_mini",
-    batch_size: int = 256,
-    probes: bool = False,
-    scatter: bool | None = None,
-    **options: Annotated[Any, cards.load, load],
+    init: Init,
+    data: Data = Data(),
+    measurement: Measurement = Measurement(),
 ) -> dict[str, Any]:
     """NC1, NC2, CDNV and the rest at every block, on train and test.
 
     Args:
       run: where it happens.
-      init: a run's workdir, its checkpoint directory, or a file; see `card.load`.
-      data: data set name; images take the size and channels that the model was trained on unless told otherwise.
-      batch_size: images a step.
-      probes: fit a linear probe at every layer, its regularisation chosen on validation.
-      scatter: whether NC1 comes from D x D moments, or from a second look in the directions of the class means. None for
-        the first up to D = 4096, layer by layer.
-      **options: of `card.load` and `data.load`.
+      init: the network.
+      data: the data set; images take the size and channels that the model was trained on unless told otherwise.
+      measurement: how.
     """
-    return layerwise.describe(run, init=init, data=data, options=options, batch_size=batch_size, probes=probes,
-                              scatter=scatter)
+    return describe(run, init, data, measurement)
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every data set that was measured."""
+    sections = []
+    for data in dict.fromkeys(run.config["data"] for run in runs):
+        here = [run for run in runs if run.config["data"] == data]
+        rows = []
+        for run in here:
+            count = run.results["data"]["test"]["size"]
+            for layer, entry in run.results["layers"].items():
+
+                def source(split: str, metric: str, run=run, layer=layer) -> str:
+                    return row(run, 0, split, layer, metric)
+
+                probe = entry.get("probe", {})
+                rows.append(
+                    [
+                        text(f"{run.name}, {layer}"),
+                        whole(entry["dim"]),
+                        trusted(entry["train"], "nc1", source("train", "nc1")),
+                        number(entry["train"]["nc1_over_floor"], source("train", "nc1_over_floor")),
+                        trusted(entry["test"], "nc1", source("test", "nc1")),
+                        number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
+                        trusted(entry["train"], "cdnv", source("train", "cdnv")),
+                        percent(probe.get("train"), source("train", "probe_accuracy")),
+                        percent(probe.get("test"), source("test", "probe_accuracy"), count),
+                        text(", ".join(entry["train"].get("flags", [])) or "–"),
+                    ]
+                )
+        columns = [
+            "run, layer",
+            "D",
+            "NC1 train [95 %]",
+            "NC1 / floor",
+            "NC1 test [95 %]",
+            "NC1 test about train",
+            "CDNV train [95 %]",
+            "probe train %",
+            "probe test % [95 %]",
+            "flags, train",
+        ]
+        sizes = ", ".join(f"{k} {v['size']}" for k, v in here[0].results["data"].items())
+        stem = file_stem("layers", data)
+        table = Table(
+            stem,
+            f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
+            'regularisation chosen on validation. "About train": test features about the training '
+            "set's class means. " + TRUST,
+            columns,
+            rows,
+        )
+        drawn = [("Collapse beside what a linear probe reads, layer by layer.", _by_layer(here, stem))]
+        drawn += [
+            (f"{run.name}: how the nearest class mean errs, and how the class means lie.", _confusion(run))
+            for run in here[:1]
+            if "class_means" in run.results
+        ]
+        sections.append(Section(f"Layer by layer on {data}", "", drawn, [table]))
+    return sections
+
+
+def _with_error_bars(
+    axis: Any, at: Sequence[int], entries: Sequence[dict[str, Any]], colour: str, style: str, *, label: str | None = None
+) -> None:
+    """NC1 over layers with 95 % intervals; what lies near its floor is grey."""
+    values = [e["nc1"] if e["nc1"] is not None else np.nan for e in entries]
+    axis.plot(at, values, style, color=colour, lw=0.9, label=label)
+    for x, value, entry in zip(at, values, entries, strict=True):
+        low, high = entry.get("nc1_low"), entry.get("nc1_high")
+        bars = None if low is None else [[value - low], [high - value]]
+        grey = (entry.get("nc1_over_floor") or 0) > NEAR_FLOOR
+        axis.errorbar(x, value, bars, fmt="o", ms=3, color=figures.NEAR if grey else colour, capsize=2, lw=0.9)
+
+
+def _by_layer(runs: Sequence[Finished], name: str) -> figures.Drawn:
+    """NC1 over the layers (train solid, test dashed, 95 % intervals) and, where probes were fitted, their test accuracy."""
+    probes = all("probe" in e for run in runs for e in run.results["layers"].values())
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(2 if probes else 1, 2, 3.4)
+        longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
+        for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
+            layers = run.results["layers"]
+            at = [longest.index(layer) for layer in layers]
+            for split, style, label in (("train", "-", run.name), ("test", "--", None)):
+                _with_error_bars(axes[0], at, [e[split] for e in layers.values()], colour, style, label=label)
+            if probes:
+                axes[1].plot(at, [100 * e["probe"]["test"] for e in layers.values()], "o-", color=colour, ms=3)
+        axes[0].set(title="NC1 by layer (test dashed)")
+        figures.log_axis(axes[0])
+        if probes:
+            axes[1].set(title="linear probe, test accuracy in %")
+        for axis in axes:
+            figures.names_below(axis, longest)
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn(f"bylayer-{name}", figure)
+
+
+def _confusion(run: Finished) -> figures.Drawn:
+    """Nearest-class-mean confusion on test (row shares), and cosines between the centred class means."""
+    means, names = run.results["class_means"], run.results["class_names"]
+    counts = np.asarray(means["confusion"], float)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
+        figure, axes = figures.grid(2, 2, 3.6)
+        figure.set_size_inches(7.6, 3.6)
+        left = axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        right = axes[1].imshow(np.asarray(means["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
+        axes[0].set(title="nearest class mean, test", ylabel="true class")
+        axes[1].set(title="cosines of centred class means, train")
+        if len(names) <= 20:
+            for axis in axes:
+                figures.names_below(axis, names)
+                axis.set_yticks(range(len(names)), names, fontsize=7)
+            for (i, j), n in np.ndenumerate(counts.astype(int)):
+                if n:
+                    axes[0].text(
+                        j, i, str(n), ha="center", va="center", fontsize=6, color="white" if shares[i, j] > 0.5 else "black"
+                    )
+        figure.colorbar(left, ax=axes[0], shrink=0.75)
+        figure.colorbar(right, ax=axes[1], shrink=0.75)
+        return figures.Drawn("confusion-" + re.sub(r"\W", "-", run.name), figure)

@@ -2,75 +2,210 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
+import matplotlib as mpl
+import matplotlib.ticker
 
-from ncjax import optim
-from ncjax.core import mesh, trees
-from ncjax.core.resolve import pick, resolve
-from ncjax.data import load
+from ncjax import data as sets
+from ncjax.core import trees
+from ncjax.core.mesh import make
+from ncjax.core.options import FUNCTION, Was
+from ncjax.core.resolve import absolute, resolve
+from ncjax.data import Data
+from ncjax.nc.uncertainty import NEAR_FLOOR
 from ncjax.networks.card import Card
+from ncjax.optim import Optim
+from ncjax.report import figures
+from ncjax.report.collect import Finished, series
+from ncjax.report.sections import TRUST, Section, row
+from ncjax.report.tables import Cell, Table, number, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
+from ncjax.training.fit import Training
 from ncjax.tuning import plans
 
 
 def run(
     *,
     run: Run,
-    data: str = "embedded.fashion_mnist_mini",
-    model: str = "models.resnet.resnet14(stem_stride=2)",
-    head: int = 0,
-    loss: str = "losses.cross_entropy",
-    epochs: int = 15,
-    batch_size: int = 128,
-    augment: str | None = None,
-    seed: int = 0,
-    measure_every: int = 1,
-    scatter: bool | None = None,
-    **options: Annotated[Any, load, optim.build],
+    data: Data = Data(),
+    model: Annotated[str, FUNCTION] = "models.resnet.resnet14(stem_stride=2)",
+    projection_layers: Annotated[int, Was("head")] = 0,
+    training: Training = Training(),
+    optim: Optim = Optim(),
 ) -> dict[str, Any]:
     """Pre-trains a model from scratch.
 
     Args:
       run: where it happens.
-      data: data set name, see `data.load`.
-      model: dotted name of a model, `models.resnet.resnet18(width=32)`.
-      head: layers of the projection head between features and classifier, 0 to 5; discarded at transfer.
-      loss: dotted name of a loss, `losses.label_smoothing(smoothing=0.1)`.
-      epochs, batch_size: length of the run and examples a step.
-      augment: dotted name of an augmentation, `augment.crop_flip(strength=1.0)`, or None.
-      seed: of initialisation, data order and augmentation.
-      measure_every: epochs between measurements of collapse; the last epoch is always measured. 0 for never.
-      scatter: whether NC1 comes from D x D moments, or from a second pass in the directions of the class means. None for
-        the first up to D = 4096, layer by layer.
-      **options: of `data.load` and `optim.build`.
+      data: the data set.
+      model: name of a model, `models.resnet.resnet18(width=32)`.
+      projection_layers: of the projection head between features and classifier, 0 to 5; discarded at transfer.
+      training: the run.
+      optim: how leaves move.
     """
-    devices = mesh.make()
-    dataset = load(data, **pick(load, options))
+    mesh, dataset = make(), sets.load(data)
     run.announce(dataset)
-    network = resolve(model)(num_classes=len(dataset.class_names), head=head)
-    variables = jax.jit(network.init, static_argnums=1)(jax.random.key(seed), dataset.image_shape)
+    classes = len(dataset.class_names)
+    network = resolve(model)(num_classes=classes, projection_layers=projection_layers)
+    variables = jax.jit(network.init, static_argnums=1)(jax.random.key(training.seed), dataset.image_shape)
     parameters = trees.count(variables["params"])
-    run.say(f"model {model}: {parameters:,} parameters, {len(network.backbone)} backbone blocks, "
-            f"projection head of {head} layers; {devices.size} device(s)")
-    trained, _, store = fit.fit(
-        run, plans.everything(network, variables), dataset, devices,
-        Card(model, head, dataset.image_shape, dataset.class_names, data).fed(dataset), loss=loss,
-        epochs=epochs, batch_size=batch_size, augment=None if augment is None else resolve(augment), seed=seed,
-        measure_every=measure_every, scatter=scatter, optimizer=pick(optim.build, options))
-    store.close()
-    final = summary(run.workdir, epochs)
-    outputs = {split: layers["output"] for split, layers in final.items()}
-    run.table(f"pre-training on {data}", ["split", "accuracy", "NC1", "CDNV", "NC2", "NC3", "NC4"], [
-        [split, f"{100 * outputs[split]['accuracy']:.2f} %",
-         *(f"{x:.4g}" if x is not None else "-" for x in (
-             final[split].get(layer, {}).get(m) for layer, m in (
-                 (network.penultimate, "nc1"), (network.penultimate, "cdnv"), (network.penultimate, "nc2"),
-                 (network.readout, "nc3"), (network.readout, "nc4"))))]
-        for split in outputs if split != "augmented"])
-    return {"data": dataset.describe(), "layers": network.layers, "penultimate": network.penultimate,
-            "readout": network.readout, "parameters": parameters, "best_epoch": int(trained.state.best_epoch) + 1,
-            "flops_per_step": trained.flops_per_step, "final": final}
+    run.say(
+        f"model {model}: {parameters:,} parameters, {len(network.backbone)} backbone blocks, "
+        f"projection head of {projection_layers} layers; {mesh.size} device(s)"
+    )
+    card = Card(
+        model=absolute(model),
+        projection_layers=projection_layers,
+        image_shape=dataset.image_shape,
+        class_names=dataset.class_names,
+        data=data.data,
+    ).fed(dataset)
+    plan = plans.everything(network, variables)
+    trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
+    trained.store.close()
+    final = summary(run.workdir, training.epochs)
+    _show(run, data.data, network, final, [resolve(name).__name__ for name in training.metrics])
+    return {
+        "data": dataset.describe(),
+        "layers": network.layers,
+        "penultimate": network.penultimate,
+        "readout": network.readout,
+        "parameters": parameters,
+        "best_epoch": int(trained.state.best_epoch) + 1,
+        "flops_per_step": trained.flops_per_step,
+        "final": final,
+    }
+
+
+def _show(run: Run, data: str, network: Any, final: dict[str, Any], extra: Sequence[str]) -> None:
+    columns = ["split", "accuracy", "NC1", "CDNV", "NC2", "NC3", "NC4", *extra]
+    last, read = network.penultimate, network.readout
+    where = [(last, "nc1"), (last, "cdnv"), (last, "nc2"), (read, "nc3"), (read, "nc4"), *((last, m) for m in extra)]
+    rows = []
+    for split, layers in final.items():
+        if split != "augmented":
+            found = (layers.get(layer, {}).get(m) for layer, m in where)
+            accuracy = f"{100 * layers['output']['accuracy']:.2f} %"
+            rows.append([split, accuracy, *(f"{x:.4g}" if x is not None else "-" for x in found)])
+    run.table(f"pre-training on {data}", columns, rows)
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """How collapsed the features became over the epochs."""
+    runs, rows = [run for run in runs if run.config["measure_every"]], []
+    if not runs:
+        return []
+    for run in runs:
+        r, epoch = run.results, run.config["epochs"]
+        for split in ("train", "test"):
+            found = r["final"].get(split, {})
+
+            def cell(metric: str, layer: str, found=found, run=run, epoch=epoch, split=split) -> Cell:
+                return number(found.get(layer, {}).get(metric), row(run, epoch, split, layer, metric))
+
+            count = r["data"][split]["size"]
+            rows.append(
+                [
+                    text(f"{run.name}, {split}"),
+                    percent(found["output"]["accuracy"], row(run, epoch, split, "output", "accuracy"), count),
+                    *(
+                        trusted(found.get(r["penultimate"], {}), m, row(run, epoch, split, r["penultimate"], m))
+                        for m in ("nc1", "cdnv")
+                    ),
+                    *(cell(m, r["penultimate"]) for m in ("nc1_over_floor", "nc2")),
+                    *(cell(m, r["readout"]) for m in ("nc2_w", "nc3", "nc4")),
+                ]
+            )
+    columns = [
+        "run, split",
+        "accuracy % [95 %]",
+        "NC1 [95 %]",
+        "CDNV [95 %]",
+        "NC1 / floor",
+        "NC2",
+        "NC2 of W",
+        "NC3",
+        "NC4",
+    ]
+    table = Table(
+        "pretraining",
+        "The last epoch. NC1, NC2 and CDNV at the penultimate layer; NC2 of W, NC3 and NC4 where "
+        "the classifier reads (behind the projection head, if there is one). NC4 uses the training set's class "
+        "means for both splits. " + TRUST,
+        columns,
+        rows,
+    )
+    drawn = [
+        (
+            "Collapse and accuracy over epochs, train solid, test dashed; epoch 0 is the random initialisation.",
+            _over_epochs(runs),
+        ),
+        (
+            'NC1 on the training set, every layer. "projection" is the output of the projection head.',
+            _layers_over_epochs(runs),
+        ),
+    ]
+    intro = (
+        "Smaller NC1, NC2, NC3 and CDNV mean more collapse; NC4 is the share of examples on which the classifier "
+        "agrees with the nearest class mean, 1 when collapsed. NC1 depends on sample size, width and number of "
+        "classes: compare it within a column, and read NC1 / floor, its share of what labels without signal give."
+    )
+    return [Section("How collapsed did the features become?", intro, drawn, [table])]
+
+
+def _band(axis: Any, run: Finished, split: str, layer: str, metric: str, colour: str) -> None:
+    """Shades the 95 % interval of a metric over epochs, where rows have one; a grey point where it is near its floor."""
+    (epochs, low), (others, high) = (series(run, split, layer, f"{metric}_{end}") for end in ("low", "high"))
+    if epochs and epochs == others:
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
+    over = dict(zip(*series(run, split, layer, f"{metric}_over_floor"), strict=True))
+    near = [(x, y) for x, y in zip(*series(run, split, layer, metric), strict=True) if over.get(x, 0) > NEAR_FLOOR]
+    axis.plot([x for x, _ in near], [y for _, y in near], "o", ms=4, color=figures.NEAR, zorder=3)
+
+
+def _over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
+    """NC1, NC2, NC3, NC4, CDNV and accuracy over epochs; train solid, test dashed; one colour a run.
+
+    95 % bands, and a grey point where a value is near its floor.
+    """
+    panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(len(panels), 3)
+        for axis, metric in zip(axes, panels, strict=True):
+            for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
+                where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
+                layer = "output" if metric == "accuracy" else run.results[where]
+                for split, style in (("train", "-"), ("test", "--")):
+                    _band(axis, run, split, layer, metric, colour)
+                    axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
+            axis.set(title=figures.NAMES[metric], xlabel="epoch")
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            if metric in ("nc1", "cdnv"):
+                figures.log_axis(axis)
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn("epochs", figure)
+
+
+def _layers_over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
+    """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(len(runs), 2, 3.0)
+        # One colour a layer on every panel.
+        longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
+        shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]
+        for axis, run in zip(axes, runs, strict=True):
+            for layer in run.results["layers"]:
+                colour = mpl.colormaps["viridis"](0.9 * longest.index(layer) / max(1, len(longest) - 1))
+                axis.plot(*series(run, "train", layer, "nc1"), color=colour, label=layer)
+            axis.set(title=run.name, xlabel="epoch", ylabel="NC1, train")
+            figures.log_axis(axis)
+            if shared:
+                axis.set_ylim(min(shared) / 1.3, max(shared) * 1.3)
+        figures.legend_below(figure, max(axes, key=lambda a: len(a.lines)), 6)
+        return figures.Drawn("layers", figure)

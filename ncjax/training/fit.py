@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from ncjax import optim
 from ncjax.core import trees
 from ncjax.core.errors import UserError
+from ncjax.core.options import FUNCTION
 from ncjax.core.resolve import resolve
-from ncjax.core.types import Loss, PyTree
-from ncjax.data import Dataset, Split, source
+from ncjax.core.types import Loss, Objective, PyTree, lift, widths
+from ncjax.data import Dataset, Split, batches_of
 from ncjax.data.batches import Augment
 from ncjax.features import passes
 from ncjax.models.sequential import classifier_arrays
@@ -23,16 +24,59 @@ from ncjax.networks import checkpoint
 from ncjax.networks.card import Card
 from ncjax.networks.card import read as read_card
 from ncjax.runs.run import Run
-from ncjax.training import loop
+from ncjax.training import cost, loop
 from ncjax.tuning.plans import Plan
 
 Summary = dict[str, dict[str, dict[str, float]]]  # {split: {layer: {metric: value}}}
+
+
+class Training(NamedTuple):
+    """A training run.
+
+    Args:
+      loss: a function of `ncjax.losses`, or one's own, that returns a `Loss` or an `Objective`:
+        `losses.label_smoothing(smoothing=0.1)`, `file.py:function`.
+      epochs, batch_size: length of the run, and examples a step.
+      augment: an augmentation, `augment.crop_flip(strength=1.0)`, applied inside the step, or None.
+      seed: of initialisation, data order and augmentation.
+      measure_every: epochs between measurements of collapse; the last epoch is always measured. 0 for never.
+      scatter: whether NC1 comes from D x D moments, or from a second pass in the directions of the class means. None for
+        the first up to D = 4096, layer by layer.
+      metrics: collapse metrics of one's own beside ncjax's, see `ncjax.nc.metric`.
+    """
+
+    loss: Annotated[str, FUNCTION] = "losses.cross_entropy"
+    epochs: int = 15
+    batch_size: int = 128
+    augment: Annotated[str | None, FUNCTION] = None
+    seed: int = 0
+    measure_every: int = 1
+    scatter: bool | None = None
+    metrics: Annotated[list[str], FUNCTION] = []
+
+    def objective(self) -> Objective:
+        """What a step minimises.
+
+        Raises:
+          UserError: the named function returns neither a loss nor an objective, or wants views and nothing augments.
+        """
+        found = resolve(self.loss)()
+        if not isinstance(found, Loss | Objective):
+            raise UserError(f"loss={self.loss}: returned {type(found).__name__}, expected a Loss or an Objective")
+        if found.views > 1 and self.augment is None:
+            raise UserError(f"loss={self.loss}: wants {found.views} augmented views; set augment=augment.crop_flip")
+        return lift(found)
+
+    def augmentation(self) -> Augment | None:
+        """What augments images, (key, images) -> images."""
+        return None if self.augment is None else resolve(self.augment)
 
 
 class Trained(NamedTuple):
     """What training leaves behind."""
 
     state: loop.State
+    store: checkpoint.Store
     optimizer_bytes: int
     flops_per_step: float | None  # by XLA's cost analysis of the compiled step; None where it does not say
 
@@ -40,51 +84,59 @@ class Trained(NamedTuple):
 class Tracker:
     """Evaluates every split, writes rows, prints a line an epoch, and gives the value that chooses the best epoch."""
 
-    def __init__(self, run: Run, plan: Plan, loss: Loss, dataset: Dataset, mesh: Mesh, *, batch_size: int, epochs: int,
-                 every: int, scatter: bool | None):
-        model, dims = plan.model, passes.widths(plan.model, plan.variables, dataset.image_shape)
-        self.run, self.model, self.epochs, self.every = run, model, epochs, every
-        self.sources = {name: source(split, dataset, mesh, batch_size=batch_size)
-                        for name, split in dataset.splits.items()}
-        self.measured = passes.make_pass(model, loss, dims, mesh, stats=model.layers,
-                                           keep=list(dict.fromkeys((model.penultimate, model.readout))),
-                                           scatter=scatter)
+    def __init__(self, run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, training: Training, *, phase: str):
+        model, dims = plan.model, widths(plan.model, plan.variables, dataset.image_shape)
+        objective = lift(resolve(training.loss)())
+        self.run, self.model, self.training, self.phase = run, model, training, phase
+        self.metrics = [resolve(name) for name in training.metrics]
+        self.batches = {
+            name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()
+        }
+        keep = list(dict.fromkeys((model.penultimate, model.readout)))
+        make = functools.partial(passes.make_pass, model, objective, dims, mesh)
+        self.measured = make(stats=model.layers, keep=keep, scatter=training.scatter)
         self.second = passes.make_second_pass(model, mesh)
-        self.plain = passes.make_pass(model, loss, dims, mesh)
+        self.plain = make()
 
     def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
         """Loss and accuracy of every split and, if asked for, the collapse of train and test at every layer."""
         found, centres = {}, None
-        for split, batches in self.sources.items():
+        for split, batches in self.batches.items():
             measure = collapse and split != "val"
             seen = (self.measured if measure else self.plain)(variables, batches)
             found[split] = {"output": {"loss": seen.loss, "accuracy": seen.accuracy}}
             if measure:
                 centres = seen if centres is None else centres
-                reports = passes.collapse(seen, centres, readout=self.model.readout,
-                                            classifier=classifier_arrays(variables["params"]),
-                                            again=functools.partial(self.second, variables, batches))
+                reports = passes.collapse(
+                    seen,
+                    centres,
+                    readout=self.model.readout,
+                    classifier=classifier_arrays(variables["params"]),
+                    again=functools.partial(self.second, variables, batches),
+                    metrics=self.metrics,
+                )
                 found[split].update({layer: report.scalars() for layer, report in reports.items()})
         return found
 
-    def write(self, epoch: int, found: Summary, prefix: str = "") -> None:
-        """Rows of what `evaluate` found."""
+    def write(self, epoch: int, found: Summary, phase: str | None = None) -> None:
+        """Rows of what `evaluate` found, of this tracker's phase or another."""
         for split, layers in found.items():
             for layer, values in layers.items():
-                self.run.rows(epoch, prefix + split, layer, values)
+                self.run.rows(epoch, phase or self.phase, split, layer, values)
 
     def __call__(self, state: loop.State, epoch: int, seen: dict[str, float]) -> float:
         """The validation accuracy (training accuracy, where nothing was held out)."""
-        epoch += 1
-        measure = self.every > 0 and (epoch % self.every == 0 or epoch == self.epochs)
-        found = self.evaluate(state.variables, collapse=measure)
+        epoch, every, epochs = epoch + 1, self.training.measure_every, self.training.epochs
+        found = self.evaluate(state.variables, collapse=every > 0 and (epoch % every == 0 or epoch == epochs))
         self.write(epoch, {**found, "augmented": {"output": {k: seen[k] for k in ("loss", "accuracy")}}})
         accuracy = {split: layers["output"]["accuracy"] for split, layers in found.items()}
         nc1 = found["train"].get(self.model.penultimate, {}).get("nc1")
-        self.run.say(f"epoch {epoch:>3}/{self.epochs}  loss {seen['loss']:.4f}  "
-                     + "  ".join(f"{split} {100 * x:.2f} %" for split, x in accuracy.items())
-                     + (f"  NC1 {nc1:.3g}" if nc1 is not None else "")
-                     + f"  ({seen['images'] / seen['seconds']:,.0f} images/s)")
+        self.run.say(
+            f"epoch {epoch:>3}/{epochs}  loss {seen['loss']:.4f}  "
+            + "  ".join(f"{split} {100 * x:.2f} %" for split, x in accuracy.items())
+            + (f"  NC1 {nc1:.3g}" if nc1 is not None else "")
+            + f"  ({seen['images'] / seen['seconds']:,.0f} images/s)"
+        )
         return accuracy.get("val", accuracy["train"])
 
 
@@ -93,8 +145,8 @@ def _store(run: Run, card: Card, unsaved: frozenset[str]) -> checkpoint.Store:
     store = checkpoint.Store(run.workdir / "checkpoints", unsaved)
     begun = card if store.latest("last") is None else read_card(store.directory)
     if (begun.base or {}).get("hash") != (card.base or {}).get("hash"):
-        raise UserError(f"{run.workdir} was begun from another model than {card.base['init']} holds now; take another "
-                        "--workdir")
+        base = (card.base or begun.base or {}).get("init")
+        raise UserError(f"{run.workdir} was begun from another model than {base} holds now; take another --workdir")
     card.write(store.directory)
     return store
 
@@ -105,67 +157,63 @@ def fit(
     dataset: Dataset,
     mesh: Mesh,
     card: Card,
+    training: Training,
+    options: optim.Optim,
     *,
-    loss: str,
-    epochs: int,
-    batch_size: int,
-    augment: Augment | None,
-    seed: int,
-    measure_every: int,
-    scatter: bool | None,
-    optimizer: dict[str, Any],
-    train_on: Split | None = None,
+    phase: str,
+    views: tuple[Split, Augment] | None = None,
     unsaved: frozenset[str] = frozenset(),
-) -> tuple[Trained, Tracker, checkpoint.Store]:
+) -> Trained:
     """Trains a plan's leaves, resuming from the run's last checkpoint if there is one.
 
     Args:
       run, plan, dataset, mesh: what to train, on what, where.
       card: written beside the checkpoints.
-      loss: dotted name.
-      augment: applied inside the step.
-      epochs, batch_size, seed: length of the run, examples a step, seed of data order and augmentation.
-      measure_every: epochs between measurements of collapse (the last epoch included); 0 for none.
-      scatter: as for `nc.empty`, at every layer.
-      optimizer: keyword arguments of `optim.build`.
-      train_on: what to train on in place of the training split.
+      training, options: the run, and how leaves move.
+      phase: of the rows, "pretrain" or "finetune".
+      views: what to train on in place of the training split, and what draws from it.
       unsaved: as for `checkpoint.Store`.
     """
-    objective = resolve(loss)()
-    if objective.views > 1 and augment is None:
-        raise UserError(f"loss={loss}: wants {objective.views} augmented views; set augment=augment.crop_flip")
-    batches = source(train_on or dataset.splits["train"], dataset, mesh, batch_size=batch_size, views=objective.views,
-                     augment=augment)
-    tx, lr_at = optim.build(plan.mask, batches.steps, epochs, plan.factors, plan.anchored, **optimizer)
-    tracker = Tracker(run, plan, objective, dataset, mesh, batch_size=batch_size, epochs=epochs, every=measure_every,
-                      scatter=scatter)
+    objective = training.objective()
+    split, augment = views or (dataset.splits["train"], training.augmentation())
+    batches = batches_of(split, dataset, mesh, batch_size=training.batch_size, views=objective.views, augment=augment)
+    tx, lr_at = optim.build(options, plan.mask, batches.steps, training.epochs, plan.factors, plan.anchored)
+    tracker = Tracker(run, plan, dataset, mesh, training, phase=phase)
     store = _store(run, card, unsaved)
-    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(seed), mesh)
-    step_fn = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
+    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(training.seed), mesh)
+    step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
     fetch = loop.make_fetch(batches, mesh)
-    item = next(iter(batches.items(np.arange(batches.size))))
-    batch = fetch(state, batches.arrays, item)
-    compiled = step_fn.lower(state, batch).compile()
-    cost = loop.flops(step_fn, state, batch, compiled)
-    optimizer_bytes = trees.nbytes(state.opt_state)
+    batch = fetch(state, batches.arrays, next(iter(batches.items(np.arange(batches.size)))))
+    compiled = step.lower(state, batch).compile()
+    flops, optimizer_bytes = cost.flops(step, state, batch, compiled), trees.nbytes(state.opt_state)
     done = store.latest("last")
     measured = -1 if done is None else done // batches.steps
     run.forget_rows(lambda row: row["epoch"] > measured)
-    if done is None and measure_every:
+    if done is None and training.measure_every:
         tracker.write(0, tracker.evaluate(state.variables, collapse=True))
     elif done:
-        run.say(f"resuming after step {done} of {epochs * batches.steps}")
+        run.say(f"resuming after step {done} of {training.epochs * batches.steps}")
     with run.guarded():
-        state = loop.fit(state, step_fn=compiled, fetch=fetch, source=batches, epochs=epochs, seed=seed, lr_at=lr_at,
-                          on_epoch=tracker, store=store, watch=run, mesh=mesh)
-    return Trained(state, optimizer_bytes, cost), tracker, store
+        state = loop.fit(
+            state,
+            step_fn=compiled,
+            fetch=fetch,
+            source=batches,
+            epochs=training.epochs,
+            seed=training.seed,
+            lr_at=lr_at,
+            on_epoch=tracker,
+            store=store,
+            watch=run,
+            mesh=mesh,
+        )
+    return Trained(state, store, optimizer_bytes, flops)
 
 
-def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int,
-           unsaved: frozenset[str]) -> tuple[Trained, checkpoint.Store]:
+def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int, unsaved: frozenset[str]) -> Trained:
     """What `fit` leaves behind, for a plan whose classifier was solved and which trains nothing else."""
     store = _store(run, card, unsaved)
     state = loop.init_state(plan.variables, optax.identity(), plan.mask, jax.random.key(seed), mesh)
     for which in ("best", "last"):
         store.save(which, 0, state)
-    return Trained(state, 0, None), store
+    return Trained(state, store, 0, None)

@@ -14,11 +14,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ncjax import conv
 from ncjax.core import mesh as meshes
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.types import Array, Batch, Loss, PyTree
+from ncjax.core.types import Array, Batch, Loss, Objective, PyTree, lift
 
 LATE = 8  # steps that may be under way before the loss of the first is looked at
 
@@ -58,8 +57,7 @@ class Diverged(UserError):
 class Watcher(Protocol):
     """What the loop tells about, and asks, the outside world."""
 
-    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
-                 left: float) -> None:
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Called now and then within an epoch if it `shows`; `rate` in images/s, `left` in seconds to the run's end."""
 
     def shows(self) -> bool:
@@ -75,27 +73,16 @@ def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree
     zero = np.zeros((), np.float32)
     # Copied: the step donates the state, and the caller keeps its variables and key.
     variables, key_data = jax.tree.map(lambda x: np.array(x), (variables, jax.random.key_data(key)))
-    state = State(np.zeros((), np.int32), variables, jax.jit(tx.init)(chosen), key_data,
-                  Totals(zero, zero, zero), np.float32(-np.inf), np.int32(-1))
+    state = State(
+        np.zeros((), np.int32),
+        variables,
+        jax.jit(tx.init)(chosen),
+        key_data,
+        Totals(zero, zero, zero),
+        np.float32(-np.inf),
+        np.int32(-1),
+    )
     return meshes.place(state, meshes.replicated(mesh))
-
-
-def flops(step: Callable[..., Any], state: State, batch: Batch, compiled: Any = None) -> float | None:
-    """Of one step, by XLA's cost analysis; None where it does not say.
-
-    Args:
-      step: from `make_step`.
-      state, batch: arrays or their shapes.
-      compiled: the step compiled for them, where it is. XLA does not see into the convolutions of oneDNN and cuDNN: where
-        those run, FLOPs are those of the step as XLA would do it, before optimisation.
-    """
-    if conv.implementation() == "onednn" or jax.default_backend() == "gpu":
-        with conv.as_xla():
-            # A function of its own: JAX would hand out the trace of the step that ran, with foreign calls in it.
-            found = jax.jit(lambda *given: step.__wrapped__(*given)).lower(state, batch).cost_analysis()
-    else:
-        found = (compiled or step.lower(state, batch)).cost_analysis()
-    return (found or {}).get("flops")
 
 
 def make_fetch(source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], Batch]:
@@ -112,26 +99,44 @@ def make_fetch(source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], Bat
     return lambda state, arrays, item: fetch(state.key, state.step, arrays, item)
 
 
-def make_step(apply: Callable, loss: Loss, tx: optax.GradientTransformation, mask: PyTree, live: frozenset[str],
-              mesh: Mesh, *, ragged: bool) -> Callable[[State, Batch], tuple[State, Array]]:
+def make_step(
+    apply: Callable,
+    loss: Loss | Objective,
+    tx: optax.GradientTransformation,
+    mask: PyTree,
+    live: frozenset[str],
+    mesh: Mesh,
+    *,
+    ragged: bool,
+) -> Callable[[State, Batch], tuple[State, Array]]:
     """One optimisation step, `(state, batch) -> (state, loss)`, mapped over the mesh.
 
     The gradient is taken with respect to the leaves where `mask` is True and no others, so nothing downstream can bring
     back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit. `ragged` says
-    whether some batch has filler rows, which batch statistics must leave out.
+    whether some batch has filler rows, which batch statistics must leave out. A plain loss is lifted into an objective.
     """
+    objective = lift(loss)
 
     def step(state: State, batch: Batch) -> tuple[State, Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         chosen, frozen = trees.split(state.variables["params"], mask)
 
-        def objective(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
-            variables = {**state.variables, "params": trees.join(chosen, frozen)}
-            features, variables = apply(variables, batch.image, live=live, key=jax.random.fold_in(key, 1),
-                                        mask=batch.mask if ragged else None)
-            return loss.value(features, batch.label, batch.mask), (features["logits"], variables["batch_stats"])
+        def run(variables: PyTree, images: Array, train: bool = True) -> dict[str, Any]:
+            features, moved = apply(
+                variables,
+                images,
+                live=live if train else frozenset(),
+                key=jax.random.fold_in(key, 1),
+                mask=batch.mask if ragged else None,
+            )
+            return {**features, "batch_stats": moved["batch_stats"]}
 
-        (value, (logits, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
+        def minimised(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            variables = {**state.variables, "params": trees.join(chosen, frozen)}
+            value, features = objective.value(run, variables, batch, jax.random.fold_in(key, 2))
+            return value, (features["logits"], features["batch_stats"])
+
+        (value, (logits, stats)), gradient = jax.value_and_grad(minimised, has_aux=True)(chosen)
         updates, opt_state = tx.update(gradient, state.opt_state, chosen)
         params = trees.join(optax.apply_updates(chosen, updates), frozen)
         count = jnp.sum(batch.mask)
@@ -178,12 +183,24 @@ class _Late:
             if not math.isfinite(float(loss)):
                 last, lr = self.store.latest("last"), float(self.lr_at(max(step - 1, 0)))
                 kept = "none yet" if last is None else f"{self.store.directory / 'last'} (step {last})"
-                raise Diverged(f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good "
-                               f"checkpoint: {kept}; try a lower lr, a warm-up or clip")
+                raise Diverged(
+                    f"the loss became {float(loss)} at step {step} (learning rate {lr:.3g}); last good "
+                    f"checkpoint: {kept}; try a lower lr, a warm-up or clip"
+                )
 
 
-def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Callable, source: Any, seed: int,
-           lr_at: Callable, store: Any, watch: Watcher) -> State:
+def _epoch(
+    state: State,
+    epoch: int,
+    epochs: int,
+    step_fn: Callable,
+    fetch: Callable,
+    source: Any,
+    seed: int,
+    lr_at: Callable,
+    store: Any,
+    watch: Watcher,
+) -> State:
     step = int(state.step)
     done = step - epoch * source.steps
     order = order_of(source.size, source.examples, seed, epoch)[done * source.batch_size :]
@@ -200,8 +217,15 @@ def _epoch(state: State, epoch: int, epochs: int, step_fn: Callable, fetch: Call
             loss, accuracy = _totals(state)
             shown = time.time()
             seconds = max(shown - started, 1e-9) / here
-            watch.progress(epoch, done + here, source.steps, loss, accuracy, source.batch_size / seconds,
-                           (epochs * source.steps - step) * seconds)
+            watch.progress(
+                epoch,
+                done + here,
+                source.steps,
+                loss,
+                accuracy,
+                source.batch_size / seconds,
+                (epochs * source.steps - step) * seconds,
+            )
     late.check()
     return state
 
@@ -235,8 +259,12 @@ def fit(
         started, before = time.time(), int(state.step)
         state = _epoch(state, epoch, epochs, step_fn, fetch, source, seed, lr_at, store, watch)
         loss, accuracy = _totals(state)
-        seen = {"loss": loss, "accuracy": accuracy, "seconds": time.time() - started,
-                "images": (int(state.step) - before) * source.batch_size}
+        seen = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "seconds": time.time() - started,
+            "images": (int(state.step) - before) * source.batch_size,
+        }
         value = on_epoch(state, epoch, seen)
         fresh = meshes.place(Totals(*[np.zeros((), np.float32)] * 3), meshes.replicated(mesh))
         state = state._replace(totals=fresh)

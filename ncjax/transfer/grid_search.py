@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
 
+Cell = dict[str, Any]
 
-def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
+
+class Search(NamedTuple):
+    """The grid, the same for every method that trains.
+
+    Solved classifiers search strengths of their own, on every seed's validation images.
+
+    Args:
+      seeds: draws of training and validation images, classifier and batch order, the same for every method.
+      tune_seeds: seeds on which the whole grid is run.
+      lr_grid, weight_decay_grid: learning rates and weight decays.
+    """
+
+    seeds: int = 3
+    tune_seeds: int = 1
+    lr_grid: list[float] = [0.03, 0.1, 0.3, 1.0]
+    weight_decay_grid: list[float] = [5e-4]
+
+
+def best_hyperparameters(cells: list[Cell]) -> dict[str, float]:
     """The learning rate and weight decay of best mean validation accuracy, the first among equals; {} where none vary."""
     scores: dict[tuple[float, float], list[float]] = {}
     for cell in cells:
@@ -21,25 +40,23 @@ def chosen(cells: list[dict[str, Any]]) -> dict[str, float]:
     return {"lr": lr, "weight_decay": weight_decay}
 
 
-def searched(cell: Callable[[int, float, float], dict[str, Any]], *, seeds: int = 3, tune_seeds: int = 1,
-             lr_grid: list[float] = [0.03, 0.1, 0.3, 1.0],  # noqa: B006
-             weight_decay_grid: list[float] = [5e-4],  # noqa: B006
-             ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def search(cell: Callable[[int, float, float], Cell], options: Search) -> tuple[list[Cell], dict[str, float]]:
     """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
 
     Args:
       cell: `(seed, lr, weight_decay) -> cell`.
-      seeds: draws of training and validation images, classifier and batch order, the same for every method.
-      tune_seeds: seeds on which the whole grid is run.
-      lr_grid, weight_decay_grid: the grid, the same for every method that trains. Solved classifiers search strengths of
-        their own, on every seed's validation images.
+      options: the grid.
 
     Raises:
       UserError: nothing to search.
     """
+    seeds, tune_seeds, lr_grid, weight_decay_grid = options
     if tune_seeds < 1 or not lr_grid or not weight_decay_grid:
-        raise UserError(f"tune_seeds={tune_seeds}, lr_grid={lr_grid}, weight_decay_grid={weight_decay_grid}: the search "
-                        "needs a seed, a learning rate and a weight decay")
+        raise UserError(
+            f"tune_seeds={tune_seeds}, lr_grid={lr_grid}, weight_decay_grid={weight_decay_grid}: the search needs a seed, "
+            "a learning rate and a weight decay"
+        )
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
-    best = chosen(tried)
-    return [cell(seed, *(best.values() or (lr_grid[0], weight_decay_grid[0]))) for seed in range(seeds)], best
+    best = best_hyperparameters(tried)
+    lr, weight_decay = (best["lr"], best["weight_decay"]) if best else (lr_grid[0], weight_decay_grid[0])
+    return [cell(seed, lr, weight_decay) for seed in range(seeds)], best

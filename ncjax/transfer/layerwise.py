@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,19 +13,38 @@ from jax.sharding import Mesh
 
 from ncjax import nc
 from ncjax.core.mesh import make
-from ncjax.core.resolve import pick
-from ncjax.core.types import Model, PyTree
-from ncjax.data import Dataset, source
+from ncjax.core.options import FUNCTION
+from ncjax.core.resolve import resolve
+from ncjax.core.types import Network
+from ncjax.data import Data, Dataset, batches_of
 from ncjax.features import passes
 from ncjax.features.resume import Parts, kept
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import classifier_arrays
-from ncjax.networks import card as cards
+from ncjax.networks.card import knows
+from ncjax.networks.load import Init, load, load_data_for
 from ncjax.runs.run import Run
 from ncjax.transfer import probe
 
 KEEP_BYTES = 1 << 31  # of features on the host, beyond which splits run through the network a second time
 CONFUSION_CLASSES = 100  # larger confusion matrices are not written
+
+
+class Measurement(NamedTuple):
+    """How layers are measured.
+
+    Args:
+      batch_size: images a step.
+      probes: fit a linear probe at every layer, its regularisation chosen on validation.
+      scatter: whether NC1 comes from D x D moments, or from a second look in the directions of the class means. None for
+        the first up to D = 4096, layer by layer.
+      metrics: collapse metrics of one's own beside ncjax's, see `ncjax.nc.metric`.
+    """
+
+    batch_size: int = 256
+    probes: bool = False
+    scatter: bool | None = None
+    metrics: Annotated[list[str], FUNCTION] = []
 
 
 class Measured(NamedTuple):
@@ -35,24 +54,32 @@ class Measured(NamedTuple):
     reports: dict[str, dict[str, nc.Report]]
 
 
-def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, batch_size: int, probes: bool,
-            classifier: tuple[Any, Any] | None, scatter: bool | None, run: Run | None = None,
-            written: Callable[..., Parts | None] = lambda split, layers: None) -> Measured:
+def extract(
+    network: Network,
+    dataset: Dataset,
+    mesh: Mesh,
+    options: Measurement,
+    *,
+    classifier: tuple[Any, Any] | None,
+    run: Run | None = None,
+    written: Callable[..., Parts | None] = lambda split, layers: None,
+) -> Measured:
     """Passes over every split: all layers measured, and how fast is told to `run`; `written` is from `parts.kept`.
 
     All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
     those of the last layers do, and every split runs through the network a second time.
     """
-    dims = passes.widths(model, variables, dataset.image_shape)
+    model, variables = network.model, network.variables
+    dims = network._replace(card=network.card.fed(dataset)).widths()
     # The classifier's own width is that of its labels; a target with other classes is measured without it.
     sized = model._replace(num_classes=len(dataset.class_names))
     size = 4 * sum(dims.values()) * sum(len(split.labels) for split in dataset.splits.values())
-    keep = model.layers if probes or size <= KEEP_BYTES else list(dict.fromkeys((model.penultimate, model.readout)))
-    first = passes.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=keep, scatter=scatter)
+    keep = model.layers if options.probes or size <= KEEP_BYTES else list(dict.fromkeys((model.penultimate, model.readout)))
+    first = passes.make_pass(sized, cross_entropy(), dims, mesh, stats=model.layers, keep=keep, scatter=options.scatter)
     second = passes.make_second_pass(model, mesh)
     seen, reports = {}, {}
     for name, split in dataset.splits.items():  # train comes first
-        batches = source(split, dataset, mesh, batch_size=batch_size)
+        batches = batches_of(split, dataset, mesh, batch_size=options.batch_size)
         started, part = time.time(), written(name, keep)
 
         def tick(done: int, size: int, name: str = name, started: float = started, part: Parts | None = part) -> None:
@@ -68,13 +95,21 @@ def extract(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, ba
             again = f"{earlier} of them before it stopped, " if earlier else ""
             run.say(f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {again}{rate:,.1f} images/s")
         if name in ("train", "test"):
-            reports[name] = passes.collapse(seen[name], seen["train"], readout=model.readout, classifier=classifier,
-                                              everywhere=True, again=functools.partial(second, variables, batches))
+            reports[name] = passes.collapse(
+                seen[name],
+                seen["train"],
+                readout=model.readout,
+                classifier=classifier,
+                everywhere=True,
+                again=functools.partial(second, variables, batches),
+                metrics=[resolve(name) for name in options.metrics],
+            )
     return Measured(seen, reports)
 
 
-def layers(seen: dict[str, passes.Evaluation], reports: dict[str, dict[str, nc.Report]], num_classes: int, *,
-           probed: Sequence[str]) -> dict[str, dict[str, Any]]:
+def layers(
+    seen: dict[str, passes.Evaluation], reports: dict[str, dict[str, nc.Report]], num_classes: int, *, probed: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """{layer: its width, its collapse on train and test, and what a probe reads from it}, ready for JSON.
 
     Args:
@@ -88,9 +123,12 @@ def layers(seen: dict[str, passes.Evaluation], reports: dict[str, dict[str, nc.R
         if layer in probed:
             pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
             fitted = probe.fit(pairs["train"], pairs.get("val"), num_classes)
-            entry["probe"] = {"train": fitted.train_accuracy,
-                              "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
-                              "val": fitted.val_accuracy if "val" in pairs else None, "l2": fitted.l2}
+            entry["probe"] = {
+                "train": fitted.train_accuracy,
+                "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
+                "val": fitted.val_accuracy if "val" in pairs else None,
+                "l2": fitted.l2,
+            }
     return found
 
 
@@ -105,8 +143,7 @@ def class_means(train: passes.Evaluation, test: passes.Evaluation, layer: str) -
     return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), None, cosines).tolist()}
 
 
-def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_size: int, probes: bool,
-             scatter: bool | None) -> dict[str, Any]:
+def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str, Any]:
     """Measures train and test at every layer, writes rows of epoch 0, prints a table.
 
     The classifier takes part (NC3, NC4, accuracy) only if the data set's classes are the ones it was trained on.
@@ -114,39 +151,60 @@ def describe(run: Run, *, init: str, data: str, options: dict[str, Any], batch_s
     Args:
       run: where it happens.
       init, data: the network and the data set.
-      options: of `card.load` and `data.load`.
-      batch_size: images a step.
-      probes: fit a linear probe at every layer.
-      scatter: as for `nc.empty`.
+      options: how.
     """
-    card, network, variables = cards.load(init, **pick(cards.load, options))
-    dataset = cards.load_data_for(card, data, options)
-    card = card.fed(dataset)
+    network = load(init)
+    dataset = load_data_for(network.card, data)
+    model, card = network.model, network.card.fed(dataset)
     run.announce(dataset, card.describe())
-    own = cards.knows(card, data, dataset.class_names)
-    if card.data == data and not own:
-        run.say(f"accuracy, NC3 and NC4 are left out: the classifier's {len(card.class_names)} classes are not the "
-                f"{len(dataset.class_names)} of {data}")
-    classifier = classifier_arrays(variables["params"]) if own and network.linear else None
-    with kept(run.workdir, run.say, variables, dataset, batch_size=batch_size, scatter=scatter) as written:
-        seen, reports = extract(network, variables, dataset, make(), batch_size=batch_size, probes=probes,
-                                classifier=classifier, scatter=scatter, run=run, written=written)
-        found = layers(seen, reports, len(dataset.class_names), probed=network.layers if probes else ())
+    own = knows(card, data.data, dataset.class_names)
+    if card.data == data.data and not own:
+        run.say(
+            f"accuracy, NC3 and NC4 are left out: the classifier's {len(card.class_names)} classes are not the "
+            f"{len(dataset.class_names)} of {data.data}"
+        )
+    classifier = classifier_arrays(network.variables["params"]) if own and model.linear else None
+    key = {"batch_size": options.batch_size, "scatter": options.scatter}
+    with kept(run.workdir, run.say, network.variables, dataset, **key) as written:
+        seen, reports = extract(network, dataset, make(), options, classifier=classifier, run=run, written=written)
+        found = layers(seen, reports, len(dataset.class_names), probed=model.layers if options.probes else ())
     run.forget_rows()
     for layer, entry in found.items():
         for split in ("train", "test"):
-            run.rows(0, split, layer, reports[split][layer].scalars())
-            if probes:
-                run.rows(0, split, layer, {"probe_accuracy": entry["probe"][split]})
-    run.table(f"layers on {dataset.name}", ["layer", "D", "NC1 train", "NC1 test", "CDNV train", "probe test"], [
-        [layer, str(e["dim"]), *(f"{e[s][m]:.4g}" if e[s][m] is not None else "-" for s, m in (
-            ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))),
-         f"{100 * e['probe']['test']:.2f} %" if probes else "-"] for layer, e in found.items()])
-    out = {"data": dataset.describe(), "network": card.describe(),
-           "penultimate": network.penultimate, "readout": network.readout, "layers": found}
+            run.rows(0, "measure", split, layer, reports[split][layer].scalars())
+            if options.probes:
+                run.rows(0, "measure", split, layer, {"probe_accuracy": entry["probe"][split]})
+    _show(run, dataset.name, found, options)
+    out = {
+        "data": dataset.describe(),
+        "network": card.describe(),
+        "penultimate": model.penultimate,
+        "readout": model.readout,
+        "layers": found,
+    }
     if own:
         out["accuracy"] = {split: x.accuracy for split, x in seen.items()}
     if len(dataset.class_names) <= CONFUSION_CLASSES:
-        out["class_means"] = class_means(seen["train"], seen["test"], network.penultimate)
+        out["class_means"] = class_means(seen["train"], seen["test"], model.penultimate)
         out["class_names"] = dataset.class_names
     return out
+
+
+def _show(run: Run, data: str, found: dict[str, dict[str, Any]], options: Measurement) -> None:
+    extra = [resolve(name).__name__ for name in options.metrics]
+    columns = ["layer", "D", "NC1 train", "NC1 test", "CDNV train", "probe test", *(f"{name} train" for name in extra)]
+    shown = (("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))
+    run.table(
+        f"layers on {data}",
+        columns,
+        [
+            [
+                layer,
+                str(e["dim"]),
+                *(f"{e[s][m]:.4g}" if e[s][m] is not None else "-" for s, m in shown),
+                f"{100 * e['probe']['test']:.2f} %" if options.probes else "-",
+                *(f"{e['train'][m]:.4g}" if e["train"][m] is not None else "-" for m in extra),
+            ]
+            for layer, e in found.items()
+        ],
+    )

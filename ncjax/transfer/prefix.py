@@ -25,8 +25,8 @@ from jax.sharding import Mesh
 from ncjax.core import mesh as meshes
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Model, PyTree
-from ncjax.data import Dataset, Split, source
-from ncjax.data.batches import Augment, Source
+from ncjax.data import Batches, Dataset, Split, batches_of
+from ncjax.data.batches import Augment
 
 PLACES = ("auto", "device", "host", "disk")
 
@@ -74,8 +74,10 @@ def _place(where: str, nbytes: int, resident_bytes: int, folder: Path) -> str:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
         where = "device" if nbytes <= resident_bytes else "host" if nbytes <= free // 2 else "disk"
     if where == "disk" and shutil.disk_usage(folder).free < nbytes:
-        raise UserError(f"cache=disk: {folder} lacks the {nbytes / 1e9:.1f} GB that the activations take; free some, or "
-                        "set cache_dtype=bfloat16 or cache=off")
+        raise UserError(
+            f"cache=disk: {folder} lacks the {nbytes / 1e9:.1f} GB that the activations take; free some, or "
+            "set cache_dtype=bfloat16 or cache=off"
+        )
     return where
 
 
@@ -97,9 +99,21 @@ def _empty(where: str, shape: tuple[int, ...], dtype: Any, folder: Path) -> np.n
     return out
 
 
-def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, start: str, batch_size: int,
-          where: str = "auto", dtype: str = "float32", views: int = 0, augment: Augment | None = None, seed: int = 0,
-          folder: str | Path = ".") -> Prefix:
+def build(
+    model: Model,
+    variables: PyTree,
+    dataset: Dataset,
+    mesh: Mesh,
+    *,
+    start: str,
+    batch_size: int,
+    where: str = "auto",
+    dtype: str = "float32",
+    views: int = 0,
+    augment: Augment | None = None,
+    seed: int = 0,
+    folder: str | Path = ".",
+) -> Prefix:
     """Runs everything below `start` over every split, in evaluation mode.
 
     Args:
@@ -126,7 +140,7 @@ def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, star
     run = _runner(model.apply, start, kind, mesh)
     variables = meshes.place(variables, meshes.replicated(mesh))
 
-    def fill(out: np.ndarray, batches: Source, key: Array) -> None:
+    def fill(out: np.ndarray, batches: Batches, key: Array) -> None:
         fetch = jax.jit(batches.fetch, out_shardings=meshes.split(mesh))
         for i, item in enumerate(batches.items(np.arange(batches.size))):
             rows = out[i * batches.batch_size : (i + 1) * batches.batch_size]
@@ -139,16 +153,22 @@ def build(model: Model, variables: PyTree, dataset: Dataset, mesh: Mesh, *, star
     splits = {}
     for name, split in dataset.splits.items():
         out = _empty(where, (len(split.labels), *shape), kind, folder)
-        fill(out, source(split, dataset, mesh, batch_size=batch_size), jax.random.key(seed))
+        fill(out, batches_of(split, dataset, mesh, batch_size=batch_size), jax.random.key(seed))
         splits[name] = Split(settled(out), split.labels)
     augmented = None
     if views:
         train = dataset.splits["train"]
         out = _empty(where, (len(train.labels), views, *shape), kind, folder)
-        batches = source(train, dataset, mesh, batch_size=batch_size, augment=augment)
+        batches = batches_of(train, dataset, mesh, batch_size=batch_size, augment=augment)
         for view in range(views):
             fill(out[:, view], batches, jax.random.fold_in(jax.random.key(seed), 1 + view))
         augmented = Split(settled(out), train.labels)
     resident = nbytes if where == "device" else 0
-    return Prefix(tail(model, start), dataset._replace(splits=splits, image_shape=shape, resident_bytes=resident),
-                  augmented, where, nbytes, time.time() - started)
+    return Prefix(
+        tail(model, start),
+        dataset._replace(splits=splits, image_shape=shape, resident_bytes=resident),
+        augmented,
+        where,
+        nbytes,
+        time.time() - started,
+    )

@@ -124,8 +124,9 @@ def _downhill(gradient: Array, pairs: tuple[Array, Array, Array], inverse: Array
 
 
 @functools.partial(jax.jit, static_argnames="max_steps")
-def _minimise(params: Array, features: Array, labels: Array, second_moment: Array, l2: Array, tolerance: Array, *,
-              max_steps: int) -> Solution:
+def _minimise(
+    params: Array, features: Array, labels: Array, second_moment: Array, l2: Array, tolerance: Array, *, max_steps: int
+) -> Solution:
     """Minimises mean cross-entropy + l2/2 ||W||^2 over features [N, D + 1] whose last column is 1."""
     count, width = features.shape
     decay = l2 * (jnp.arange(width) < width - 1)
@@ -156,8 +157,9 @@ def _minimise(params: Array, features: Array, labels: Array, second_moment: Arra
         ds, dy = params - point.params, gradient - point.gradient
         inner = jnp.sum(ds * dy)
         fresh = inner > 1e-12 * jnp.sum(jnp.square(dy))
-        shifted = tuple(jnp.concatenate([old[1:], new[None]]) for old, new in (
-            (s, ds), (y, dy), (rho, 1 / jnp.where(fresh, inner, 1))))
+        shifted = tuple(
+            jnp.concatenate([old[1:], new[None]]) for old, new in ((s, ds), (y, dy), (rho, 1 / jnp.where(fresh, inner, 1)))
+        )
         pairs = tuple(jnp.where(fresh, new, old) for new, old in zip(shifted, (s, y, rho), strict=True))
         new = _Point(params, point.logits + found.t * change, found.value, gradient)
         return new, pairs, steps + 1, found.done & fresh  # no way down that float32 can see: stop
@@ -174,8 +176,15 @@ def _moments(features: Array) -> Array:
     return _product(features.T, features) / len(features)
 
 
-def solve(features: Array, labels: Array, num_classes: int, l2_path: tuple[float, ...], *, tolerance: float = TOLERANCE,
-          max_steps: int = MAX_STEPS) -> list[Solution]:
+def solve(
+    features: Array,
+    labels: Array,
+    num_classes: int,
+    l2_path: tuple[float, ...],
+    *,
+    tolerance: float = TOLERANCE,
+    max_steps: int = MAX_STEPS,
+) -> list[Solution]:
     """Multinomial logistic regression along a path of strengths, each warm-started from the one before.
 
     min over W [K, D], b [K]:  (1/N) sum_i -log softmax(W x_i + b)_{y_i} + l2/2 ||W||^2,  scikit-learn's with l2 = 1/(C N)
@@ -244,8 +253,16 @@ def accuracy(weight: Array, bias: Array, features: Array, labels: Array) -> floa
 Pair = tuple[np.ndarray, np.ndarray]  # features [N, D], labels [N]
 
 
-def fit(train: Pair, val: Pair | None, num_classes: int, *, l2_grid: tuple[float, ...] = L2_GRID,
-        keep: np.ndarray | None = None, tolerance: float = FIT_TOLERANCE, max_steps: int = MAX_STEPS) -> Probe:
+def fit(
+    train: Pair,
+    val: Pair | None,
+    num_classes: int,
+    *,
+    l2_grid: tuple[float, ...] = L2_GRID,
+    keep: np.ndarray | None = None,
+    tolerance: float = FIT_TOLERANCE,
+    max_steps: int = MAX_STEPS,
+) -> Probe:
     """Fits a probe to features standardised on the training split; its strength is the best on validation.
 
     Args:
@@ -273,8 +290,14 @@ def fit(train: Pair, val: Pair | None, num_classes: int, *, l2_grid: tuple[float
     return best._replace(kept=1.0 if keep is None else float(np.mean(keep)))
 
 
-def fit_sparse(train: Pair, val: Pair | None, num_classes: int, *, fractions: tuple[float, ...] = FRACTIONS,
-               l2_grid: tuple[float, ...] = L2_GRID) -> Probe:
+def fit_sparse(
+    train: Pair,
+    val: Pair | None,
+    num_classes: int,
+    *,
+    fractions: tuple[float, ...] = FRACTIONS,
+    l2_grid: tuple[float, ...] = L2_GRID,
+) -> Probe:
     """Head2Toe's probe (Evci et al., 2022): features are ranked by group lasso, and how many to keep is validated.
 
     Args:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from ncjax.core import mesh, trees
+from ncjax.core import mesh as meshes
+from ncjax.core import trees
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.types import Model, PyTree
-from ncjax.data import Dataset, source
+from ncjax.core.types import Model, Network, PyTree
+from ncjax.data import Dataset, batches_of
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
-from ncjax.scores import scores as score
+from ncjax.scores.score import Score, applied
 from ncjax.transfer import probe, solved
 from ncjax.tuning import methods, plans
+from ncjax.tuning.plans import Plan, Target
 
-Scores = dict[str, dict[str, float]]  # {block: {score: value}}
+Values = dict[str, dict[str, float | None]]  # {block: {score: value}}
+Rule = Callable[[Values, Model], str]
+TUNNEL_SHARE = 0.95
+BLOCK_SCORES = [
+    "scores.nc1_over_floor",
+    "scores.nc1",
+    "scores.cdnv",
+    "scores.probe_accuracy",
+    "scores.logme",
+    "scores.relative_gradient_norm",
+    "scores.condition_number",
+]
 
 
 def candidates(model: Model, pattern: str | None) -> tuple[str, ...]:
@@ -30,110 +44,126 @@ def candidates(model: Model, pattern: str | None) -> tuple[str, ...]:
     return numbered or model.backbone
 
 
-def _gradient(plan: plans.Plan, dataset: Dataset, devices: Any, batch_size: int) -> PyTree:
+def _gradient(plan: Plan, dataset: Dataset, mesh: Mesh, batch_size: int) -> PyTree:
     """Gradient of the mean training loss with respect to every block, in evaluation mode."""
-    batches = source(dataset.splits["train"], dataset, devices, batch_size=batch_size)
+    batches = batches_of(dataset.splits["train"], dataset, mesh, batch_size=batch_size)
 
     def loss(params: PyTree, batch: Any) -> jax.Array:
         found, _ = plan.model.apply({**plan.variables, "params": params}, batch.image)
         return cross_entropy().value(found, batch.label, batch.mask) * batch.mask.sum() / batches.size
 
-    step = mesh.compile_step(lambda total, params, batch: jax.tree.map(jax.numpy.add, total, jax.grad(loss)(params, batch)),
-                             devices)
+    step = meshes.compile_step(
+        lambda total, params, batch: jax.tree.map(jnp.add, total, jax.grad(loss)(params, batch)), mesh
+    )
     total = jax.tree.map(np.zeros_like, plan.variables["params"])
-    for batch in passes.batches(batches):
+    for batch in passes.evaluation_batches(batches):
         total = step(total, plan.variables["params"], batch)
     return total
 
 
-def scores(model: Model, variables: PyTree, dataset: Dataset, devices: Any, blocks: Sequence[str], *,
-           batch_size: int) -> Scores:
-    """Every block's NC1 over its floor, CDNV, probe accuracy, LogME, relative gradient norm and condition number.
+def scores(
+    network: Network, dataset: Dataset, mesh: Mesh, blocks: Sequence[str], wanted: dict[str, Score], *, batch_size: int
+) -> Values:
+    """Every score of every block.
 
     Args:
-      model, variables, dataset, devices: what to score, for what, where.
+      network, dataset, mesh: what to score, for what, where.
       blocks: which blocks.
+      wanted: the scores, see `ncjax.scores.score`.
       batch_size: images a step.
     """
-    classes = len(dataset.class_names)
-    dims = passes.widths(model, variables, dataset.image_shape)
-    plan = methods.probe(model, variables, classes, jax.random.key(0), layer=None, dims=dims)
-    wanted = list(dict.fromkeys([*blocks, model.penultimate]))
-    run_pass = passes.make_pass(plan.model, cross_entropy(), dims, devices, stats=wanted, keep=wanted)
-    seen = {name: run_pass(plan.variables, source(dataset.splits[name], dataset, devices, batch_size=batch_size))
-            for name in ("train", "val")}
-    reports = passes.collapse(seen["train"], seen["train"])
-    fitted = {b: probe.fit(*((seen[name].features[b], seen[name].labels) for name in ("train", "val")), classes)
-              for b in wanted}
-    plan = solved.with_head(plan, fitted[model.penultimate])
-    gradient, out = _gradient(plan, dataset, devices, batch_size), {}
+    classes, model, variables = len(dataset.class_names), network.model, network.variables
+    plan = methods.probe(network, Target(classes, jax.random.key(0)))
+    layers = list(dict.fromkeys([*blocks, model.penultimate]))
+    dims = network._replace(card=network.card.fed(dataset)).widths()
+    run_pass = passes.make_pass(plan.model, cross_entropy(), dims, mesh, stats=layers, keep=layers)
+    seen = {
+        name: run_pass(plan.variables, batches_of(dataset.splits[name], dataset, mesh, batch_size=batch_size))
+        for name in ("train", "val")
+    }
+    train, val = seen["train"], seen["val"]
+    reports = passes.collapse(train, train)
+    fitted = {b: probe.fit((train.features[b], train.labels), (val.features[b], val.labels), classes) for b in layers}
+    plan = solved.with_classifier(plan, fitted[model.penultimate])
+    gradient, out = _gradient(plan, dataset, mesh, batch_size), {}
     for b in blocks:
-        report = reports[b].to_dict()
         params = variables["params"][b]
-        kernels = [np.reshape(x, trees.matrix_shape(path.split("/")[-2], np.shape(x)))
-                   for path, x in trees.paths({b: params}).items() if path.endswith("/kernel") and np.ndim(x) >= 2]
-        out[b] = {"nc1_over_floor": report["nc1_over_floor"], "nc1": report["nc1"], "cdnv": report["cdnv"],
-                  "probe_accuracy": fitted[b].val_accuracy,
-                  "logme": score.logme(seen["train"].features[b], seen["train"].labels, classes),
-                  "rgn": score.relative_norm(jax.tree.leaves(gradient[b]), jax.tree.leaves(params)),
-                  "condition_number": score.condition_number(kernels)}
+        inputs = {
+            "features": train.features[b],
+            "labels": train.labels,
+            "num_classes": classes,
+            "val_features": val.features[b],
+            "val_labels": val.labels,
+            "report": reports[b],
+            "train_accuracy": fitted[b].train_accuracy,
+            "val_accuracy": fitted[b].val_accuracy,
+            "gradient": jax.tree.leaves(gradient[b]),
+            "params": jax.tree.leaves(params),
+            "kernels": [
+                np.reshape(x, trees.matrix_shape(path.split("/")[-2], np.shape(x)))
+                for path, x in trees.paths({b: params}).items()
+                if path.endswith("/kernel") and np.ndim(x) >= 2
+            ],
+            "width": dims[b],
+        }
+        out[b], _ = applied(wanted, inputs)
     return out
 
 
-def _most(name: str) -> Callable[[Scores, Model], str]:
-    return lambda found, _: max(found, key=lambda b: -math.inf if _absent(found[b][name]) else found[b][name])
+def tunnel_start(accuracies: Sequence[float], share: float = TUNNEL_SHARE) -> int:
+    """Index of the first block whose probe reaches `share` of the last one's accuracy (Masarczyk et al., 2023)."""
+    return next(i for i, x in enumerate(accuracies) if x >= share * accuracies[-1])
 
 
-def _least(name: str) -> Callable[[Scores, Model], str]:
-    return lambda found, _: min(found, key=lambda b: math.inf if _absent(found[b][name]) else found[b][name])
+def _tunnel(found: Values, model: Model) -> str:
+    return list(found)[tunnel_start([x["probe_accuracy"] or 0.0 for x in found.values()])]
 
 
-def _absent(value: float | None) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _tunnel(found: Scores, model: Model) -> str:
-    return list(found)[score.tunnel_start([x["probe_accuracy"] for x in found.values()])]
-
-
-def _key_layer(found: Scores, model: Model) -> str:
+def _key_layer(found: Values, model: Model) -> str:
     """The default key layer, or the candidate nearest to it from above."""
     order = model.backbone
     wanted = order.index(plans.default_layer(model))
     return min(found, key=lambda b: (abs(order.index(b) - wanted), -order.index(b)))
 
 
-# Each chooses a block from the scores; ties go to the block nearer the input.
-RULES: dict[str, Callable[[Scores, Model], str]] = {
-    "nc1_over_floor": _least("nc1_over_floor"), "cdnv": _least("cdnv"), "probe_accuracy": _most("probe_accuracy"),
-    "logme": _most("logme"), "rgn": _most("rgn"), "condition_number": _least("condition_number"), "tunnel_start": _tunnel,
-    "first": lambda found, _: next(iter(found)), "middle": lambda found, _: list(found)[len(found) // 2],
-    "key_layer": _key_layer, "last": lambda found, _: list(found)[-1],
-}
-MEANING = {
-    "nc1_over_floor": "smallest NC1 over its no-signal floor", "cdnv": "smallest CDNV",
-    "probe_accuracy": "best probe on validation", "logme": "largest LogME", "rgn": "largest relative gradient norm",
-    "condition_number": "smallest condition number (KappaTune)",
-    "tunnel_start": "first whose probe reaches 95 % of the last's", "first": "the first block", "middle": "the middle one",
-    "key_layer": "the paper's, layer3.0 of a ResNet", "last": "the last block", "random": "any block, on average",
+# Rules that go by a block's place: each chooses a block; ties go to the block nearer the input.
+PLACES: dict[str, tuple[Rule, str]] = {
+    "tunnel_start": (_tunnel, "first whose probe reaches 95 % of the last's"),
+    "first": (lambda found, _: next(iter(found)), "the first block"),
+    "middle": (lambda found, _: list(found)[len(found) // 2], "the middle one"),
+    "key_layer": (_key_layer, "the paper's, layer3.0 of a ResNet"),
+    "last": (lambda found, _: list(found)[-1], "the last block"),
 }
 
 
-def choose(rule: str, found: Scores, model: Model) -> str:
+def rules(wanted: dict[str, Score]) -> dict[str, tuple[Rule, str]]:
+    """{rule: (what chooses, its meaning)}: the best block by each score, and by place."""
+
+    def best(score: Score) -> Rule:
+        return lambda found, _: max(found, key=lambda b: score.better(found[b][score.name]))
+
+    by_score: dict[str, tuple[Rule, str]] = {
+        s.name: (best(s), f"{'largest' if s.higher_is_better else 'smallest'} {s.label}") for s in wanted.values()
+    }
+    return by_score | PLACES
+
+
+def choose(rule: str, found: Values, model: Model, wanted: dict[str, Score]) -> str:
     """The block that a rule chooses.
 
     Raises:
       UserError: no such rule.
     """
-    if rule not in RULES:
-        raise UserError(f"rule={rule!r}: {nearest(rule, RULES)}")
-    return RULES[rule](found, model)
+    known = rules(wanted)
+    if rule not in known:
+        raise UserError(f"rule={rule!r}: {nearest(rule, known)}")
+    return known[rule][0](found, model)
 
 
-def ordered(rule: str, found: Scores, model: Model) -> list[str]:
+def ordered(rule: str, found: Values, model: Model, wanted: dict[str, Score]) -> list[str]:
     """The blocks from a rule's first choice on: what it would choose if those before were not there."""
     left, out = dict(found), []
     while left:
-        out.append(choose(rule, left, model))
+        out.append(choose(rule, left, model, wanted))
         del left[out[-1]]
     return out

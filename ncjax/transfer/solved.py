@@ -6,17 +6,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ncjax.core.errors import UserError
-from ncjax.data import Dataset, source
+from ncjax.core.types import widths
+from ncjax.data import Dataset, batches_of
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import with_classifier_arrays
 from ncjax.transfer import probe
-from ncjax.tuning.plans import HEADS, Plan
+from ncjax.tuning.plans import CLASSIFIER_INITS, Plan
 
 SOLVERS = {"probe": probe.fit, "group_lasso": probe.fit_sparse}
 
 
-def head_probe(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str) -> probe.Probe:
+def classifier(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str) -> probe.Probe:
     """The probe of a plan's readout, its strength chosen on validation.
 
     Args:
@@ -28,19 +29,19 @@ def head_probe(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how
       UserError: no such solver.
     """
     if how not in SOLVERS:
-        raise UserError(f"head_init={how!r}: one of {', '.join(HEADS)}")
+        raise UserError(f"classifier_init={how!r}: one of {', '.join(CLASSIFIER_INITS)}")
     model = plan.model
-    dims = passes.widths(model, plan.variables, dataset.image_shape)
+    dims = widths(model, plan.variables, dataset.image_shape)
     run_pass = passes.make_pass(model, cross_entropy(), dims, mesh, keep=[model.readout])
     pairs = {}
     for name in ("train", "val"):
         if name in dataset.splits:
-            seen = run_pass(plan.variables, source(dataset.splits[name], dataset, mesh, batch_size=batch_size))
+            seen = run_pass(plan.variables, batches_of(dataset.splits[name], dataset, mesh, batch_size=batch_size))
             pairs[name] = (seen.features[model.readout], seen.labels)
     return SOLVERS[how](pairs["train"], pairs.get("val"), model.num_classes)
 
 
-def with_head(plan: Plan, fitted: probe.Probe) -> Plan:
+def with_classifier(plan: Plan, fitted: probe.Probe) -> Plan:
     """The plan with a probe for its classifier."""
     params = with_classifier_arrays(plan.variables["params"], jnp.asarray(fitted.weight), jnp.asarray(fitted.bias))
     return plan._replace(variables={**plan.variables, "params": params})

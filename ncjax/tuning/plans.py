@@ -9,10 +9,10 @@ import jax
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.types import Array, Model, PyTree
+from ncjax.core.types import Array, Model, Network, PyTree
 from ncjax.models.sequential import classify, new_classifier
 
-HEADS = ("random", "probe", "group_lasso")
+CLASSIFIER_INITS = ("random", "probe", "group_lasso")
 BATCH_NORM = ("freeze", "update", "reestimate")
 
 
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     live: frozenset[str]  # blocks in training mode; the statistics of every other block stay bit for bit
     start: str  # the first block that is trained or read by the classifier: what is below may run once and be kept
     layer: str  # the pattern that chose the blocks; "" where it plays no part
-    head: str = "random"  # how the classifier starts: "random", or solved: "probe", "group_lasso"
+    classifier_init: str = "random"  # how the classifier starts: "random", or solved: "probe", "group_lasso"
     factors: dict[str, float] | None = None  # learning rate by block, relative to the head's
     anchored: bool = False  # decay towards the starting point instead of towards zero (L2-SP)
     merge: Callable[[PyTree], PyTree] | None = None  # params -> params of the plain model (LoRA)
@@ -42,16 +42,18 @@ class Plan(NamedTuple):
         return trees.count(chosen), trees.count(self.variables["params"])
 
 
-Readout = Callable[[dict[str, Array], PyTree], Array]  # (features, head parameters) -> [N, D]
-
-
 def penultimate(features: dict[str, Array], head: PyTree) -> Array:
     """The readout of most methods: the last backbone block's pooled output."""
     return features["penultimate"]
 
 
-def with_readout(model: Model, num_classes: int, readout: Readout, name: str,
-                 merge: Callable[[PyTree], PyTree] | None = None) -> Model:
+def with_readout(
+    model: Model,
+    num_classes: int,
+    readout: Callable[[dict[str, Array], PyTree], Array],
+    name: str,
+    merge: Callable[[PyTree], PyTree] | None = None,
+) -> Model:
     """`model` with its projection and classifier replaced by a linear classifier of `readout(features)`."""
     end = model.blocks[len(model.backbone)]  # the first block that is not kept
 
@@ -60,8 +62,9 @@ def with_readout(model: Model, num_classes: int, readout: Readout, name: str,
         if start == "head":  # only the classifier runs: what enters is the penultimate feature
             features, moved = {model.penultimate: images, "penultimate": images, "carry": images}, variables
         else:
-            features, moved = model.apply(plain, images, live - {"head"}, start, end if stop in (None, "head") else stop,
-                                          key, mask)
+            features, moved = model.apply(
+                plain, images, live - {"head"}, start, end if stop in (None, "head") else stop, key, mask
+            )
         variables = {**variables, "batch_stats": moved["batch_stats"]}
         if stop is not None:
             return (features | {"carry": features["penultimate"]} if stop == "head" else features), variables
@@ -76,49 +79,96 @@ def with_readout(model: Model, num_classes: int, readout: Readout, name: str,
     return Model(model.init, apply, (*model.backbone, "head"), model.penultimate, name, num_classes)
 
 
-def make(model: Model, variables: PyTree, num_classes: int, key: Array, *, tuned: tuple[str, ...], width: int,
-         layer: str = "", readout: Readout = penultimate, name: str | None = None, reads: str = "head",
-         leaf: Callable[[str], bool] | None = None, live: Sequence[str] | None = None,
-         merge: Callable[[PyTree], PyTree] | None = None, extra: PyTree | None = None, **rest) -> Plan:
+class Target(NamedTuple):
+    """What a network is tuned for."""
+
+    num_classes: int
+    key: Array  # draws the new classifier
+    layer: str | None = None  # a pattern of blocks; None for the method's own choice
+
+
+Method = Callable[[Network, Target], "Plan"]
+
+
+class Reads(NamedTuple):
+    """What the new classifier reads, where that is not the penultimate feature alone."""
+
+    readout: Callable[[dict[str, Array], PyTree], Array]  # (features, head parameters) -> [N, width]
+    width: int
+    first: str = "head"  # the first block whose output it takes beside the tuned ones
+    extra: PyTree | None = None  # parameters of the head beside the linear map
+
+
+def make(
+    network: Network,
+    target: Target,
+    *,
+    tuned: tuple[str, ...],
+    layer: str = "",
+    reads: Reads | None = None,
+    leaf: Callable[[str], bool] | None = None,
+    live: Sequence[str] | None = None,
+    merge: Callable[[PyTree], PyTree] | None = None,
+    classifier_init: str = "random",
+) -> Plan:
     """A plan: `tuned` backbone blocks and a fresh classifier.
 
     Args:
-      model, variables, num_classes, key: as for the methods in `ncjax.tuning`.
+      network, target: what is tuned, for what.
       tuned: backbone blocks with trained leaves.
-      width: D of the readout.
       layer: the pattern that chose the blocks.
-      readout, name: what the classifier reads, and its name among the features if it is not the penultimate.
-      reads: the first block whose output the readout takes beside the tuned ones.
+      reads: what the classifier reads; None for the penultimate feature.
       leaf: which leaves of the tuned blocks are trained, by slash-joined path; None for all.
       live: blocks in training mode; None for the tuned ones.
-      merge: turns trained parameters into those of `model`.
-      extra: parameters of the head beside the linear map.
-      **rest: fields of `Plan`.
+      merge: turns trained parameters into those of the network's model.
+      classifier_init: one of `CLASSIFIER_INITS`.
 
     Raises:
       UserError: `leaf` chooses nothing in any block.
     """
-    network = with_readout(model, num_classes, readout, name or model.penultimate, merge)
+    model, variables = network.model, network.variables
+    name = model.penultimate if reads is None else "readout"
+    reads = reads or Reads(penultimate, network.widths()[model.penultimate])
+    own = with_readout(model, target.num_classes, reads.readout, name, merge)
     kept = trees.only(variables, model.backbone)
-    kept["params"]["head"] = {**new_classifier(key, width, num_classes), **(extra or {})}
+    kept["params"]["head"] = {**new_classifier(target.key, reads.width, target.num_classes), **(reads.extra or {})}
     mask = trees.block_mask(kept["params"], (*tuned, "head"))
     if leaf is not None:
         chosen = trees.paths(kept["params"])
-        picked = [path.startswith("head/") or (moves and leaf(path))
-                  for path, moves in zip(chosen, jax.tree.leaves(mask), strict=True)]
+        picked = [
+            path.startswith("head/") or (moves and leaf(path))
+            for path, moves in zip(chosen, jax.tree.leaves(mask), strict=True)
+        ]
         mask = jax.tree.unflatten(jax.tree.structure(mask), picked)
     tuned = (*(b for b in model.backbone if any(jax.tree.leaves(mask.get(b, {})))), "head")
     if leaf is not None and tuned == ("head",):
         raise UserError(f"layer={layer!r} matches no block with parameters that this method tunes")
     order = [*model.backbone, "head"]
-    start = min((tuned[0], reads), key=order.index)
-    return Plan(network, kept, tuned, mask, frozenset(tuned if live is None else live), start, layer, merge=merge, **rest)
+    start = min((tuned[0], reads.first), key=order.index)
+    return Plan(
+        model=own,
+        variables=kept,
+        tuned=tuned,
+        mask=mask,
+        live=frozenset(tuned if live is None else live),
+        start=start,
+        layer=layer,
+        merge=merge,
+        classifier_init=classifier_init,
+    )
 
 
 def everything(model: Model, variables: PyTree) -> Plan:
     """Training from scratch: every block of the model as it is, its own classifier included."""
-    return Plan(model, variables, model.blocks, trees.block_mask(variables["params"], model.blocks),
-                frozenset(model.blocks), model.blocks[0], "")
+    return Plan(
+        model,
+        variables,
+        model.blocks,
+        trees.block_mask(variables["params"], model.blocks),
+        frozenset(model.blocks),
+        model.blocks[0],
+        "",
+    )
 
 
 def frozen_paths(plan: Plan, statistics: bool = True) -> frozenset[str]:
@@ -130,8 +180,9 @@ def frozen_paths(plan: Plan, statistics: bool = True) -> frozenset[str]:
     """
     frozen = {f"params/{p}" for p, moves in trees.paths(plan.mask).items() if not moves}
     if statistics:
-        frozen |= {f"batch_stats/{p}" for p in trees.paths(plan.variables["batch_stats"])
-                   if p.partition("/")[0] not in plan.live}
+        frozen |= {
+            f"batch_stats/{p}" for p in trees.paths(plan.variables["batch_stats"]) if p.partition("/")[0] not in plan.live
+        }
     return frozenset(f"variables/{p}" for p in frozen)
 
 

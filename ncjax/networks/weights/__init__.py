@@ -4,5 +4,20 @@ from ncjax.networks.weights.files import read, sha256, write
 from ncjax.networks.weights.foreign import NO_CLASSES, Loaded, Match, export, has_classifier, load, match, table
 from ncjax.networks.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, Layout, Preprocess
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "NO_CLASSES", "Layout", "Loaded", "Match", "Preprocess", "export",
-           "has_classifier", "load", "match", "read", "sha256", "table", "write"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "NO_CLASSES",
+    "Layout",
+    "Loaded",
+    "Match",
+    "Preprocess",
+    "export",
+    "has_classifier",
+    "load",
+    "match",
+    "read",
+    "sha256",
+    "table",
+    "write",
+]

@@ -10,8 +10,11 @@ from ncjax.networks.weights import hub, read, table
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `command.tell`."""
-    parser = argparse.ArgumentParser(prog="python -m ncjax.weights", description="Show the layout of a file of weights and "
-                                     "which of its tensors fit: matched, missing, unexpected, misshaped.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ncjax.weights",
+        description="Show the layout of a file of weights and "
+        "which of its tensors fit: matched, missing, unexpected, misshaped.",
+    )
     parser.add_argument("weights", help="a file, hf:OWNER/NAME or torchvision:NAME")
     parser.add_argument("--model", help="the network, if not what names and shapes say")
     args = parser.parse_args(argv)
@@ -21,5 +24,3 @@ def main(argv: list[str] | None = None) -> int:
         return table(read(file.path)[0], args.model, file.preprocess)
 
     return tell("ncjax.weights", show)
-
-

@@ -69,8 +69,10 @@ def _recognised(arrays: dict[str, Any], model: str | None) -> tuple[Layout, str]
             hits = sum(p.name in named[layout.title] for p in layouts.places(layout, network, paths).values())
             best, most = (layout, hits) if hits > most else (best, most)
     if best is None:
-        raise UserError(f"weights of an unknown layout, with tensors {', '.join(sorted(arrays)[:4])}, ...; known: "
-                        + "; ".join(x.title for x in LAYOUTS))
+        raise UserError(
+            f"weights of an unknown layout, with tensors {', '.join(sorted(arrays)[:4])}, ...; known: "
+            + "; ".join(x.title for x in LAYOUTS)
+        )
     return best, model
 
 
@@ -97,20 +99,27 @@ def match(arrays: dict[str, Any], model: str | None = None) -> Match:
     template = jax.eval_shape(lambda: network.init(jax.random.key(0), (preprocess.size, preprocess.size, 3)))
     leaves = {p: x.shape for p, x in trees.paths(template).items() if layout.classifier or not p.startswith("params/head/")}
     places = layouts.places(layout, network, list(leaves))
-    return Match(layout, name, network, preprocess, template, places, names,
-                 layouts.compare(layout, places, leaves, shapes))
+    return Match(
+        layout, name, network, preprocess, template, places, names, layouts.compare(layout, places, leaves, shapes)
+    )
 
 
 def _flipped(variables: PyTree, block: str) -> PyTree:
     """The input channels of a network's first convolution the other way round."""
     flip = jax.tree_util.tree_map_with_path(
         lambda path, x: x[:, :, ::-1] if path[-1].key == "kernel" and x.ndim == 4 and x.shape[2] == 3 else x,
-        variables["params"][block])
+        variables["params"][block],
+    )
     return {**variables, "params": {**variables["params"], block: flip}}
 
 
-def load(arrays: dict[str, np.ndarray], source: str, model: str | None = None, allow_missing: Sequence[str] = (),
-         preprocess: dict[str, Any] | None = None) -> Loaded:
+def load(
+    arrays: dict[str, np.ndarray],
+    source: str,
+    model: str | None = None,
+    allow_missing: Sequence[str] = (),
+    preprocess: dict[str, Any] | None = None,
+) -> Loaded:
     """A network from someone else's arrays.
 
     Args:
@@ -133,13 +142,17 @@ def load(arrays: dict[str, np.ndarray], source: str, model: str | None = None, a
     for pattern in allow_missing:
         hits = fnmatch.filter(seen.missing, pattern)
         if not hits:
-            raise UserError(f"allow_missing: {pattern!r} matches none of the missing tensors of {source} "
-                            f"({', '.join(seen.missing[:6]) or 'none is missing'})")
+            raise UserError(
+                f"allow_missing: {pattern!r} matches none of the missing tensors of {source} "
+                f"({', '.join(seen.missing[:6]) or 'none is missing'})"
+            )
         drawn.update(hits)
     left = seen._replace(missing=tuple(n for n in seen.missing if n not in drawn))
     if left.missing or left.unexpected or left.misshaped:
-        raise UserError(f"{source} ({layout.title}) is not {found.model}: {len(seen.matched)} tensors matched, "
-                        f"{left.line()}; python -m ncjax.weights prints all of them")
+        raise UserError(
+            f"{source} ({layout.title}) is not {found.model}: {len(seen.matched)} tensors matched, "
+            f"{left.line()}; python -m ncjax.weights prints all of them"
+        )
     fresh = trees.paths(found.network.init(jax.random.key(0), found.image_shape)) if drawn else {}
 
     def value(path: str, leaf: Any) -> np.ndarray:
@@ -176,13 +189,18 @@ def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarra
         raise UserError(f"no layout {title!r}; known: {'; '.join(x.title for x in LAYOUTS)}")
     if layout.bgr:
         variables = _flipped(variables, network.blocks[0])
-    leaves = {p: np.asarray(x) for p, x in trees.paths(variables).items()
-              if layout.classifier or not p.startswith("params/head/")}
+    leaves = {
+        p: np.asarray(x) for p, x in trees.paths(variables).items() if layout.classifier or not p.startswith("params/head/")
+    }
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, place in layouts.places(layout, network, list(leaves)).items():
         parts.setdefault(place.name, {})[place.part] = layouts.put(place, path, leaves[path], layout.hwio)
-    return {layout.prefix + name.replace(".", layout.separator): np.concatenate([x for _, x in sorted(found.items())])
-            if len(found) > 1 else found[0] for name, found in parts.items()}
+    return {
+        layout.prefix + name.replace(".", layout.separator): np.concatenate([x for _, x in sorted(found.items())])
+        if len(found) > 1
+        else found[0]
+        for name, found in parts.items()
+    }
 
 
 def table(arrays: dict[str, Any], model: str | None = None, preprocess: dict[str, Any] | None = None) -> str:

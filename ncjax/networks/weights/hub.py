@@ -26,15 +26,29 @@ TORCHVISION_URL = "https://download.pytorch.org/models/"
 CHUNK = 1 << 20
 # File names end in the first eight digits of their sha256.
 TORCHVISION = {
-    "resnet18": "resnet18-f37072fd", "resnet34": "resnet34-b627a593", "resnet50": "resnet50-0676ba61",
-    "resnet50.IMAGENET1K_V2": "resnet50-11ad3fa6", "resnet101": "resnet101-63fe2227",
-    "resnet101.IMAGENET1K_V2": "resnet101-cd907fc2", "resnet152": "resnet152-394f9c45",
-    "resnet152.IMAGENET1K_V2": "resnet152-f82ba261", "mobilenet_v2": "mobilenet_v2-b0353104",
-    "mobilenet_v2.IMAGENET1K_V2": "mobilenet_v2-7ebf99e0", "squeezenet1_1": "squeezenet1_1-b8a52dc0",
-    "alexnet": "alexnet-owt-7be5be79", "vgg11": "vgg11-8a719046", "vgg13": "vgg13-19584684", "vgg16": "vgg16-397923af",
-    "vgg16_bn": "vgg16_bn-6c64b313", "vgg19": "vgg19-dcbb9e9d", "densenet121": "densenet121-a639ec97",
-    "densenet161": "densenet161-8d451a50", "densenet169": "densenet169-b2777c0a",
-    "convnext_tiny": "convnext_tiny-983f1562", "vit_b_16": "vit_b_16-c867db91", "vit_b_32": "vit_b_32-d86f8d99",
+    "resnet18": "resnet18-f37072fd",
+    "resnet34": "resnet34-b627a593",
+    "resnet50": "resnet50-0676ba61",
+    "resnet50.IMAGENET1K_V2": "resnet50-11ad3fa6",
+    "resnet101": "resnet101-63fe2227",
+    "resnet101.IMAGENET1K_V2": "resnet101-cd907fc2",
+    "resnet152": "resnet152-394f9c45",
+    "resnet152.IMAGENET1K_V2": "resnet152-f82ba261",
+    "mobilenet_v2": "mobilenet_v2-b0353104",
+    "mobilenet_v2.IMAGENET1K_V2": "mobilenet_v2-7ebf99e0",
+    "squeezenet1_1": "squeezenet1_1-b8a52dc0",
+    "alexnet": "alexnet-owt-7be5be79",
+    "vgg11": "vgg11-8a719046",
+    "vgg13": "vgg13-19584684",
+    "vgg16": "vgg16-397923af",
+    "vgg16_bn": "vgg16_bn-6c64b313",
+    "vgg19": "vgg19-dcbb9e9d",
+    "densenet121": "densenet121-a639ec97",
+    "densenet161": "densenet161-8d451a50",
+    "densenet169": "densenet169-b2777c0a",
+    "convnext_tiny": "convnext_tiny-983f1562",
+    "vit_b_16": "vit_b_16-c867db91",
+    "vit_b_32": "vit_b_32-d86f8d99",
 }
 _RESIZE = {"IMAGENET1K_V2": 232}  # torchvision's second recipe; its first is the layout's own
 # Networks of timm whose tensors look like another's: parameter-free anti-aliasing, other padding or activation.
@@ -93,8 +107,9 @@ def download(url: str, path: Path, digest: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     have = total = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-", "User-Agent": "ncjax"} if have else {
-        "User-Agent": "ncjax"})
+    request = urllib.request.Request(
+        url, headers={"Range": f"bytes={have}-", "User-Agent": "ncjax"} if have else {"User-Agent": "ncjax"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer, open(part, "ab" if have else "wb") as out:
             if have and answer.status != 206:  # the server starts over
@@ -111,11 +126,14 @@ def download(url: str, path: Path, digest: str) -> None:
             raise UserError(f"{url}: the server says {e.code} {e.reason}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as e:
         reason = getattr(e, "reason", e)
-        raise UserError(f"cannot download {url} ({reason}); run the same command again to go on, or fetch the file on "
-                        f"another machine and put it at {path}, or name it with weights=PATH") from None
+        raise UserError(
+            f"cannot download {url} ({reason}); run the same command again to go on, or fetch the file on "
+            f"another machine and put it at {path}, or name it with weights=PATH"
+        ) from None
     if part.stat().st_size < total:
-        raise UserError(f"{url} was cut short at {part.stat().st_size} of {total} bytes; run the same command again to go "
-                        "on")
+        raise UserError(
+            f"{url} was cut short at {part.stat().st_size} of {total} bytes; run the same command again to go on"
+        )
     found = sha256(part)
     if not found.startswith(digest):
         part.unlink()
@@ -151,8 +169,9 @@ def _hugging_face(name: str) -> Local:
             pass
         except HfHubHTTPError as e:
             status = e.response.status_code if e.response is not None else 0
-            raise UserError(f"hf:{name}: the Hub says {status}; no such repository, or one that needs a token (hf auth "
-                            "login)") from None
+            raise UserError(
+                f"hf:{name}: the Hub says {status}; no such repository, or one that needs a token (hf auth login)"
+            ) from None
         except OSError:
             offline = True
         return None
@@ -160,9 +179,11 @@ def _hugging_face(name: str) -> Local:
     path = next((p for file in ((wanted,) if wanted else HF_FILES) if (p := fetch(file))), None)
     described = None if path is None else fetch("config.json")
     if path is None and offline:
-        raise UserError(f"cannot reach the Hugging Face Hub for {repo}, and it is not in the cache; go online once, or "
-                        f"fetch {wanted or HF_FILES[0]} (and config.json, to lie beside it) on another machine and name it "
-                        "with weights=PATH")
+        raise UserError(
+            f"cannot reach the Hugging Face Hub for {repo}, and it is not in the cache; go online once, or "
+            f"fetch {wanted or HF_FILES[0]} (and config.json, to lie beside it) on another machine and name it "
+            "with weights=PATH"
+        )
     if path is None:
         raise UserError(f"hf:{repo} holds no {wanted or ' and no '.join(HF_FILES)}")
     return Local(path, _timm_images(described))
@@ -181,13 +202,20 @@ def _timm_images(path: Path | None) -> dict[str, Any]:
             return {}
         architecture = str(described.get("architecture", ""))
         if architecture.startswith(LOOK_ALIKES):
-            raise UserError(f"{path}: {architecture} has the names and shapes of another network but not its layers; it is "
-                            "not among those that ncjax knows")
+            raise UserError(
+                f"{path}: {architecture} has the names and shapes of another network but not its layers; it is "
+                "not among those that ncjax knows"
+            )
         if found.get("crop_mode", "center") != "center":
             raise UserError(f"{path}: crop_mode={found['crop_mode']} is not known, only center")
         size = int(found["input_size"][-1])
-        return Preprocess(size, math.floor(size / found.get("crop_pct", 0.875)), found.get("interpolation", "bicubic"),
-                          tuple(found["mean"]), tuple(found["std"]))._asdict()
+        return Preprocess(
+            size,
+            math.floor(size / found.get("crop_pct", 0.875)),
+            found.get("interpolation", "bicubic"),
+            tuple(found["mean"]),
+            tuple(found["std"]),
+        )._asdict()
     except (KeyError, ValueError, TypeError) as e:
         if isinstance(e, UserError):
             raise

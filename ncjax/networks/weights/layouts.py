@@ -114,8 +114,11 @@ def put(place: Place, path: str, leaf: np.ndarray, hwio: bool) -> np.ndarray:
     """The (part of a) tensor that holds a leaf."""
     shape = stored_shape(place._replace(parts=1), path, leaf.shape, hwio)
     if not hwio and path.endswith("/kernel") and place.flag != "T":
-        leaf = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.reshape(
-            trees.matrix_shape(path.split("/")[-2], leaf.shape)).T
+        leaf = (
+            leaf.transpose(3, 2, 0, 1)
+            if leaf.ndim == 4
+            else leaf.reshape(trees.matrix_shape(path.split("/")[-2], leaf.shape)).T
+        )
     return leaf.reshape(shape)
 
 
@@ -142,12 +145,14 @@ class Comparison(NamedTuple):
     def line(self, limit: int = 4) -> str:
         """One line on what does not fit."""
         groups = {k: v for k, v in self._asdict().items() if k != "matched" and v}
-        return "; ".join(f"{len(v)} {k}: {', '.join(v[:limit])}" + (", ..." if len(v) > limit else "")
-                         for k, v in groups.items())
+        return "; ".join(
+            f"{len(v)} {k}: {', '.join(v[:limit])}" + (", ..." if len(v) > limit else "") for k, v in groups.items()
+        )
 
 
-def compare(layout: Layout, found: Mapping[str, Place], leaves: Mapping[str, tuple[int, ...]],
-            shapes: Shapes) -> Comparison:
+def compare(
+    layout: Layout, found: Mapping[str, Place], leaves: Mapping[str, tuple[int, ...]], shapes: Shapes
+) -> Comparison:
     """What of a file fits.
 
     Args:
@@ -159,6 +164,9 @@ def compare(layout: Layout, found: Mapping[str, Place], leaves: Mapping[str, tup
     wanted = {place.name: stored_shape(place, path, leaves[path], layout.hwio) for path, place in found.items()}
     both = [n for n in wanted if n in shapes]
     bad = [n for n in both if tuple(shapes[n]) != wanted[n]]
-    return Comparison(tuple(n for n in both if n not in bad), tuple(n for n in wanted if n not in shapes),
-                      tuple(n for n in shapes if n not in wanted),
-                      tuple(f"{n} {tuple(shapes[n])} instead of {wanted[n]}" for n in bad))
+    return Comparison(
+        tuple(n for n in both if n not in bad),
+        tuple(n for n in wanted if n not in shapes),
+        tuple(n for n in shapes if n not in wanted),
+        tuple(f"{n} {tuple(shapes[n])} instead of {wanted[n]}" for n in bad),
+    )

@@ -22,9 +22,16 @@ import numpy as np
 from ncjax.core.errors import UserError
 
 _DTYPES = {
-    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16, "LongStorage": np.int64,
-    "BFloat16Storage": ml_dtypes.bfloat16, "IntStorage": np.int32, "ShortStorage": np.int16, "CharStorage": np.int8,
-    "ByteStorage": np.uint8, "BoolStorage": np.bool_,
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "LongStorage": np.int64,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
 }
 _NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "state_dict_ema")
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -182,10 +189,24 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
                 strides = [s * storage.dtype.itemsize for s in tensor.stride]
                 arrays[name] = np.lib.stride_tricks.as_strided(flat, tensor.size, strides).copy()
         except _RefusedError as e:
-            raise UserError(f"{path} asks for {e}, which is more than tensors: refused, nothing was run. Save its tensors "
-                            "alone, as .safetensors or with torch.save(model.state_dict(), ...)") from None
-        except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, EOFError, KeyError, IndexError, TypeError,
-                AttributeError, RuntimeError, MemoryError, struct.error, OverflowError) as e:
+            raise UserError(
+                f"{path} asks for {e}, which is more than tensors: refused, nothing was run. Save its tensors "
+                "alone, as .safetensors or with torch.save(model.state_dict(), ...)"
+            ) from None
+        except (
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            ValueError,
+            EOFError,
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            MemoryError,
+            struct.error,
+            OverflowError,
+        ) as e:
             raise UserError(f"{path} is damaged or no PyTorch file ({str(e)[:160]})") from None
     if not arrays:
         raise UserError(f"{path} holds no tensors by name")

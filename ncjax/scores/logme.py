@@ -1,16 +1,15 @@
-"""Scores that say, before any tuning, how well features or blocks may serve a target: arrays in, float64 numbers out."""
+"""LogME."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ncjax.core.types import Array
+from ncjax.scores.score import score
 
 ITERATIONS = 100
-TUNNEL_SHARE = 0.95
 
 
 def _evidence(sigma: np.ndarray, x2: np.ndarray, rest: float, count: int, alpha: float, beta: float) -> float:
@@ -18,10 +17,17 @@ def _evidence(sigma: np.ndarray, x2: np.ndarray, rest: float, count: int, alpha:
     t = alpha / beta
     fitted = np.sum(sigma * x2 / np.square(sigma + t))
     residual = np.sum(x2 * np.square(t / (sigma + t))) + rest
-    return 0.5 * (len(sigma) * math.log(alpha) + count * math.log(beta) - np.sum(np.log(alpha + beta * sigma))
-                  - beta * residual - alpha * fitted - count * math.log(2 * math.pi))
+    return 0.5 * (
+        len(sigma) * math.log(alpha)
+        + count * math.log(beta)
+        - np.sum(np.log(alpha + beta * sigma))
+        - beta * residual
+        - alpha * fitted
+        - count * math.log(2 * math.pi)
+    )
 
 
+@score(label="LogME", higher_is_better=True)
 def logme(features: Array, labels: Array, num_classes: int) -> float:
     """LogME (You et al., 2021): mean over classes of the maximal log evidence per example of one-hot labels, y = F w + e.
 
@@ -57,28 +63,3 @@ def logme(features: Array, labels: Array, num_classes: int) -> float:
                 break
         found.append(_evidence(sigma, x2, rest, count, alpha, beta) / count)
     return float(np.mean(found))
-
-
-def relative_norm(gradients: Iterable[Array], params: Iterable[Array]) -> float:
-    """Relative gradient norm ||g|| / ||theta|| of a block (Lee et al., 2023); NaN for a block without parameters."""
-    def squared(arrays: Iterable[Array]) -> float:
-        return sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in arrays)
-
-    below = squared(params)
-    return math.sqrt(squared(gradients) / below) if below > 0 else math.nan
-
-
-def condition_number(kernels: Sequence[Array]) -> float:
-    """Geometric mean of sigma_max / sigma_min over a block's kernels, each as a matrix (`trees.matrix_shape`).
-
-    KappaTune (Ludwig, 2025) tunes tensors where it is smallest. NaN for a block without kernels.
-    """
-    if not kernels:
-        return math.nan
-    values = [np.linalg.svd(np.asarray(x, np.float64), compute_uv=False) for x in kernels]
-    return float(np.exp(np.mean([math.log(s[0] / max(s[-1], 1e-12 * s[0])) for s in values])))
-
-
-def tunnel_start(accuracies: Sequence[float], share: float = TUNNEL_SHARE) -> int:
-    """Index of the first block whose probe reaches `share` of the last one's accuracy (Masarczyk et al., 2023)."""
-    return next(i for i, x in enumerate(accuracies) if x >= share * accuracies[-1])
