@@ -24,16 +24,30 @@ from ncjax import conv
 from ncjax.evidence import intervals
 from ncjax.runs.files import read_json
 
-SETTINGS = {"onednn": {"NCJAX_CONV": "onednn"}, "xla": {"NCJAX_CONV": "xla"},
-            "xla, small pages": {"NCJAX_CONV": "xla", "NCJAX_MALLOC": "system", "GLIBC_TUNABLES": ""}}
+SETTINGS = {
+    "onednn": {"NCJAX_CONV": "onednn"},
+    "xla": {"NCJAX_CONV": "xla"},
+    "xla, small pages": {"NCJAX_CONV": "xla", "NCJAX_MALLOC": "system", "GLIBC_TUNABLES": ""},
+}
 METRICS = (("test", "accuracy"), ("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))
 
 
 def run(seed: int, setting: str, folder: Path) -> dict[str, float]:
     """Seconds, and the metrics of the last epoch."""
     workdir = folder / f"{setting.replace(', ', '_').replace(' ', '_')}_{seed}"
-    subprocess.run([sys.executable, "-m", "ncjax.main", "--config=configs/pretrain.py", f"--config.seed={seed}",
-                    f"--workdir={workdir}"], env=os.environ | SETTINGS[setting], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ncjax.main",
+            "--config=configs/pretrain.py",
+            f"--config.seed={seed}",
+            f"--workdir={workdir}",
+        ],
+        env=os.environ | SETTINGS[setting],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     record = read_json(workdir / "results.json")
     found, last = record["results"]["final"], record["results"]["penultimate"]
     return {"seconds": record["seconds"], **{f"{split} {metric}": found[split][last][metric] for split, metric in METRICS}}
@@ -63,8 +77,10 @@ def main() -> None:
         for name in [f"{split} {metric}" for split, metric in METRICS]:
             ours, theirs = ([x[name] for x in found[s]] for s in ("onednn", "xla"))
             gap = differences[name] = intervals.paired(ours, theirs)
-            print(f"{name:<16}{np.mean(ours):>10.4g}{np.mean(theirs):>10.4g}{np.std(theirs, ddof=1):>13.2g}   "
-                  f"{gap.mean:+.2g} [{gap.low:+.2g}, {gap.high:+.2g}]")
+            print(
+                f"{name:<16}{np.mean(ours):>10.4g}{np.mean(theirs):>10.4g}{np.std(theirs, ddof=1):>13.2g}   "
+                f"{gap.mean:+.2g} [{gap.low:+.2g}, {gap.high:+.2g}]"
+            )
     if args.out:
         common.write(args.out, runs=found, seconds=seconds, differences={k: v._asdict() for k, v in differences.items()})
 

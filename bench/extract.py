@@ -24,6 +24,7 @@ from torch.fx.experimental.optimization import fuse
 from ncjax import conv, data
 from ncjax.core import mesh, trees
 from ncjax.core.resolve import resolve
+from ncjax.core.types import widths
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 
@@ -45,15 +46,16 @@ def ours(name: str, dataset: data.Dataset, batch: int, dtype: str) -> tuple[Call
     """(a pass over the images, parameters of the backbone)."""
     model, devices = resolve(name)(num_classes=2, dtype=dtype), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
-    source = data.source(dataset.splits["train"], dataset, devices, batch_size=batch)
-    dims = passes.widths(model, variables, dataset.image_shape)
+    source = data.batches_of(dataset.splits["train"], dataset, devices, batch_size=batch)
+    dims = widths(model, variables, dataset.image_shape)
     run = passes.make_pass(model, cross_entropy(), dims, devices, keep=[model.penultimate])
     count = trees.count(trees.only(variables, model.backbone)["params"])
     return lambda: run(variables, source).features[model.penultimate], count
 
 
-def rival(make: Callable[[], Any], dataset: data.Dataset, batch: int, bf16: bool,
-          compiled: bool) -> tuple[Callable[[], np.ndarray], int]:
+def rival(
+    make: Callable[[], Any], dataset: data.Dataset, batch: int, bf16: bool, compiled: bool
+) -> tuple[Callable[[], np.ndarray], int]:
     """The same in PyTorch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -88,9 +90,11 @@ def main() -> None:
     dataset, gpu, rows = pixels(args.images, args.side), torch.cuda.is_available(), []
     for network in args.networks:
         name, make = NETWORKS[network]
-        made = {"ncjax": ours(name, dataset, args.batch, "float32"),
-                "torch": rival(make, dataset, args.batch, False, False),
-                "torch bf16": rival(make, dataset, args.batch, True, False)}
+        made = {
+            "ncjax": ours(name, dataset, args.batch, "float32"),
+            "torch": rival(make, dataset, args.batch, False, False),
+            "torch bf16": rival(make, dataset, args.batch, True, False),
+        }
         if gpu or conv.implementation() == "onednn":
             made["ncjax bf16"] = ours(name, dataset, args.batch, "bfloat16")
         if gpu:
@@ -99,13 +103,24 @@ def main() -> None:
         seconds, others = common.in_turns({k: job for k, (job, _) in made.items()}, args.repeats)
         median = common.medians(seconds)
         best = min(m for k, m in median.items() if k.startswith("torch"))
-        print(f"\n{network}, {args.images} images of {args.side} px, batch {args.batch}; others {100 * others:.0f} % of "
-              "the cores" + ("  (disturbed)" if others > 0.1 else ""))
+        print(
+            f"\n{network}, {args.images} images of {args.side} px, batch {args.batch}; others {100 * others:.0f} % of "
+            "the cores" + ("  (disturbed)" if others > 0.1 else "")
+        )
         print(f"{'':<22}{'s':>8}{'images/s':>10}{'x torch':>9}{'x best':>8}")
         for k, m in median.items():
             print(f"{k:<22}{m:>8.3f}{args.images / m:>10.1f}{median['torch'] / m:>9.2f}{best / m:>8.2f}", flush=True)
-        rows.append({"network": network, "side": args.side, "images": args.images, "batch": args.batch,
-                     "seconds": seconds, "median": median, "others": others})
+        rows.append(
+            {
+                "network": network,
+                "side": args.side,
+                "images": args.images,
+                "batch": args.batch,
+                "seconds": seconds,
+                "median": median,
+                "others": others,
+            }
+        )
     if args.out:
         common.write(args.out, rows=rows)
 

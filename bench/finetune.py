@@ -29,21 +29,33 @@ import torch_models
 from ncjax import data, optim
 from ncjax.core import mesh
 from ncjax.core.resolve import resolve
-from ncjax.features import passes
+from ncjax.core.types import Network
 from ncjax.losses import cross_entropy
-from ncjax.training import loop
+from ncjax.networks.card import Card
+from ncjax.training import cost, loop
 from ncjax.transfer import prefix
-from ncjax.tuning import methods
+from ncjax.tuning.plans import Target, plan_of
 
 SIDE, CLASSES = 32, 10
 NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet18": {"jax": "models.resnet.resnet18()", "torch": lambda skip: torch_models.resnet(
-        (2, 2, 2, 2), False, CLASSES, skip), "last stage": ("layer_ft", "layer4.*"), "scl": ("scl_ft", "layer3.0")},
-    "resnet50": {"jax": "models.resnet.resnet50()", "torch": lambda skip: torch_models.resnet(
-        (3, 4, 6, 3), True, CLASSES, skip), "last stage": ("layer_ft", "layer4.*"), "scl": ("scl_ft", "layer3.0")},
-    "vit_ti": {"jax": "models.vit.vit_ti(patch=4)", "torch": lambda skip: torch_models.vit(
-        192, 3, 12, 4, SIDE, CLASSES, skip), "last stage": ("layer_ft", "re:blocks.(9|10|11)"),
-        "scl": ("scl_ft", "blocks.8")},
+    "resnet18": {
+        "jax": "models.resnet.resnet18()",
+        "torch": lambda skip: torch_models.resnet((2, 2, 2, 2), False, CLASSES, skip),
+        "last stage": ("layer_ft", "layer4.*"),
+        "scl": ("scl_ft", "layer3.0"),
+    },
+    "resnet50": {
+        "jax": "models.resnet.resnet50()",
+        "torch": lambda skip: torch_models.resnet((3, 4, 6, 3), True, CLASSES, skip),
+        "last stage": ("layer_ft", "layer4.*"),
+        "scl": ("scl_ft", "layer3.0"),
+    },
+    "vit_ti": {
+        "jax": "models.vit.vit_ti(patch=4)",
+        "torch": lambda skip: torch_models.vit(192, 3, 12, 4, SIDE, CLASSES, skip),
+        "last stage": ("layer_ft", "re:blocks.(9|10|11)"),
+        "scl": ("scl_ft", "blocks.8"),
+    },
 }
 Epoch = Callable[[], Any]
 
@@ -53,8 +65,9 @@ def images(count: int) -> data.Dataset:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
     split = data.Split(x, np.arange(count, dtype=np.int32) % CLASSES)
-    return data.Dataset("random", {"train": split}, tuple(map(str, range(CLASSES))), x.shape[1:], (0.5,) * 3, (0.25,) * 3,
-                        0, 1 << 34)
+    return data.Dataset(
+        "random", {"train": split}, tuple(map(str, range(CLASSES))), x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34
+    )
 
 
 def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: str) -> tuple[Epoch, dict[str, Any]]:
@@ -64,23 +77,23 @@ def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: s
     model, dataset, devices = resolve(name)(num_classes=CLASSES), images(count), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     kind, layer = ("full_ft", None) if method == "full" else NETWORKS[network][method]
-    plan = getattr(methods, kind)(model, variables, CLASSES, jax.random.key(1), layer=layer,
-                                 dims=passes.widths(model, variables, dataset.image_shape))
+    card = Card(name, 0, dataset.image_shape, dataset.class_names)
+    plan = plan_of(f"tuning.{kind}", Network(card, model, variables), Target(CLASSES, jax.random.key(1), layer))
     apply, seconds, kept_bytes = plan.model.apply, 0.0, 0
     if kept:
         found = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=batch, dtype=dtype)
         started = time.perf_counter()  # again, compiled
         found = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=batch, dtype=dtype)
         apply, dataset, seconds, kept_bytes = found.model.apply, found.dataset, time.perf_counter() - started, found.nbytes
-    source = data.source(dataset.splits["train"], dataset, devices, batch_size=batch)
-    tx, _ = optim.build(plan.mask, source.steps, 1, lr=1e-3, schedule="optim.constant")
+    source = data.batches_of(dataset.splits["train"], dataset, devices, batch_size=batch)
+    tx, _ = optim.build(optim.Optim(lr=1e-3, schedule="optim.constant"), plan.mask, source.steps, 1)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
     step = loop.make_step(apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
     fetch = loop.make_fetch(source, devices)
     order = np.arange(count)
     first = fetch(state, source.arrays, next(iter(source.items(order))))
     compiled = step.lower(state, first).compile()
-    flops = loop.flops(step, state, first, compiled) or 0.0
+    flops = cost.flops(step, state, first, compiled) or 0.0
     held = [state]
 
     def epoch() -> None:
@@ -88,8 +101,12 @@ def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: s
             held[0], _ = compiled(held[0], fetch(held[0], source.arrays, item))
         jax.block_until_ready(held[0])
 
-    return epoch, {"tuned": plan.share()[0], "flops_per_image": flops / batch,
-                   "prefix_seconds": seconds, "kept_bytes": kept_bytes}
+    return epoch, {
+        "tuned": plan.share()[0],
+        "flops_per_image": flops / batch,
+        "prefix_seconds": seconds,
+        "kept_bytes": kept_bytes,
+    }
 
 
 def rival(network: str, method: str, batch: int, count: int, bf16: bool, compiled: bool) -> tuple[Epoch, dict[str, Any]]:
@@ -160,31 +177,59 @@ def compare(network: str, args: argparse.Namespace) -> dict[str, Any]:
     seconds, others = common.in_turns(jobs, args.repeats)
     memory = {}
     for name in jobs:
-        words = [sys.executable, __file__, "--networks", network, "--child", name, "--batch", str(args.batch), "--images",
-                 str(args.images)]
+        words = [
+            sys.executable,
+            __file__,
+            "--networks",
+            network,
+            "--child",
+            name,
+            "--batch",
+            str(args.batch),
+            "--images",
+            str(args.images),
+        ]
         done = subprocess.run(words, capture_output=True, text=True)
         memory[name] = float(done.stdout.split()[-1]) if done.returncode == 0 else None
-    return {"network": network, "seconds": seconds, "median": common.medians(seconds), "facts": known, "peak_mb": memory,
-            "others": others, "images": args.images, "batch": args.batch}
+    return {
+        "network": network,
+        "seconds": seconds,
+        "median": common.medians(seconds),
+        "facts": known,
+        "peak_mb": memory,
+        "others": others,
+        "images": args.images,
+        "batch": args.batch,
+    }
 
 
 def show(row: dict[str, Any]) -> None:
     """Prints a network's rows, each with its ratio to full fine-tuning and to PyTorch's same method."""
-    print(f"\n{row['network']}, {row['images']} images of {SIDE} px, batch {row['batch']}; others "
-          f"{100 * row['others']:.0f} % of the cores" + ("  (disturbed)" if row["others"] > 0.1 else ""))
-    print(f"{'':<26}{'s/epoch':>9}{'images/s':>10}{'x full':>8}{'x torch':>9}{'x best':>8}{'tuned':>12}{'MFLOP/image':>13}"
-          f"{'+MB':>8}")
+    print(
+        f"\n{row['network']}, {row['images']} images of {SIDE} px, batch {row['batch']}; others "
+        f"{100 * row['others']:.0f} % of the cores" + ("  (disturbed)" if row["others"] > 0.1 else "")
+    )
+    print(
+        f"{'':<26}{'s/epoch':>9}{'images/s':>10}{'x full':>8}{'x torch':>9}{'x best':>8}{'tuned':>12}{'MFLOP/image':>13}"
+        f"{'+MB':>8}"
+    )
     for name, median in row["median"].items():
         facts, method = row["facts"][name], name.split(" ", 1)[1].replace(" kept", "")
         flops = f"{facts['flops_per_image'] / 1e6:.0f}" if "flops_per_image" in facts else "-"
         full = row["median"]["ncjax full" if name.startswith("ncjax") else "torch full"] / median
         memory, bare = row["peak_mb"][name], method.replace(" compiled", "").replace(" bf16", "")
         best = min(m for other, m in row["median"].items() if other.startswith(f"torch {bare}"))
-        print(f"{name:<26}{median:>9.3f}{row['images'] / median:>10.0f}{full:>8.1f}"
-              f"{row['median'][f'torch {bare}'] / median:>9.2f}{best / median:>8.2f}{facts['tuned']:>12,}{flops:>13}"
-              f"{'-' if memory is None else f'{memory:.0f}':>8}"
-              + (f"   prefix: once {facts['prefix_seconds']:.2f} s, {facts['kept_bytes'] / 1e6:.0f} MB"
-                 if facts.get("kept_bytes") else ""), flush=True)
+        print(
+            f"{name:<26}{median:>9.3f}{row['images'] / median:>10.0f}{full:>8.1f}"
+            f"{row['median'][f'torch {bare}'] / median:>9.2f}{best / median:>8.2f}{facts['tuned']:>12,}{flops:>13}"
+            f"{'-' if memory is None else f'{memory:.0f}':>8}"
+            + (
+                f"   prefix: once {facts['prefix_seconds']:.2f} s, {facts['kept_bytes'] / 1e6:.0f} MB"
+                if facts.get("kept_bytes")
+                else ""
+            ),
+            flush=True,
+        )
 
 
 def main() -> None:

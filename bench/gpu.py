@@ -51,8 +51,16 @@ NETWORKS = {
     "vit_b": ("models.vit.vit_b", 224, 128, 1000, 8),
     "tiny": ("models.resnet.resnet8(width=4)", 8, 4, 3, 1),
 }
-TUNING = ("ncjax full bf16", "torch full bf16 compiled", "ncjax last stage bf16", "ncjax last stage kept bf16",
-          "torch last stage bf16 compiled", "ncjax scl bf16", "ncjax scl kept bf16", "torch scl bf16 compiled")
+TUNING = (
+    "ncjax full bf16",
+    "torch full bf16 compiled",
+    "ncjax last stage bf16",
+    "ncjax last stage kept bf16",
+    "torch last stage bf16 compiled",
+    "ncjax scl bf16",
+    "ncjax scl kept bf16",
+    "torch scl bf16 compiled",
+)
 RIGHT = [f"tests/test_{name}.py" for name in ("nc", "train", "tuning", "features", "losses")]
 
 
@@ -93,8 +101,11 @@ def ceilings(args: argparse.Namespace) -> Rows:
 
     moved = min(timed(args.out, lambda: several(copy, x), 3)) / times
     multiplied = min(timed(args.out, lambda: several(product, a), 3)) / times
-    yield {"device": jax.devices()[0].device_kind, "copy_bytes_per_second": 8 * count / moved,
-           "bf16_flops_per_second": 2 * side**3 / multiplied}
+    yield {
+        "device": jax.devices()[0].device_kind,
+        "copy_bytes_per_second": 8 * count / moved,
+        "bf16_flops_per_second": 2 * side**3 / multiplied,
+    }
 
 
 def metrics(args: argparse.Namespace, library: str) -> Rows:
@@ -113,11 +124,24 @@ def metrics(args: argparse.Namespace, library: str) -> Rows:
         for name, job in jobs.items():
             found = job()
             seconds = timed(args.out, job, 1 if args.tiny else 5)
-            yield {"library": library, "dim": dim, "classes": classes, "count": count, "job": name, "values": found,
-                   "seconds": seconds, "bytes_read": 2 * 4 * count * dim}
+            yield {
+                "library": library,
+                "dim": dim,
+                "classes": classes,
+                "count": count,
+                "job": name,
+                "values": found,
+                "seconds": seconds,
+                "bytes_read": 2 * 4 * count * dim,
+            }
         if library == "float64":
-            yield {"library": library, "dim": dim, "classes": classes, "count": count,
-                   "values": compared.numpy_job(np.asarray(h), y, weight, True)}
+            yield {
+                "library": library,
+                "dim": dim,
+                "classes": classes,
+                "count": count,
+                "values": compared.numpy_job(np.asarray(h), y, weight, True),
+            }
 
 
 def ours_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
@@ -137,9 +161,12 @@ def ours_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
     def looks(start: Any, frame: Any, h: Any, labels: Any, decisions: bool) -> Any:
         return nc.observe(start, h, labels), nc.look(nc.unseen(frame), frame, h, labels, decisions=decisions)
 
-    return {"two reads, nc1": lambda: jax.block_until_ready(looks(start, frame, h, labels, False)) and None,
-            "two reads, all": lambda: jax.block_until_ready(looks(start, frame, h, labels, True)) and None,
-            "nc1": lambda: compared.ncjax_job(h, y, weight, False), "all": lambda: compared.ncjax_job(h, y, weight, True)}
+    return {
+        "two reads, nc1": lambda: jax.block_until_ready(looks(start, frame, h, labels, False)) and None,
+        "two reads, all": lambda: jax.block_until_ready(looks(start, frame, h, labels, True)) and None,
+        "nc1": lambda: compared.ncjax_job(h, y, weight, False),
+        "all": lambda: compared.ncjax_job(h, y, weight, True),
+    }
 
 
 def rival_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
@@ -156,8 +183,11 @@ def rival_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
             torch.cuda.synchronize()
         return found
 
-    return {f"{name}, batch {batch}": functools.partial(job, name == "all", batch)
-            for name in ("nc1", "all") for batch in (5000, len(h))}
+    return {
+        f"{name}, batch {batch}": functools.partial(job, name == "all", batch)
+        for name in ("nc1", "all")
+        for batch in (5000, len(h))
+    }
 
 
 def training(args: argparse.Namespace, network: str, library: str) -> Rows:
@@ -172,18 +202,28 @@ def training(args: argparse.Namespace, network: str, library: str) -> Rows:
         import torch_models
         import train
 
-        nets = {"resnet18": lambda: torch_models.resnet((2, 2, 2, 2), False, classes, None),
-                "resnet50": lambda: torch_models.Pooled(torch_models.imagenet_resnet((3, 4, 6, 3), True), 2048, classes),
-                "vit_s": lambda: torch_models.vit(384, 6, 12, 16, 224, classes, None),
-                "vit_b": lambda: torch_models.vit(768, 12, 12, 16, 224, classes, None)}
+        nets = {
+            "resnet18": lambda: torch_models.resnet((2, 2, 2, 2), False, classes, None),
+            "resnet50": lambda: torch_models.Pooled(torch_models.imagenet_resnet((3, 4, 6, 3), True), 2048, classes),
+            "vit_s": lambda: torch_models.vit(384, 6, 12, 16, 224, classes, None),
+            "vit_b": lambda: torch_models.vit(768, 12, 12, 16, 224, classes, None),
+        }
         made = train.rival(nets[network], batch, count, bf16=True, compiled=True, side=side, classes=classes)
         started = time.perf_counter()
         made.job()
         made = made._replace(compile_seconds=time.perf_counter() - started)
     seconds = timed(args.out, made.job, 1 if args.tiny else 5)
-    yield {"network": network, "library": library, "batch": batch, "side": side, "steps": count, "seconds": seconds,
-           "parameters": made.parameters, "compile_seconds": made.compile_seconds,
-           "images_per_second": batch * count / statistics.median(seconds)}
+    yield {
+        "network": network,
+        "library": library,
+        "batch": batch,
+        "side": side,
+        "steps": count,
+        "seconds": seconds,
+        "parameters": made.parameters,
+        "compile_seconds": made.compile_seconds,
+        "images_per_second": batch * count / statistics.median(seconds),
+    }
 
 
 def flops(names: list[str]) -> Rows:
@@ -204,8 +244,14 @@ def tuning(args: argparse.Namespace, contender: str) -> Rows:
         epoch, facts = finetune.contender("resnet18", contender, batch, images)
         epoch()
     seconds = timed(args.out, epoch, 1 if args.tiny else 5)
-    yield {"contender": contender, "batch": batch, "images": images, "seconds": seconds, **facts,
-           "images_per_second": images / statistics.median(seconds)}
+    yield {
+        "contender": contender,
+        "batch": batch,
+        "images": images,
+        "seconds": seconds,
+        **facts,
+        "images_per_second": images / statistics.median(seconds),
+    }
 
 
 def probing(args: argparse.Namespace) -> Rows:
@@ -229,9 +275,15 @@ def probing(args: argparse.Namespace) -> Rows:
             started = time.perf_counter()
             (found,) = jax.block_until_ready(probe.solve(x, y, classes, (1e-3,)))
             seconds = time.perf_counter() - started
-        yield {"count": count, "dim": dim, "classes": classes, "seconds": [seconds], "steps": int(found.steps),
-               "gradient": float(found.gradient),
-               "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")}
+        yield {
+            "count": count,
+            "dim": dim,
+            "classes": classes,
+            "seconds": [seconds],
+            "steps": int(found.steps),
+            "gradient": float(found.gradient),
+            "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+        }
 
 
 def command(words: list[str]) -> Rows:
@@ -246,31 +298,82 @@ def jobs(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Rows]]]:
     cnn, vit = (["tiny"], []) if args.tiny else (["resnet18", "resnet50"], ["vit_s", "vit_b"])
     libraries = ["ncjax"] + (["torch"] if TORCH and not args.tiny else [])
     workdir = str(args.out / "study")
-    small = "smoke," if args.tiny else ("model=models.resnet.resnet18(dtype=bfloat16),augment=augment.crop_flip,epochs=100,"
-                                        "batch_size=512,lr=0.1,measure_every=1,val_fraction=0.0,")
-    size = ["--images", "8", "--size", "32", "--batch", "4", "--classes", "3", "--repeats", "1"] if args.tiny else [
-        "--images", "1024", "--size", "224", "--batch", "256", "--repeats", "3"]
+    small = (
+        "smoke,"
+        if args.tiny
+        else (
+            "model=models.resnet.resnet18(dtype=bfloat16),augment=augment.crop_flip,epochs=100,"
+            "batch_size=512,lr=0.1,measure_every=1,val_fraction=0.0,"
+        )
+    )
+    size = (
+        ["--images", "8", "--size", "32", "--batch", "4", "--classes", "3", "--repeats", "1"]
+        if args.tiny
+        else ["--images", "1024", "--size", "224", "--batch", "256", "--repeats", "3"]
+    )
     depth = "18" if args.tiny else "50"
     found: dict[str, dict[str, Callable[[], Rows]]] = {
         "ceilings": {"ceilings": lambda: ceilings(args)},
-        "metrics": {library: functools.partial(metrics, args, library)
-                    for library in (["ncjax", "float64"] + (["rival"] if args.rival else []) if TORCH else [])},
+        "metrics": {
+            library: functools.partial(metrics, args, library)
+            for library in (["ncjax", "float64"] + (["rival"] if args.rival else []) if TORCH else [])
+        },
         "train_cnn": {f"{n} {x}": functools.partial(training, args, n, x) for n in cnn for x in libraries},
         "train_vit": {f"{n} {x}": functools.partial(training, args, n, x) for n in vit for x in libraries},
         "flops": {"flops": lambda: flops([*cnn, *vit])},
         "tuning": {name: functools.partial(tuning, args, name) for name in (TUNING if TORCH else ())},
-        "layers": {"layers": lambda: command([
-            "bench/layers.py", "--model", f"models.resnet.resnet{depth}(stem=imagenet,dtype=bfloat16)", *size,
-            "--out", str(args.out / "bench_layers.json")])},
-        "seeds": {"seeds": lambda: command([
-            "bench/seeds.py", "--cases", "mlp" if args.tiny else "resnet20", "--seeds", "1", "5", "--steps",
-            "1" if args.tiny else "50", "--out", str(args.out / "bench_seeds.json")])},
+        "layers": {
+            "layers": lambda: command(
+                [
+                    "bench/layers.py",
+                    "--model",
+                    f"models.resnet.resnet{depth}(stem=imagenet,dtype=bfloat16)",
+                    *size,
+                    "--out",
+                    str(args.out / "bench_layers.json"),
+                ]
+            )
+        },
+        "seeds": {
+            "seeds": lambda: command(
+                [
+                    "bench/seeds.py",
+                    "--cases",
+                    "mlp" if args.tiny else "resnet20",
+                    "--seeds",
+                    "1",
+                    "5",
+                    "--steps",
+                    "1" if args.tiny else "50",
+                    "--out",
+                    str(args.out / "bench_seeds.json"),
+                ]
+            )
+        },
         "probe": {"probe": lambda: probing(args)},
-        "study": {"study": lambda: command(["-m", "ncjax.main", "--workdir", workdir,
-                                                  f"--config=configs/pretrain.py:{small}data={args.data}"])},
-        "right": {"right": lambda: command([
-            "-m", "pytest", "-n", "4", "--dist", "load", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark",
-            *RIGHT[: 1 if args.tiny else None]])},
+        "study": {
+            "study": lambda: command(
+                ["-m", "ncjax.main", "--workdir", workdir, f"--config=configs/pretrain.py:{small}data={args.data}"]
+            )
+        },
+        "right": {
+            "right": lambda: command(
+                [
+                    "-m",
+                    "pytest",
+                    "-n",
+                    "4",
+                    "--dist",
+                    "load",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    "-p",
+                    "no:benchmark",
+                    *RIGHT[: 1 if args.tiny else None],
+                ]
+            )
+        },
     }
     return {part: each for part, each in found.items() if each}
 
@@ -283,8 +386,13 @@ def run_part(args: argparse.Namespace, part: str, names: list[str]) -> dict[str,
     running = []
     for name in names:
         log = open(args.out / f"{part}.{name.replace(' ', '_')}.log", "w")  # noqa: SIM115 - closed with its process
-        running.append((name, log, subprocess.Popen([*words, "--job", part, name], env=env, stdout=log, stderr=log,
-                                                    start_new_session=True)))
+        running.append(
+            (
+                name,
+                log,
+                subprocess.Popen([*words, "--job", part, name], env=env, stdout=log, stderr=log, start_new_session=True),
+            )
+        )
     rows: list[Row] = []
     for name, log, process in running:
         try:

@@ -22,10 +22,12 @@ import numpy as np
 from ncjax import nc
 from ncjax.core import mesh
 from ncjax.core.resolve import resolve
-from ncjax.data import Dataset, load, source
+from ncjax.core.types import widths
+from ncjax.data import Data, Dataset, batches_of, load
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
-from ncjax.networks import card
+from ncjax.networks.load import Init
+from ncjax.networks.load import load as load_network
 
 
 def two_look(h: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -42,8 +44,10 @@ def two_look(h: np.ndarray, y: np.ndarray) -> dict[str, float]:
     gram = centred @ centred.T
     distance = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
     off = ~np.eye(len(classes), dtype=bool)
-    return {"nc1": float(np.sum(np.square(residual @ vt[:rank].T) / np.square(s[:rank])) / len(residual)),
-            "cdnv": float(np.mean(((variance[:, None] + variance[None]) / 2)[off] / distance[off]))}
+    return {
+        "nc1": float(np.sum(np.square(residual @ vt[:rank].T) / np.square(s[:rank])) / len(residual)),
+        "cdnv": float(np.mean(((variance[:, None] + variance[None]) / 2)[off] / distance[off])),
+    }
 
 
 def random_images(args: argparse.Namespace, scratch: Path) -> Dataset:
@@ -53,23 +57,31 @@ def random_images(args: argparse.Namespace, scratch: Path) -> Dataset:
     tint = rng.integers(0, 128, (args.classes, 1, 1, 3))
     images = (tint[labels] + rng.integers(0, 128, (args.images, args.size, args.size, 3))).astype(np.uint8)
     path = scratch / "images.npz"
-    np.savez(path, x_train=images, y_train=labels, x_test=images[: args.classes], y_test=labels[: args.classes],
-             class_names=np.array([f"c{i:03d}" for i in range(args.classes)]))
-    return load(f"npz:{path}", val_fraction=0.0)
+    np.savez(
+        path,
+        x_train=images,
+        y_train=labels,
+        x_test=images[: args.classes],
+        y_test=labels[: args.classes],
+        class_names=np.array([f"c{i:03d}" for i in range(args.classes)]),
+    )
+    return load(Data(f"npz:{path}", val_fraction=0.0))
 
 
 def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
     """Seconds of each kind of pass, taken in turns, and the relative error of every layer."""
     devices = mesh.make()
     if args.init:
-        _, model, variables = card.load(args.init, which="last", model=None)
+        _, model, variables = load_network(Init(args.init))
     else:
-        model = resolve(args.model)(num_classes=len(dataset.class_names), head=0)
+        model = resolve(args.model)(num_classes=len(dataset.class_names), projection_layers=0)
         variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
-    batches = source(dataset.splits["train"], dataset, devices, batch_size=args.batch)
-    dims = passes.widths(model, variables, dataset.image_shape)
-    runs = {"plain": passes.make_pass(model, cross_entropy(), dims, devices),
-              "measured": passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers)}
+    batches = batches_of(dataset.splits["train"], dataset, devices, batch_size=args.batch)
+    dims = widths(model, variables, dataset.image_shape)
+    runs = {
+        "plain": passes.make_pass(model, cross_entropy(), dims, devices),
+        "measured": passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.repeats + 1):
         for name in list(runs)[:: 1 if turn % 2 else -1]:
@@ -84,10 +96,19 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
         found = {"nc1": float(nc.nc1(seen.stats[layer])), "cdnv": float(nc.cdnv(seen.stats[layer]))}
         error[layer] = max(abs(found[m] / wanted[m] - 1) for m in wanted)
     median = common.medians(seconds)
-    return {"model": args.model, "init": args.init, "data": dataset.name, "images": batches.size,
-            "image_shape": dataset.image_shape, "batch": args.batch,
-            "classes": len(dataset.class_names), "seconds": seconds, "median": median,
-            "extra_percent": 100 * (median["measured"] / median["plain"] - 1), "relative_error": error}
+    return {
+        "model": args.model,
+        "init": args.init,
+        "data": dataset.name,
+        "images": batches.size,
+        "image_shape": dataset.image_shape,
+        "batch": args.batch,
+        "classes": len(dataset.class_names),
+        "seconds": seconds,
+        "median": median,
+        "extra_percent": 100 * (median["measured"] / median["plain"] - 1),
+        "relative_error": error,
+    }
 
 
 def main() -> None:
@@ -104,14 +125,18 @@ def main() -> None:
     parser.add_argument("--out")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = compare(args, load(args.data, val_fraction=0.0) if args.data else random_images(args, Path(scratch)))
-    print(f"{args.init or args.model}, {found['images']} images {found['image_shape']}, batch {args.batch}, "
-          f"{len(found['relative_error'])} layers, {found['classes']} classes; load {os.getloadavg()[0]:.2f}")
+        found = compare(args, load(Data(args.data, val_fraction=0.0)) if args.data else random_images(args, Path(scratch)))
+    print(
+        f"{args.init or args.model}, {found['images']} images {found['image_shape']}, batch {args.batch}, "
+        f"{len(found['relative_error'])} layers, {found['classes']} classes; load {os.getloadavg()[0]:.2f}"
+    )
     for name, s in found["seconds"].items():
         rate = found["images"] / found["median"][name]
         print(f"{name:<9} {found['median'][name]:.3f} s ({min(s):.3f} to {max(s):.3f})  {rate:,.0f} images/s")
-    print(f"measuring costs {found['extra_percent']:.1f} % of the forward pass; largest relative error against float64: "
-          f"{max(found['relative_error'].values()):.1e}")
+    print(
+        f"measuring costs {found['extra_percent']:.1f} % of the forward pass; largest relative error against float64: "
+        f"{max(found['relative_error'].values()):.1e}"
+    )
     if args.out:
         common.write(args.out, **found)
 

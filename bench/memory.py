@@ -33,8 +33,16 @@ def child(network: str, batch: int, xla: bool) -> None:
         job()
         seconds.append(time.perf_counter() - started)
     after = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"seconds": statistics.median(seconds), "faults": (after.ru_minflt - before.ru_minflt) / STEPS,
-                      "kernel": (after.ru_stime - before.ru_stime) / STEPS, "peak_mb": after.ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {
+                "seconds": statistics.median(seconds),
+                "faults": (after.ru_minflt - before.ru_minflt) / STEPS,
+                "kernel": (after.ru_stime - before.ru_stime) / STEPS,
+                "peak_mb": after.ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def main() -> None:
@@ -69,13 +77,14 @@ def compare(args: argparse.Namespace) -> None:
             for _ in range(args.repeats):
                 for pages, many in runs.items():
                     words = [sys.executable, __file__, "--networks", network, "--batch", str(args.batch), "--child", kind]
-                    done = subprocess.run(words, capture_output=True, text=True, check=True,
-                                          env=os.environ | PAGES[pages])
+                    done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | PAGES[pages])
                     many.append(json.loads(done.stdout.splitlines()[-1]))
             middle = {p: {k: statistics.median(r[k] for r in many) for k in many[0]} for p, many in runs.items()}
             for pages, m in middle.items():
-                print(f"{network:<14}{kind:<8}{pages:<8}{1e3 * m['seconds']:>8.0f} ms{m['faults']:>9.0f} faults"
-                      f"{1e3 * m['kernel']:>7.0f} ms in the kernel  peak {m['peak_mb']:,.0f} MB")
+                print(
+                    f"{network:<14}{kind:<8}{pages:<8}{1e3 * m['seconds']:>8.0f} ms{m['faults']:>9.0f} faults"
+                    f"{1e3 * m['kernel']:>7.0f} ms in the kernel  peak {m['peak_mb']:,.0f} MB"
+                )
             ratio = middle["small"]["seconds"] / middle["huge"]["seconds"]
             print(f"{network:<14}{kind:<8}{ratio:.2f} times as fast", flush=True)
             rows.append({"network": network, "convolutions": kind, "batch": args.batch, "runs": runs, "ratio": ratio})

@@ -69,10 +69,14 @@ def numpy_job(features: np.ndarray, labels: np.ndarray, weight: np.ndarray, ever
     distance = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
     variance, off = spread / size, ~np.eye(count, dtype=bool)
     cross = weight.astype(np.float64) @ centred.T
-    return {"nc1": q / n, "trace_ratio": spread.sum() / n / (np.trace(gram) / count),
-            "cdnv": np.mean(((variance[:, None] + variance[None]) / 2)[off] / distance[off]),
-            "nc2": np.linalg.norm(gram / np.linalg.norm(gram) - etf),
-            "nc3": np.linalg.norm(cross / np.linalg.norm(cross) - etf), "nc4": agree / n}
+    return {
+        "nc1": q / n,
+        "trace_ratio": spread.sum() / n / (np.trace(gram) / count),
+        "cdnv": np.mean(((variance[:, None] + variance[None]) / 2)[off] / distance[off]),
+        "nc2": np.linalg.norm(gram / np.linalg.norm(gram) - etf),
+        "nc3": np.linalg.norm(cross / np.linalg.norm(cross) - etf),
+        "nc4": agree / n,
+    }
 
 
 def torch_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything: bool) -> dict[str, float]:
@@ -112,10 +116,14 @@ def torch_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything
     norms, variance = gram.diagonal(), rho.double() / size
     ratio = (variance[:, None] + variance) / 2 / (norms[:, None] + norms - 2 * gram)
     cross = weight.double() @ centred.T
-    return {"nc1": q / n, "trace_ratio": (rho.double().sum() / n / (norms.sum() / count)).item(),
-            "cdnv": ratio[~torch.eye(count, dtype=torch.bool)].mean().item(),
-            "nc2": (gram / gram.norm() - etf).norm().item(), "nc3": (cross / cross.norm() - etf).norm().item(),
-            "nc4": agree / n}
+    return {
+        "nc1": q / n,
+        "trace_ratio": (rho.double().sum() / n / (norms.sum() / count)).item(),
+        "cdnv": ratio[~torch.eye(count, dtype=torch.bool)].mean().item(),
+        "nc2": (gram / gram.norm() - etf).norm().item(),
+        "nc3": (cross / cross.norm() - etf).norm().item(),
+        "nc4": agree / n,
+    }
 
 
 def rival_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything: bool, batch: int) -> dict[str, float]:
@@ -141,10 +149,13 @@ def rival_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything
         return found
     # Untiled where its K x K x D array fits; else the largest tile that its tiling does not crash on.
     tile = None if 4 * count * count * dim < 2e9 else next(t for t in (128, 64, 32) if count % t != 1)
-    return found | {"trace_ratio": measure.covariance_ratio(within, means, middle, "quotient"),
-                    "cdnv": measure.variability_cdnv(norms.compute()[0], means, tile_size=tile),
-                    "nc2": measure.simplex_etf_error(means, middle),
-                    "nc3": measure.self_duality_error(weight, means, middle), "nc4": measure.clf_ncc_agreement(decisions)}
+    return found | {
+        "trace_ratio": measure.covariance_ratio(within, means, middle, "quotient"),
+        "cdnv": measure.variability_cdnv(norms.compute()[0], means, tile_size=tile),
+        "nc2": measure.simplex_etf_error(means, middle),
+        "nc3": measure.self_duality_error(weight, means, middle),
+        "nc4": measure.clf_ncc_agreement(decisions),
+    }
 
 
 def ncjax_job(h: jax.Array, y: np.ndarray, weight: np.ndarray, everything: bool) -> dict[str, float]:
@@ -159,8 +170,10 @@ def jobs(n: int, dim: int, classes: int, everything: bool, rival: bool) -> dict[
     """The contenders, on one copy of the features; the rival once for each batch size."""
     h, y, weight = make(n, dim, classes)
     th, ty, tw = torch.from_dlpack(h), torch.from_numpy(y), torch.from_numpy(weight)
-    found: dict[str, Job] = {"ncjax": lambda: ncjax_job(h, y, weight, everything),
-                             "torch, two looks": lambda: torch_job(th, ty, tw, everything)}
+    found: dict[str, Job] = {
+        "ncjax": lambda: ncjax_job(h, y, weight, everything),
+        "torch, two looks": lambda: torch_job(th, ty, tw, everything),
+    }
     for batch in (1000, 5000, n) if rival else ():
         found[f"rival, batch {batch}"] = lambda batch=batch: rival_job(th, ty, tw, everything, batch)
     found["numpy float64"] = lambda: numpy_job(np.asarray(h), y, weight, everything)
@@ -191,16 +204,24 @@ def compare(args: argparse.Namespace, dim: int, classes: int, everything: bool) 
     wanted = warm["numpy float64"][1]
     error = {name: {m: abs(warm[name][1][m] / wanted[m] - 1) for m in wanted} for name in names}
     median = common.medians(seconds) | {"numpy float64": warm["numpy float64"][0]}
-    return {"dim": dim, "classes": classes, "job": "all" if everything else "nc1", "median": median, "seconds": seconds,
-            "ratio": {name: median[name] / median["ncjax"] for name in median}, "error": error, "limit": limits(
-                args.n, dim, classes), "compile": first["ncjax"] - warm["ncjax"][0], "others": others,
-            "load": os.getloadavg()[0]}
+    return {
+        "dim": dim,
+        "classes": classes,
+        "job": "all" if everything else "nc1",
+        "median": median,
+        "seconds": seconds,
+        "ratio": {name: median[name] / median["ncjax"] for name in median},
+        "error": error,
+        "limit": limits(args.n, dim, classes),
+        "compile": first["ncjax"] - warm["ncjax"][0],
+        "others": others,
+        "load": os.getloadavg()[0],
+    }
 
 
 def peak(args: argparse.Namespace, dim: int, classes: int, name: str) -> float | None:
     """Peak memory of "all" beyond the features, in MB, in a process of its own."""
-    command = [sys.executable, __file__, "--child", name, "--n", str(args.n), "--dims", str(dim),
-               "--classes", str(classes)]
+    command = [sys.executable, __file__, "--child", name, "--n", str(args.n), "--dims", str(dim), "--classes", str(classes)]
     done = subprocess.run(command + (["--rival", args.rival] if args.rival else []), capture_output=True, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None
 
@@ -215,16 +236,20 @@ def child(args: argparse.Namespace) -> None:
 def show(row: dict[str, Any]) -> None:
     """Prints a row."""
     mark = "  (disturbed)" if row["others"] > 0.1 else ""
-    print(f"\nD={row['dim']} K={row['classes']} {row['job']}: one read {1e3 * row['limit']['read']:.1f} ms, N D K product "
-          f"{1e3 * row['limit']['product']:.1f} ms; compile {row['compile']:.1f} s; others {100 * row['others']:.0f} % of "
-          f"the cores, load {row['load']:.2f}{mark}")
+    print(
+        f"\nD={row['dim']} K={row['classes']} {row['job']}: one read {1e3 * row['limit']['read']:.1f} ms, N D K product "
+        f"{1e3 * row['limit']['product']:.1f} ms; compile {row['compile']:.1f} s; others {100 * row['others']:.0f} % of "
+        f"the cores, load {row['load']:.2f}{mark}"
+    )
     for name, median in row["median"].items():
         spread = row["seconds"].get(name, [median])
         worst = max(row["error"].get(name, {"": 0.0}).values())
         memory = row.get("peak_mb", {}).get(name)
-        print(f"  {name:<20}{1e3 * median:>9.1f} ms ({1e3 * min(spread):.1f} to {1e3 * max(spread):.1f})  "
-              f"{row['ratio'][name]:>6.2f} x  error {worst:.1e}"
-              + (f"  +{memory:.0f} MB" if memory is not None else ""), flush=True)
+        print(
+            f"  {name:<20}{1e3 * median:>9.1f} ms ({1e3 * min(spread):.1f} to {1e3 * max(spread):.1f})  "
+            f"{row['ratio'][name]:>6.2f} x  error {worst:.1e}" + (f"  +{memory:.0f} MB" if memory is not None else ""),
+            flush=True,
+        )
 
 
 def main() -> int:
@@ -240,8 +265,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.rival is not None:
         if not (Path(args.rival) / "neural_collapse").is_dir():
-            print(f"bench/nc.py: no folder {args.rival}/neural_collapse; give a checkout of rhubarbwu/neural-collapse",
-                  file=sys.stderr)
+            print(
+                f"bench/nc.py: no folder {args.rival}/neural_collapse; give a checkout of rhubarbwu/neural-collapse",
+                file=sys.stderr,
+            )
             return 2
         sys.path.insert(0, args.rival)
     if args.child:

@@ -91,9 +91,13 @@ def simulate(name: str, draws: int, seed: int) -> dict[str, object]:
     for j, metric in enumerate(TRUSTED):
         inside = [low <= truth[j] <= high for _, intervals, _ in looked for low, high in [intervals[j]]]
         plain = [low <= truth[j] <= high for intervals in streamed for low, high in [intervals[j]]]
-        out[metric] = {"mean": float(truth[j]), "sd": float(np.std([v[j] for v, _, _ in looked])),
-                       "coverage": float(np.mean(inside)), "coverage_from_statistics": float(np.mean(plain)),
-                       "over_floor": float(np.mean([over[j] for _, _, over in looked]))}
+        out[metric] = {
+            "mean": float(truth[j]),
+            "sd": float(np.std([v[j] for v, _, _ in looked])),
+            "coverage": float(np.mean(inside)),
+            "coverage_from_statistics": float(np.mean(plain)),
+            "over_floor": float(np.mean([over[j] for _, _, over in looked])),
+        }
     return out
 
 
@@ -105,13 +109,16 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(f"{'setting':<34}{'n':>5}{'K':>4}{'D':>5}   coverage % of NC1, CDNV, trace ratio (from statistics alone)   "
-          "mean over floor")
+    print(
+        f"{'setting':<34}{'n':>5}{'K':>4}{'D':>5}   coverage % of NC1, CDNV, trace ratio (from statistics alone)   "
+        "mean over floor"
+    )
     rows = {}
     for name in args.settings:
         row = rows[name] = simulate(name, args.draws, args.seed)
-        cover = "  ".join(f"{100 * row[m]['coverage']:5.1f} ({100 * row[m]['coverage_from_statistics']:5.1f})"
-                          for m in TRUSTED)
+        cover = "  ".join(
+            f"{100 * row[m]['coverage']:5.1f} ({100 * row[m]['coverage_from_statistics']:5.1f})" for m in TRUSTED
+        )
         floor = "  ".join(f"{row[m]['over_floor']:.3g}" for m in TRUSTED)
         print(f"{name:<34}{row['n']:>5}{row['classes']:>4}{row['dim']:>5}   {cover}   {floor}", flush=True)
     if args.out:

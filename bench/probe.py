@@ -28,10 +28,11 @@ import sklearn
 from sklearn.linear_model import LogisticRegression
 
 from ncjax.core import mesh
-from ncjax.data import source
+from ncjax.core.types import widths
+from ncjax.data import Data, batches_of
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
-from ncjax.networks import card
+from ncjax.networks.load import Init, load, load_data_for
 from ncjax.transfer import probe
 
 NEWTON_LIMIT = 6000  # weights; newton-cholesky factors a square matrix of as many rows
@@ -51,11 +52,11 @@ def synthetic(count: int, dim: int, classes: int, apart: float) -> tuple[np.ndar
 
 def of_network(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features of every block, side by side, of a data set's training images."""
-    found, model, variables = card.load(args.init, which="last", model=args.model)
-    dataset, devices = card.load_data_for(found, args.data, {"val_fraction": 0.0}), mesh.make()
-    dims = passes.widths(model, variables, dataset.image_shape)
+    found, model, variables = load(Init(args.init, which="last", model=args.model))
+    dataset, devices = load_data_for(found, Data(args.data, val_fraction=0.0)), mesh.make()
+    dims = widths(model, variables, dataset.image_shape)
     run_pass = passes.make_pass(model, cross_entropy(), dims, devices, keep=model.backbone)
-    seen = run_pass(variables, source(dataset.splits["train"], dataset, devices, batch_size=256))
+    seen = run_pass(variables, batches_of(dataset.splits["train"], dataset, devices, batch_size=256))
     return np.concatenate([seen.features[b] for b in model.backbone], axis=1), seen.labels
 
 
@@ -95,6 +96,7 @@ def rival(x: np.ndarray, y: np.ndarray, path: tuple[float, ...], solver: str) ->
 
 def fastest(x: np.ndarray, y: np.ndarray, path: tuple[float, ...]) -> dict[str, float]:
     """Seconds of one run by solver and precision; infinite for one that was stopped."""
+
     def stop(*_: Any) -> None:
         raise TimeoutError
 
@@ -113,8 +115,9 @@ def fastest(x: np.ndarray, y: np.ndarray, path: tuple[float, ...]) -> dict[str, 
     return once
 
 
-def compare(x: np.ndarray, y: np.ndarray, name: str, path: tuple[float, ...], args: argparse.Namespace,
-            solver: str | None = None) -> dict[str, Any]:
+def compare(
+    x: np.ndarray, y: np.ndarray, name: str, path: tuple[float, ...], args: argparse.Namespace, solver: str | None = None
+) -> dict[str, Any]:
     """One problem: who takes how long and where each ends."""
     classes = int(y.max()) + 1
     jobs = {"ncjax": ours(x, y, classes, path)}
@@ -126,14 +129,26 @@ def compare(x: np.ndarray, y: np.ndarray, name: str, path: tuple[float, ...], ar
     best = solver or min(once, key=once.get)
     jobs[best] = rival(x, y, path, best)
     seconds, others = common.in_turns(jobs, args.repeats)
-    ends = {label: [judged(params, x, y, l2) for params, l2 in zip(job(), path, strict=True)]
-            for label, job in jobs.items()}
+    ends = {
+        label: [judged(params, x, y, l2) for params, l2 in zip(job(), path, strict=True)] for label, job in jobs.items()
+    }
     median = common.medians(seconds)
-    return {"problem": name, "count": len(x), "dim": x.shape[1], "classes": classes, "l2": path, "rival": best,
-            "ratio": median[best] / median["ncjax"], "median": median, "seconds": seconds, "others": others,
-            "compile_seconds": first - median["ncjax"], "rivals_once": once,
-            "objective": {k: [e[0] for e in v] for k, v in ends.items()},
-            "gradient": {k: [e[1] for e in v] for k, v in ends.items()}}
+    return {
+        "problem": name,
+        "count": len(x),
+        "dim": x.shape[1],
+        "classes": classes,
+        "l2": path,
+        "rival": best,
+        "ratio": median[best] / median["ncjax"],
+        "median": median,
+        "seconds": seconds,
+        "others": others,
+        "compile_seconds": first - median["ncjax"],
+        "rivals_once": once,
+        "objective": {k: [e[0] for e in v] for k, v in ends.items()},
+        "gradient": {k: [e[1] for e in v] for k, v in ends.items()},
+    }
 
 
 def show(row: dict[str, Any]) -> None:
@@ -141,9 +156,12 @@ def show(row: dict[str, Any]) -> None:
     path = "path" if len(row["l2"]) > 1 else f"{row['l2'][0]:g}"
     mine, theirs = (max(row["gradient"][k]) for k in ("ncjax", row["rival"]))
     apart = max(a - b for a, b in zip(row["objective"]["ncjax"], row["objective"][row["rival"]], strict=True))
-    print(f"{row['problem']:<12}{row['dim']:>6}{row['classes']:>5}  {path:<7}{row['median']['ncjax']:>8.2f}"
-          f"{row['median'][row['rival']]:>9.2f}{row['ratio']:>7.1f}  {row['rival']:<24}{row['compile_seconds']:>7.1f}"
-          f"{mine:>9.0e}{theirs:>9.0e}{apart:>10.0e}" + ("  (disturbed)" if row["others"] > 0.1 else ""), flush=True)
+    print(
+        f"{row['problem']:<12}{row['dim']:>6}{row['classes']:>5}  {path:<7}{row['median']['ncjax']:>8.2f}"
+        f"{row['median'][row['rival']]:>9.2f}{row['ratio']:>7.1f}  {row['rival']:<24}{row['compile_seconds']:>7.1f}"
+        f"{mine:>9.0e}{theirs:>9.0e}{apart:>10.0e}" + ("  (disturbed)" if row["others"] > 0.1 else ""),
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -161,10 +179,15 @@ def main() -> None:
     parser.add_argument("--out")
     args = parser.parse_args()
     warnings.filterwarnings("error", category=sklearn.exceptions.ConvergenceWarning)
-    problems = [("network", *of_network(args))] if args.data else [
-        (f"{args.apart:g} apart", *synthetic(args.count, args.dim, k, args.apart)) for k in args.classes]
-    print(f"{'':<12}{'D':>6}{'K':>5}  {'l2':<7}{'ncjax s':>8}{'rival s':>9}{'ratio':>7}  {'rival at its best':<24}"
-          f"{'compile':>7}{'gradient':>9}{'rival':>9}{'obj apart':>10}")
+    problems = (
+        [("network", *of_network(args))]
+        if args.data
+        else [(f"{args.apart:g} apart", *synthetic(args.count, args.dim, k, args.apart)) for k in args.classes]
+    )
+    print(
+        f"{'':<12}{'D':>6}{'K':>5}  {'l2':<7}{'ncjax s':>8}{'rival s':>9}{'ratio':>7}  {'rival at its best':<24}"
+        f"{'compile':>7}{'gradient':>9}{'rival':>9}{'obj apart':>10}"
+    )
     rows = []
     for name, x, y in problems:
         x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)

@@ -48,12 +48,14 @@ def jobs_of(case: str, seeds: int, batch: int, steps: int) -> dict[str, Callable
     mask = trees.block_mask(init(jax.random.key(0))["params"], tuned)
     if start is not None:
         shape, model = prefix.carry_shape(model, init(jax.random.key(0)), shape, start), prefix.tail(model, start)
-    tx, _ = optim.build(mask, steps, 1, lr=1e-2, schedule="optim.constant")
+    tx, _ = optim.build(optim.Optim(lr=1e-2, schedule="optim.constant"), mask, steps, 1)
     step = loop.make_step(model.apply, cross_entropy(), tx, mask, frozenset(tuned), devices, ragged=False)
     rng = np.random.default_rng(0)
     row = np.arange(batch, dtype=np.int32) % CLASSES
-    feed = [jax.device_put(Batch(rng.normal(size=(batch, *shape)).astype(np.float32), row, np.ones(batch, np.float32)))
-            for _ in range(seeds)]
+    feed = [
+        jax.device_put(Batch(rng.normal(size=(batch, *shape)).astype(np.float32), row, np.ones(batch, np.float32)))
+        for _ in range(seeds)
+    ]
     starts = [loop.init_state(init(key), tx, mask, key, devices) for key in jax.random.split(jax.random.key(0), seeds)]
 
     def stacked(items: list[Any]) -> Any:
@@ -87,8 +89,18 @@ def compare(case: str, seeds: int, args: argparse.Namespace) -> dict[str, Any]:
     apart = max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(*(jax.tree.leaves(e) for e in ends.values()), strict=True))
     seconds, others = common.in_turns(jobs, args.repeats)
     median = common.medians(seconds)
-    return {"case": case, "seeds": seeds, "batch": args.batch, "steps": args.steps, "median": median, "seconds": seconds,
-            "gain": median["in turn"] / median["vmapped"], "apart": apart, "first": compiled, "others": others}
+    return {
+        "case": case,
+        "seeds": seeds,
+        "batch": args.batch,
+        "steps": args.steps,
+        "median": median,
+        "seconds": seconds,
+        "gain": median["in turn"] / median["vmapped"],
+        "apart": apart,
+        "first": compiled,
+        "others": others,
+    }
 
 
 def main() -> None:
@@ -101,15 +113,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out")
     args = parser.parse_args()
-    print(f"{jax.devices()[0].device_kind}; {args.steps} steps of {args.batch} images a seed\n"
-          f"{'':<24}{'seeds':>6}{'in turn s':>11}{'vmapped s':>11}{'gain':>7}{'apart':>9}")
+    print(
+        f"{jax.devices()[0].device_kind}; {args.steps} steps of {args.batch} images a seed\n"
+        f"{'':<24}{'seeds':>6}{'in turn s':>11}{'vmapped s':>11}{'gain':>7}{'apart':>9}"
+    )
     rows = []
     for case in args.cases:
         for seeds in args.seeds:
             row = compare(case, seeds, args)
             rows.append(row)
-            print(f"{case:<24}{seeds:>6}{row['median']['in turn']:>11.3f}{row['median']['vmapped']:>11.3f}"
-                  f"{row['gain']:>7.2f}{row['apart']:>9.0e}" + ("  (disturbed)" if row["others"] > 0.1 else ""), flush=True)
+            print(
+                f"{case:<24}{seeds:>6}{row['median']['in turn']:>11.3f}{row['median']['vmapped']:>11.3f}"
+                f"{row['gain']:>7.2f}{row['apart']:>9.0e}" + ("  (disturbed)" if row["others"] > 0.1 else ""),
+                flush=True,
+            )
     if args.out:
         common.write(args.out, rows=rows)
 

@@ -52,8 +52,9 @@ def flops(name: str, batch: int, *, side: int, classes: int) -> float:
         return step.lower(state, following(state)).cost_analysis()["flops"]
 
 
-def _prepared(name: str, batch: int, steps: int, dtype: str, side: int,
-              classes: int) -> tuple[Any, loop.State, Callable[[loop.State], Any], int]:
+def _prepared(
+    name: str, batch: int, steps: int, dtype: str, side: int, classes: int
+) -> tuple[Any, loop.State, Callable[[loop.State], Any], int]:
     """(step, first state, the next batch for a state, parameters)."""
     x = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
@@ -61,8 +62,8 @@ def _prepared(name: str, batch: int, steps: int, dtype: str, side: int,
     dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
     model, devices = resolve(name)(num_classes=classes, dtype=dtype), mesh.make()
     plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
-    source = data.source(split, dataset, devices, batch_size=batch)
-    tx, _ = optim.build(plan.mask, steps, 1, lr=1e-3, schedule="optim.constant")
+    source = data.batches_of(split, dataset, devices, batch_size=batch)
+    tx, _ = optim.build(optim.Optim(lr=1e-3, schedule="optim.constant"), plan.mask, steps, 1)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
     step = loop.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
     fetch, item = loop.make_fetch(source, devices), next(iter(source.items(np.arange(batch))))

@@ -22,8 +22,11 @@ class Residual(nn.Module):
             layers += [nn.ReLU(inplace=True)] if i < len(plan) - 1 else []
             before = w
         self.body = nn.Sequential(*layers)
-        self.short = nn.Sequential() if (inside, stride) == (outside, 1) else nn.Sequential(
-            nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.short = (
+            nn.Sequential()
+            if (inside, stride) == (outside, 1)
+            else nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.body(x) + self.short(x))
@@ -86,8 +89,13 @@ class Inverted(nn.Module):
         inner, layers = expand * inside, []
         if expand > 1:
             layers = [nn.Conv2d(inside, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6(inplace=True)]
-        layers += [nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner),
-                   nn.ReLU6(inplace=True), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)]
+        layers += [
+            nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(inner, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        ]
         self.body, self.sums = nn.Sequential(*layers), stride == 1 and inside == width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -109,8 +117,15 @@ def mobilenet_v2() -> nn.Sequential:
     """Width 1.0, up to the last map."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True)]
     inside = 32
-    for expand, width, depth, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
-                                         (6, 160, 3, 2), (6, 320, 1, 1)):
+    for expand, width, depth, stride in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
         for i in range(depth):
             layers.append(Inverted(inside, width, stride if i == 0 else 1, expand))
             inside = width
@@ -120,16 +135,19 @@ def mobilenet_v2() -> nn.Sequential:
 def imagenet_resnet(depths: tuple[int, ...], bottleneck: bool) -> nn.Sequential:
     """ImageNet stem, width 64, up to the last map."""
     net = resnet(depths, bottleneck, 1, None)
-    stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-                         nn.MaxPool2d(3, 2, 1))
+    stem = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    )
     return nn.Sequential(stem, *list(net.blocks)[1:])
 
 
-def resnet(depths: tuple[int, ...], bottleneck: bool, classes: int, skip: str | None, first: int = 64,
-           padded: bool = False) -> Net:
+def resnet(
+    depths: tuple[int, ...], bottleneck: bool, classes: int, skip: str | None, first: int = 64, padded: bool = False
+) -> Net:
     """CIFAR stem."""
-    blocks: dict[str, nn.Module] = {"stem": nn.Sequential(
-        nn.Conv2d(3, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))}
+    blocks: dict[str, nn.Module] = {
+        "stem": nn.Sequential(nn.Conv2d(3, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))
+    }
     inside = first
     for stage, depth in enumerate(depths):
         for i in range(depth):

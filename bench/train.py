@@ -26,17 +26,30 @@ from ncjax import conv
 SIDE, CLASSES = 32, 10
 NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
     "resnet20": ("models.resnet.resnet20", lambda: torch_models.resnet((3, 3, 3), False, CLASSES, None, 16, True)),
-    "resnet18_w16": ("models.resnet.resnet18(width=16)", lambda: torch_models.resnet(
-        (2, 2, 2, 2), False, CLASSES, None, 16)),
+    "resnet18_w16": (
+        "models.resnet.resnet18(width=16)",
+        lambda: torch_models.resnet((2, 2, 2, 2), False, CLASSES, None, 16),
+    ),
     "resnet18_w64": ("models.resnet.resnet18", lambda: torch_models.resnet((2, 2, 2, 2), False, CLASSES, None)),
-    "mobilenet_v2": ("models.mobilenet.mobilenet_v2", lambda: torch_models.Pooled(
-        torch_models.mobilenet_v2(), 1280, CLASSES)),
+    "mobilenet_v2": (
+        "models.mobilenet.mobilenet_v2",
+        lambda: torch_models.Pooled(torch_models.mobilenet_v2(), 1280, CLASSES),
+    ),
     "vit": ("models.vit.vit_ti(patch=4,depth=6)", lambda: torch_models.vit(192, 3, 6, 4, SIDE, CLASSES, None)),
 }
 
 
-def rival(make: Callable[[], Any], batch: int, steps: int, *, bf16: bool = False, last: bool = True, compiled: bool = False,
-          side: int = SIDE, classes: int = CLASSES) -> Made:
+def rival(
+    make: Callable[[], Any],
+    batch: int,
+    steps: int,
+    *,
+    bf16: bool = False,
+    last: bool = True,
+    compiled: bool = False,
+    side: int = SIDE,
+    classes: int = CLASSES,
+) -> Made:
     """The same in PyTorch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
@@ -67,14 +80,20 @@ def contenders(network: str, batch: int, steps: int) -> dict[str, Made]:
     gpu, size = torch.cuda.is_available(), {"side": SIDE, "classes": CLASSES}
     out = {"ncjax" if gpu else "ncjax xla": ours(name, batch, steps, "float32", **size)}
     if not gpu and conv.implementation() == "onednn":
-        out |= {"ncjax onednn": ours(name, batch, steps, "float32", **size, xla=False),
-                "ncjax onednn bf16": ours(name, batch, steps, "bfloat16", **size, xla=False)}
-    out |= {"torch": rival(make, batch, steps, last=False),
-            "torch channels_last": rival(make, batch, steps),
-            "torch channels_last bf16": rival(make, batch, steps, bf16=True)}
+        out |= {
+            "ncjax onednn": ours(name, batch, steps, "float32", **size, xla=False),
+            "ncjax onednn bf16": ours(name, batch, steps, "bfloat16", **size, xla=False),
+        }
+    out |= {
+        "torch": rival(make, batch, steps, last=False),
+        "torch channels_last": rival(make, batch, steps),
+        "torch channels_last bf16": rival(make, batch, steps, bf16=True),
+    }
     if gpu:
-        out |= {"ncjax bf16": ours(name, batch, steps, "bfloat16", **size),
-                "torch channels_last bf16 compiled": rival(make, batch, steps, bf16=True, compiled=True)}
+        out |= {
+            "ncjax bf16": ours(name, batch, steps, "bfloat16", **size),
+            "torch channels_last bf16 compiled": rival(make, batch, steps, bf16=True, compiled=True),
+        }
     return out
 
 
@@ -96,13 +115,24 @@ def main() -> None:
         median, images = common.medians(seconds), args.batch * args.steps
         best = min(m for k, m in median.items() if k.startswith("torch"))
         full = min(m for k, m in median.items() if k.startswith("torch") and "bf16" not in k)
-        print(f"\n{network}, batch {args.batch} of {SIDE} px; others {100 * others:.0f} % of the cores"
-              + ("  (disturbed)" if others > 0.1 else ""))
+        print(
+            f"\n{network}, batch {args.batch} of {SIDE} px; others {100 * others:.0f} % of the cores"
+            + ("  (disturbed)" if others > 0.1 else "")
+        )
         print(f"{'':<36}{'images/s':>10}{'x torch':>9}{'x best':>8}{'compile s':>11}")
         for k, m in median.items():
             print(f"{k:<36}{images / m:>10.1f}{full / m:>9.2f}{best / m:>8.2f}{made[k].compile_seconds:>11.1f}", flush=True)
-        rows.append({"network": network, "batch": args.batch, "steps": args.steps, "seconds": seconds, "median": median,
-                     "compile": {k: m.compile_seconds for k, m in made.items()}, "others": others})
+        rows.append(
+            {
+                "network": network,
+                "batch": args.batch,
+                "steps": args.steps,
+                "seconds": seconds,
+                "median": median,
+                "compile": {k: m.compile_seconds for k, m in made.items()},
+                "others": others,
+            }
+        )
     if args.out:
         common.write(args.out, rows=rows)
 

@@ -17,6 +17,7 @@ def get_config(arg=""):
         arg,
         init="runs/pretrain",
         data="embedded.digits",
-        smoke=dict(init="runs/pretrain_smoke", shots=3, seeds=2, steps=4, rounds=2, lr_grid=[0.1], batch_size=16,
-                   tune="all"),
+        smoke=dict(
+            init="runs/pretrain_smoke", shots=3, seeds=2, steps=4, rounds=2, lr_grid=[0.1], batch_size=16, tune="all"
+        ),
     )

@@ -16,12 +16,33 @@ SOURCE, TARGET = "npz:data/cifar100.npz", "npz:data/cifar10.npz"
 
 def chain(source, target, pretrain, finetune):
     return {
-        "pretrain": dict(study="pretrain", data=source, model="models.resnet.resnet20", batch_size=128, lr=0.1,
-                         weight_decay=5e-4, warmup_epochs=1.0, augment="augment.crop_flip(strength=1.0)", **pretrain),
+        "pretrain": dict(
+            study="pretrain",
+            data=source,
+            model="models.resnet.resnet20",
+            batch_size=128,
+            lr=0.1,
+            weight_decay=5e-4,
+            warmup_epochs=1.0,
+            augment="augment.crop_flip(strength=1.0)",
+            **pretrain,
+        ),
         "source": dict(study="measure", probes=True, init="@pretrain", data=source, n_per_class=100),
         "target": dict(study="measure", probes=True, init="@pretrain", data=target, n_per_class=500),
-        **{m: dict(study="finetune", init="@pretrain", data=target, method=f"tuning.{m}", n_per_class=100,
-                   batch_size=128, lr=0.02, warmup_epochs=1.0, **finetune) for m in METHODS},
+        **{
+            m: dict(
+                study="finetune",
+                init="@pretrain",
+                data=target,
+                method=f"tuning.{m}",
+                n_per_class=100,
+                batch_size=128,
+                lr=0.02,
+                warmup_epochs=1.0,
+                **finetune,
+            )
+            for m in METHODS
+        },
     }
 
 

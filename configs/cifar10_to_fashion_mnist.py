@@ -10,9 +10,19 @@ over three channels, as the source network expects:
 
 from ncjax import config
 
-PRETRAIN = dict(study="pretrain", data="npz:data/cifar10.npz", model="models.resnet.resnet20", n_per_class=500,
-                epochs=10, batch_size=128, lr=0.1, weight_decay=5e-4, warmup_epochs=1.0,
-                augment="augment.crop_flip(strength=1.0)", measure_every=2)
+PRETRAIN = dict(
+    study="pretrain",
+    data="npz:data/cifar10.npz",
+    model="models.resnet.resnet20",
+    n_per_class=500,
+    epochs=10,
+    batch_size=128,
+    lr=0.1,
+    weight_decay=5e-4,
+    warmup_epochs=1.0,
+    augment="augment.crop_flip(strength=1.0)",
+    measure_every=2,
+)
 TARGET = dict(data="npz:data/fashion_mnist.npz", init="@pretrain")
 METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 
@@ -22,12 +32,30 @@ def get_config(arg=""):
         "pretrain": PRETRAIN,
         "source": dict(study="measure", probes=True, init="@pretrain", data="npz:data/cifar10.npz", n_per_class=500),
         "target": dict(study="measure", probes=True, n_per_class=500, **TARGET),
-        **{m: dict(study="finetune", method=f"tuning.{m}", n_per_class=100, epochs=10, batch_size=128, lr=0.02,
-                   warmup_epochs=1.0, **TARGET) for m in METHODS},
+        **{
+            m: dict(
+                study="finetune",
+                method=f"tuning.{m}",
+                n_per_class=100,
+                epochs=10,
+                batch_size=128,
+                lr=0.02,
+                warmup_epochs=1.0,
+                **TARGET,
+            )
+            for m in METHODS
+        },
     }
     embedded = {"npz:data/cifar10.npz": "embedded.fashion_mnist_mini", "npz:data/fashion_mnist.npz": "embedded.digits"}
-    small = {name: {**step, "data": embedded[step["data"]], "n_per_class": 8,
-                    **({"epochs": 1} if "epochs" in step else {}),
-                    **({"model": "models.resnet.resnet8(width=4, stem_stride=2)"} if "model" in step else {})}
-             for name, step in steps.items() if name in ("pretrain", "target", "scl_ft")}
+    small = {
+        name: {
+            **step,
+            "data": embedded[step["data"]],
+            "n_per_class": 8,
+            **({"epochs": 1} if "epochs" in step else {}),
+            **({"model": "models.resnet.resnet8(width=4, stem_stride=2)"} if "model" in step else {}),
+        }
+        for name, step in steps.items()
+        if name in ("pretrain", "target", "scl_ft")
+    }
     return config.make("chain", arg, title="CIFAR-10 to Fashion-MNIST", steps=steps, smoke=dict(steps=small))

@@ -15,11 +15,25 @@ def get_config(arg=""):
     return config.make(
         "backbones",
         arg,
-        backbones=["torchvision:resnet18", "torchvision:resnet50", "torchvision:mobilenet_v2", "torchvision:squeezenet1_1",
-                   "torchvision:alexnet", "torchvision:vgg16", "torchvision:densenet121", "torchvision:convnext_tiny"],
+        backbones=[
+            "torchvision:resnet18",
+            "torchvision:resnet50",
+            "torchvision:mobilenet_v2",
+            "torchvision:squeezenet1_1",
+            "torchvision:alexnet",
+            "torchvision:vgg16",
+            "torchvision:densenet121",
+            "torchvision:convnext_tiny",
+        ],
         targets=["embedded.fashion_mnist_mini", "embedded.digits"],
         weakest=-0.3,
         # One network under its two names: no correlation comes of it, but every step runs.
-        smoke=dict(backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"], targets=["embedded.digits"],
-                   train_images=60, val_images=20, test_images=40, probe_layers=2),
+        smoke=dict(
+            backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"],
+            targets=["embedded.digits"],
+            train_images=60,
+            val_images=20,
+            test_images=40,
+            probe_layers=2,
+        ),
     )

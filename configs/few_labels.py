@@ -23,6 +23,14 @@ def get_config(arg=""):
         shots=[5, 20],
         seeds=3,
         steps=300,
-        smoke=dict(init="runs/pretrain_smoke", shots=[3], seeds=2, steps=4, rounds=2, lr_grid=[0.03, 0.1], batch_size=16,
-                   methods=["tuning.probe", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]),
+        smoke=dict(
+            init="runs/pretrain_smoke",
+            shots=[3],
+            seeds=2,
+            steps=4,
+            rounds=2,
+            lr_grid=[0.03, 0.1],
+            batch_size=16,
+            methods=["tuning.probe", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"],
+        ),
     )

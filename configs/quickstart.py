@@ -10,10 +10,27 @@ Time and numbers are in the README's results table.
 
 from ncjax import config
 
-PRETRAIN = dict(study="pretrain", data="embedded.fashion_mnist_mini", model="models.resnet.resnet14(stem_stride=2)",
-                epochs=15, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=1.0)
-FINETUNE = dict(study="finetune", init="@pretrain", data="embedded.digits", n_per_class=20, epochs=30, batch_size=64,
-                lr=0.1, weight_decay=5e-4, warmup_epochs=1.0)
+PRETRAIN = dict(
+    study="pretrain",
+    data="embedded.fashion_mnist_mini",
+    model="models.resnet.resnet14(stem_stride=2)",
+    epochs=15,
+    batch_size=64,
+    lr=0.05,
+    weight_decay=5e-4,
+    warmup_epochs=1.0,
+)
+FINETUNE = dict(
+    study="finetune",
+    init="@pretrain",
+    data="embedded.digits",
+    n_per_class=20,
+    epochs=30,
+    batch_size=64,
+    lr=0.1,
+    weight_decay=5e-4,
+    warmup_epochs=1.0,
+)
 METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 
 

@@ -50,8 +50,9 @@ class Bottleneck(nn.Module):
         self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
         self.stride, self.downsample = stride, None
         if stride > 1 or inputs != 4 * width:
-            self.downsample = nn.ModuleDict({"0": nn.Conv2d(inputs, 4 * width, 1, bias=False),
-                                             "1": nn.BatchNorm2d(4 * width)})
+            self.downsample = nn.ModuleDict(
+                {"0": nn.Conv2d(inputs, 4 * width, 1, bias=False), "1": nn.BatchNorm2d(4 * width)}
+            )
 
     def forward(self, x):
         y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
@@ -73,8 +74,10 @@ class AttentionPool(nn.Module):
     def forward(self, x):
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.positional_embedding
-        q, k, v = (p(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p, y in (
-            (self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x)))
+        q, k, v = (
+            p(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for p, y in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
+        )
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.c_proj(y)[:, 0]
 

@@ -7,7 +7,8 @@ import sys
 import jax
 
 from ncjax.core import mesh
-from ncjax.data import load, source
+from ncjax.core.types import widths
+from ncjax.data import Data, batches_of, load
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.mlp import mlp
@@ -17,15 +18,16 @@ def main(npz, out, hosts, host, port):
     if hosts > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=hosts, process_id=host)
     assert jax.process_count() == hosts
-    dataset, devices = load(f"npz:{npz}", val_fraction=0.0), mesh.make()
+    dataset, devices = load(Data(f"npz:{npz}", val_fraction=0.0)), mesh.make()
     model = mlp(num_classes=3, width=24, depth=2)
     variables = mesh.place(model.init(jax.random.key(0), dataset.image_shape), mesh.replicated(devices))
-    dims = passes.widths(model, variables, dataset.image_shape)
-    batches = source(dataset.splits["train"], dataset, devices, batch_size=7)  # filler rows in the last batch
+    dims = widths(model, variables, dataset.image_shape)
+    batches = batches_of(dataset.splits["train"], dataset, devices, batch_size=7)  # filler rows in the last batch
     found = {}
     for scatter in (True, False):
-        seen = passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers,
-                                  scatter=scatter)(variables, batches)
+        seen = passes.make_pass(model, cross_entropy(), dims, devices, stats=model.layers, scatter=scatter)(
+            variables, batches
+        )
         again = functools.partial(passes.make_second_pass(model, devices), variables, batches)
         reports = passes.collapse(seen, seen, everywhere=True, again=again)
         found |= {f"{layer}, scatter {scatter}": report.scalars() for layer, report in reports.items()}

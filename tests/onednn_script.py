@@ -7,6 +7,8 @@ import warnings
 
 os.environ["NCJAX_CONV"] = "onednn"
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,21 +17,28 @@ import optax
 from ncjax import conv
 from ncjax.conv import onednn
 from ncjax.core import mesh
-from ncjax.core.types import Batch
+from ncjax.core.types import Batch, Network
 from ncjax.data.images import Lazy, take
-from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models import layers, resnet
-from ncjax.training import loop
+from ncjax.training import cost, loop
 from ncjax.tuning import methods
+from ncjax.tuning.plans import Target
 
 assert conv.implementation() == "onednn"
 assert "onednn" in conv.header()
 
 
 def reference(x, kernel, stride, pads, groups):
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                                        feature_group_count=groups, precision="highest")
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision="highest",
+    )
 
 
 def close(a, b, tolerance):
@@ -58,8 +67,9 @@ for kernel, stride, groups, padding in itertools.product((1, 3, 4, 5, 7), (1, 2)
     # bfloat16 images and kernels have 8 bits each: with the same ones in float32, only the result is rounded.
     low, small = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16).astype(jnp.float32)
     y, back = jax.vjp(ours, low, small)
-    wanted, wanted_back = jax.vjp(lambda x, w, s=stride, p=pads, g=groups: reference(x, w, s, p, g),
-                                  low.astype(jnp.float32), small)
+    wanted, wanted_back = jax.vjp(
+        lambda x, w, s=stride, p=pads, g=groups: reference(x, w, s, p, g), low.astype(jnp.float32), small
+    )
     slope = dy.astype(jnp.bfloat16)
     dx, dw = back(slope)
     assert (y.dtype, dx.dtype, dw.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
@@ -77,8 +87,14 @@ for activation, groups, stride, dtype in itertools.product((None, "relu", "relu6
     def plain(x, w, b, activation=activation, groups=groups, stride=stride):
         return layers.ACTIVATIONS[activation](reference(x, w, stride, [(1, 1)] * 2, groups) + b)
 
-    y, back = jax.vjp(lambda x, w, b, a=activation, g=groups, s=stride: layers.convolve(
-        x, w, b, stride=s, padding=1, groups=g, activation=a), x, w, b)
+    y, back = jax.vjp(
+        lambda x, w, b, a=activation, g=groups, s=stride: layers.convolve(
+            x, w, b, stride=s, padding=1, groups=g, activation=a
+        ),
+        x,
+        w,
+        b,
+    )
     wanted, wanted_back = jax.vjp(plain, x.astype(jnp.float32), w, b)
     dy = jnp.sin(jnp.arange(y.size)).reshape(y.shape).astype(dtype)
     low = dtype == jnp.bfloat16
@@ -111,22 +127,23 @@ close(layers.convolve(x, w, padding=1), reference(x, w, 1, ((1, 1),) * 2, 1), 1e
 # FLOPs are counted although XLA sees none of the convolutions; fewer where less is tuned.
 network = resnet.resnet8(5)
 variables = jax.jit(network.init, static_argnums=1)(jax.random.key(0), (16, 16, 3))
-dims, devices = passes.widths(network, variables, (16, 16, 3)), mesh.make()
+devices = mesh.make()
 batch = Batch(jax.random.normal(jax.random.key(2), (32, 16, 16, 3)), jnp.arange(32) % 5, jnp.ones(32))
 
 
 def stepped(method, network):
-    plan = getattr(methods, method)(network, variables, 5, jax.random.key(1), layer=None, dims=dims)
+    whole = Network(SimpleNamespace(image_shape=(16, 16, 3)), network, variables)
+    plan = getattr(methods, method)(whole, Target(5, jax.random.key(1)))
     tx = optax.sgd(0.05, momentum=0.9)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
     return loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=False), state
 
 
-counted = {method: loop.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}
+counted = {method: cost.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}
 assert counted["full_ft"] > 2.5 * counted["probe"] > 0, counted
 ran, begun = stepped("full_ft", network)
 ran.lower(begun, batch).compile()
-assert loop.flops(ran, begun, batch) == counted["full_ft"]  # compiled or not
+assert cost.flops(ran, begun, batch) == counted["full_ft"]  # compiled or not
 
 
 def loss_after(steps, network):

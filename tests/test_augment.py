@@ -18,8 +18,12 @@ def test_every_result_is_a_shifted_perhaps_mirrored_image(rng):
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     kinds = set()
     for original, got in zip(padded, out, strict=True):
-        candidates = {(i, j, flip): original[i : i + 8, j : j + 8][:, :: -1 if flip else 1]
-                      for i in range(3) for j in range(3) for flip in (0, 1)}
+        candidates = {
+            (i, j, flip): original[i : i + 8, j : j + 8][:, :: -1 if flip else 1]
+            for i in range(3)
+            for j in range(3)
+            for flip in (0, 1)
+        }
         hits = [k for k, c in candidates.items() if np.array_equal(c, got)]
         assert hits
         kinds.add(hits[0])

@@ -11,7 +11,7 @@ from scipy import stats
 from ncjax import main
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import resolve
-from ncjax.evidence import correlation
+from ncjax.evidence import claims, correlation
 from ncjax.evidence.correlation import Correlation
 from ncjax.networks import weights
 from ncjax.studies import backbones
@@ -54,16 +54,22 @@ def test_an_interval_needs_networks_and_a_predictor_that_varies():
     assert one_missing.count == 7
 
 
-@pytest.mark.parametrize(("found", "word"), [
-    (Correlation(-0.6, -0.8, -0.1, 9), "supported"), (Correlation(0.3, -0.1, 0.6, 9), "not supported"),
-    (Correlation(-0.3, -0.7, 0.2, 9), "undecided"), (None, "undecided")])
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (Correlation(-0.6, -0.8, -0.1, 9), "supported"),
+        (Correlation(0.3, -0.1, 0.6, 9), "not supported"),
+        (Correlation(-0.3, -0.7, 0.2, 9), "undecided"),
+        (None, "undecided"),
+    ],
+)
 def test_verdicts_follow_the_rule(found, word):
-    assert correlation.verdict(found, weakest=-0.3) == word
+    assert claims.verdict(found, weakest=-0.3) == word
 
 
 def test_a_claim_of_two_predictors_needs_both():
     strong, weak = Correlation(-0.6, -0.8, -0.1, 9), Correlation(-0.3, -0.7, 0.2, 9)
-    found = {name: {"spearman": {"mean": strong}} for name in backbones.PREDICTORS}
+    found = {name: {"spearman": {"mean": strong}} for name in ("nc1", "cdnv", "numerical_rank")}
     assert backbones.verdicts(found, strong, -0.3) == {"C1": "supported", "C12": "supported", "C10": "supported"}
     found["numerical_rank"] = {"spearman": {"mean": weak}}
     assert backbones.verdicts(found, None, -0.3) == {"C1": "supported", "C12": "undecided", "C10": "undecided"}
@@ -82,9 +88,17 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
         network = resolve("models.resnet.resnet8(width=4)")(num_classes=3)
         variables = jax.jit(network.init, static_argnums=1)(jax.random.key(i), (32, 32, 3))
         np.savez(f"w{i}.npz", **weights.export(variables, network, "torchvision ResNet"))
-    argv = ["--workdir=run", f"--config={Path(__file__).parent.parent}/configs/e1_backbones.py",
-            "--config.backbones=[w0.npz,w1.npz]", "--config.targets=[embedded.digits]", "--config.train_images=40",
-            "--config.val_images=20", "--config.test_images=40", "--config.probe_layers=2", "--config.largest=16"]
+    argv = [
+        "--workdir=run",
+        f"--config={Path(__file__).parent.parent}/configs/e1_backbones.py",
+        "--config.backbones=[w0.npz,w1.npz]",
+        "--config.targets=[embedded.digits]",
+        "--config.train_images=40",
+        "--config.val_images=20",
+        "--config.test_images=40",
+        "--config.probe_layers=2",
+        "--config.largest=16",
+    ]
     assert main.main(argv) == 0
     found = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
     cell = found["cells"]["embedded.digits"]["w0.npz"]
@@ -96,9 +110,11 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
     (tmp_path / "run" / "results.json").unlink()
     assert main.main(argv) == 0
     capsys.readouterr()
-    for change, words in (("--config.backbones=[w0.npz]", "at least two"),
-                          ("--config.source_accuracy=[0.5]", "source_accuracy"),
-                          ("--config.backbones=[w0.npz,absent.npz]", "absent.npz")):
+    for change, words in (
+        ("--config.backbones=[w0.npz]", "at least two"),
+        ("--config.source_accuracy=[0.5]", "source_accuracy"),
+        ("--config.backbones=[w0.npz,absent.npz]", "absent.npz"),
+    ):
         assert main.main([*argv, change, "--workdir=other"]) == 2
         assert words in capsys.readouterr().err
 

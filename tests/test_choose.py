@@ -11,7 +11,10 @@ from ncjax.core.errors import UserError
 from ncjax.evidence import intervals
 from ncjax.models.resnet import resnet14
 from ncjax.runs.run import Run
-from ncjax.scores import scores
+from ncjax.scores.condition_number import condition_number
+from ncjax.scores.logme import logme
+from ncjax.scores.relative_gradient_norm import relative_gradient_norm
+from ncjax.scores.score import all_named, installed
 from ncjax.studies.choose_layer import regrets
 from ncjax.transfer import grid_search, probe, ranking
 
@@ -29,34 +32,48 @@ def test_logme_is_the_largest_evidence(rng):
             total -= 0.5 * (logdet + target @ np.linalg.solve(covariance, target) + 40 * math.log(2 * math.pi)) / 40
         return total / 2
 
-    found = scores.logme(x, y, 2)
+    found = logme(x, y, 2)
     grid = [evidence(a, b) for a in np.geomspace(0.5, 500, 40) for b in np.geomspace(0.5, 100, 40)]
     assert found == pytest.approx(max(grid), abs=0.02)
-    assert found > scores.logme(rng.normal(size=(40, 5)), y, 2)
+    assert found > logme(rng.normal(size=(40, 5)), y, 2)
 
 
 def test_block_scores_by_hand():
-    assert scores.relative_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
-    assert math.isnan(scores.relative_norm([], []))
-    assert scores.condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
+    assert relative_gradient_norm([np.array([3.0, 4.0])], [np.array([0.0, 10.0])]) == 0.5
+    with pytest.raises(UserError, match="no parameters"):
+        relative_gradient_norm([], [])
+    assert condition_number([np.diag([8.0, 2.0]), np.diag([1.0, 1.0])]) == pytest.approx(2.0)
     assert trees.matrix_shape("query", (8, 2, 4)) == (8, 8)
     assert trees.matrix_shape("out", (2, 4, 8)) == trees.matrix_shape("conv1", (1, 2, 4, 8)) == (8, 8)
-    assert scores.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
+    assert ranking.tunnel_start([0.5, 0.94, 0.96, 1.0]) == 2
 
 
 def test_rules_choose_and_order():
     model, names = resnet14(3), ("layer1.0", "layer2.0", "layer3.0")
-    found = {b: {"nc1_over_floor": n, "cdnv": 1.0, "probe_accuracy": a, "logme": 0.0, "rgn": math.nan if i == 0 else i,
-                 "condition_number": 2.0} for i, (b, n, a) in enumerate(zip(names, (None, 0.5, 0.2), (0.5, 0.9, 0.8),
-                                                                            strict=True))}
-    rules = ("nc1_over_floor", "probe_accuracy", "rgn", "key_layer")
-    chosen = {rule: ranking.choose(rule, found, model) for rule in rules}
+    found = {
+        b: {
+            "nc1_over_floor": n,
+            "cdnv": 1.0,
+            "probe_accuracy": a,
+            "logme": 0.0,
+            "nc1": n,
+            "relative_gradient_norm": None if i == 0 else i,
+            "condition_number": 2.0,
+        }
+        for i, (b, n, a) in enumerate(zip(names, (None, 0.5, 0.2), (0.5, 0.9, 0.8), strict=True))
+    }
+    rules, scores = (
+        ("nc1_over_floor", "probe_accuracy", "relative_gradient_norm", "key_layer"),
+        all_named(ranking.BLOCK_SCORES),
+    )
+    chosen = {rule: ranking.choose(rule, found, model, scores) for rule in rules}
     assert tuple(chosen.values()) == ("layer3.0", "layer2.0", "layer3.0", "layer3.0")
-    assert ranking.ordered("nc1_over_floor", found, model) == ["layer3.0", "layer2.0", "layer1.0"]
-    assert set(ranking.RULES) | {"random"} == set(ranking.MEANING)
+    assert ranking.ordered("nc1_over_floor", found, model, scores) == ["layer3.0", "layer2.0", "layer1.0"]
+    assert set(ranking.rules(scores)) == set(scores) | set(ranking.PLACES)
+    assert set(ranking.BLOCK_SCORES) <= set(installed())
     assert ranking.candidates(model, None) == tuple(b for b in model.backbone if b != "stem")
     with pytest.raises(UserError, match="logme"):
-        ranking.choose("logmee", found, model)
+        ranking.choose("logmee", found, model, scores)
     lost = regrets({"a": [0.9, 0.8], "b": [0.7, 0.9]}, {"x": ["b", "b"]})
     assert lost["best"] == "a"
     np.testing.assert_allclose(lost["by_seed"]["x"], [0.2, -0.1])
@@ -76,12 +93,12 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
         asked.append((seed, lr))
         return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
 
-    cells, hyper = grid_search.searched(cell, seeds=3, tune_seeds=1, lr_grid=[0.1, 0.3], weight_decay_grid=[0.0])
+    cells, hyper = grid_search.search(cell, grid_search.Search(lr_grid=[0.1, 0.3], weight_decay_grid=[0.0]))
     assert hyper == {"lr": 0.3, "weight_decay": 0.0}
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked
     with pytest.raises(UserError, match="tune_seeds=0"):
-        grid_search.searched(cell, tune_seeds=0)
+        grid_search.search(cell, grid_search.Search(tune_seeds=0))
     run, counted = Run(tmp_path), []
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}
@@ -91,7 +108,9 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
 def test_lists_are_read_and_checked():
     assert config.read_value("shots", "5,20", list[int]) == [5, 20]
     assert config.read_value("methods", "tuning.last_k(k=1, layer=x),tuning.probe", list[str]) == [
-        "tuning.last_k(k=1, layer=x)", "tuning.probe"]
+        "tuning.last_k(k=1, layer=x)",
+        "tuning.probe",
+    ]
     with pytest.raises(UserError, match="expected int"):
         config.read_value("shots", "5,x", list[int])
     with pytest.raises(UserError, match="list of int"):

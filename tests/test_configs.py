@@ -13,6 +13,7 @@ from ncjax import main, report
 from ncjax.core.errors import UserError
 from ncjax.report import __main__ as report_main
 from ncjax.runs.rows import read_rows
+from ncjax.studies import module_of
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
@@ -23,7 +24,7 @@ def test_config_resolves_and_its_docstring_is_a_lab_note(name):
     path = ROOT / "configs" / f"{name}.py"
     for spec in (str(path), f"{path}:smoke"):
         study, values = door.plain(door.load(spec))
-        assert set(values) == set(door.schema(door.resolve(f"studies.{study}.run")))
+        assert set(values) == set(door.schema(module_of(study).run))
     text = path.read_text()
     assert f"python -m ncjax.main --config=configs/{name}.py" in text.split('"""')[1]
 
@@ -34,8 +35,13 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("pretrain", "measure", "transfer", "finetune", *sorted(set(CONFIGS) - {
-                "pretrain", "measure", "transfer", "finetune"})):
+        for name in (
+            "pretrain",
+            "measure",
+            "transfer",
+            "finetune",
+            *sorted(set(CONFIGS) - {"pretrain", "measure", "transfer", "finetune"}),
+        ):
             assert main.main([f"--config={ROOT}/configs/{name}.py:smoke"]) == 0, name
     return folder / "runs"
 
@@ -65,7 +71,7 @@ def test_results_hold_data_hashes_and_rows(folder):
 def test_numbers_in_the_page_can_be_traced_to_their_rows(folder):
     page = (folder / "pretrain_smoke" / "report.html").read_text()
     rows = {(r["epoch"], r["split"], r["layer"], r["metric"]): r["value"] for r in read_rows(folder / "pretrain_smoke")}
-    source = r'metrics.jsonl: epoch (\d+), split (\w+), layer ([\w.]+), metric (\w+)'
+    source = r"metrics.jsonl: epoch (\d+), split (\w+), layer ([\w.]+), metric (\w+)"
     cells = re.findall(rf'<td title="[^"]*{source}">([^<]*)<', page)
     assert len(cells) > 10
     for epoch, split, layer, metric, shown in cells:
@@ -77,8 +83,12 @@ def test_numbers_in_the_page_can_be_traced_to_their_rows(folder):
 def test_chain_report_has_every_section_and_tables(folder):
     run = folder / "quickstart_smoke"
     page = (run / "report.html").read_text()
-    for words in ("How collapsed did the features become?", "Layer by layer on embedded.fashion_mnist_mini",
-                  "Layer by layer on embedded.digits", "What does tuning gain on embedded.digits?"):
+    for words in (
+        "How collapsed did the features become?",
+        "Layer by layer on embedded.fashion_mnist_mini",
+        "Layer by layer on embedded.digits",
+        "What does tuning gain on embedded.digits?",
+    ):
         assert words in page
     assert page.count("<svg") >= 6
     with open(run / "tables" / "tuning_embedded_digits.csv") as file:
@@ -96,8 +106,7 @@ def test_chain_report_has_every_section_and_tables(folder):
 
 def test_runs_can_be_compared(folder, capsys):
     out = folder / "compared"
-    code = report_main.main([str(folder / "transfer_smoke"), str(folder / "measure_smoke"), "--out", str(out),
-                             "--archive"])
+    code = report_main.main([str(folder / "transfer_smoke"), str(folder / "measure_smoke"), "--out", str(out), "--archive"])
     assert code == 0
     assert len(json.loads((out / "results.json").read_text())) == 2
     assert list((out / "figures").glob("*.png"))
@@ -114,7 +123,7 @@ def test_sweeps_are_told_with_their_intervals(folder, tmp_path):
     assert "Which method with few labels?" in page
     record = json.loads((folder / "few_labels_smoke" / "results.json").read_text())
     mean, low, high = (100 * x for x in record["results"]["table"]["3"]["tuning.scl_ft"]["paired"]["tuning.full_ft"])
-    assert f"paired.tuning.full_ft\">{mean:.1f} [{low:.1f}, {high:.1f}]<" in page
+    assert f'paired.tuning.full_ft">{mean:.1f} [{low:.1f}, {high:.1f}]<' in page
     one, other = folder / "choose_layer_smoke", tmp_path / "other"
     shutil.copytree(one, other)
     page = report.write([one, other], tmp_path / "r", title="x").read_text()
@@ -128,10 +137,26 @@ def test_sweeps_are_told_with_their_intervals(folder, tmp_path):
 
 def test_runs_of_different_architectures_can_be_compared(folder, tmp_path):
     for name, model in (("a", "models.mlp.mlp(width=8)"), ("b", "models.vit.vit_ti(patch=14, depth=1)")):
-        assert main.main([f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1", f"--config.model={model}",
-                          f"--workdir={tmp_path / name}"]) == 0
-        assert main.main([f"--config={ROOT}/configs/transfer.py:smoke", f"--config.init={tmp_path / name}",
-                          f"--workdir={tmp_path / name / 't'}"]) == 0
+        assert (
+            main.main(
+                [
+                    f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1",
+                    f"--config.model={model}",
+                    f"--workdir={tmp_path / name}",
+                ]
+            )
+            == 0
+        )
+        assert (
+            main.main(
+                [
+                    f"--config={ROOT}/configs/transfer.py:smoke",
+                    f"--config.init={tmp_path / name}",
+                    f"--workdir={tmp_path / name / 't'}",
+                ]
+            )
+            == 0
+        )
     assert report_main.main([*(str(tmp_path / n) for n in ("a", "b", "a/t", "b/t")), "--out", str(tmp_path / "r")]) == 0
 
 
@@ -160,8 +185,9 @@ def test_another_config_in_the_same_workdir_is_refused(folder, capsys, monkeypat
 
 
 def test_classifier_metrics_need_the_classifiers_own_classes(folder):
-    own, other = (json.loads((folder / f"{name}_smoke" / "results.json").read_text())["results"]
-                  for name in ("measure", "transfer"))
+    own, other = (
+        json.loads((folder / f"{name}_smoke" / "results.json").read_text())["results"] for name in ("measure", "transfer")
+    )
     assert own["layers"]["layer3.0"]["train"]["nc3"] is not None
     assert other["layers"]["layer3.0"]["train"]["nc3"] is None
     assert "accuracy" in own
@@ -169,8 +195,14 @@ def test_classifier_metrics_need_the_classifiers_own_classes(folder):
 
 
 def test_a_fine_tuned_checkpoint_can_be_measured(folder, tmp_path):
-    code = main.main([f"--config={ROOT}/configs/measure.py:smoke", f"--config.init={folder / 'finetune_smoke'}",
-                      "--config.data=embedded.digits", f"--workdir={tmp_path / 'm'}"])
+    code = main.main(
+        [
+            f"--config={ROOT}/configs/measure.py:smoke",
+            f"--config.init={folder / 'finetune_smoke'}",
+            "--config.data=embedded.digits",
+            f"--workdir={tmp_path / 'm'}",
+        ]
+    )
     assert code == 0
     results = json.loads((tmp_path / "m" / "results.json").read_text())["results"]
     assert results["readout"] == "readout"

@@ -33,8 +33,13 @@ def test_numbers_are_xlas():
         onednn.build()
     except UserError as e:
         pytest.skip(str(e))
-    done = subprocess.run([sys.executable, Path(__file__).with_name("onednn_script.py")], capture_output=True, text=True,
-                          env=CLEAN, timeout=300)
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("onednn_script.py")],
+        capture_output=True,
+        text=True,
+        env=CLEAN,
+        timeout=300,
+    )
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
@@ -95,8 +100,10 @@ def test_a_kernels_gradient_in_pieces_is_that_of_the_whole(monkeypatch, stride, 
     wanted = jax.value_and_grad(functools.partial(loss, xla._whole), (0, 1))(x, kernels)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, wanted)
     # Only what is asked for is computed: the whole forward, then the image's gradient or the kernel's in pieces.
-    counts = [str(jax.make_jaxpr(jax.grad(functools.partial(loss, xla.convolve), of))(x, kernels)).count(
-        "conv_general_dilated[") for of in (0, 1)]
+    counts = [
+        str(jax.make_jaxpr(jax.grad(functools.partial(loss, xla.convolve), of))(x, kernels)).count("conv_general_dilated[")
+        for of in (0, 1)
+    ]
     assert counts == [2, 1 + (xla.PIECES if batch == 8 else 1)]
 
 

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from ncjax import config, data, main
+from ncjax import data, main
 from ncjax.core import mesh, trees
 from ncjax.core.errors import UserError
+from ncjax.core.types import Network, widths
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet8, resnet18
 from ncjax.networks import card, checkpoint, delta, weights
+from ncjax.networks.load import Init, load, load_data_for
 from ncjax.runs.run import Run
 from ncjax.transfer import few_shot
+from ncjax.transfer.grid_search import Search
 from ncjax.tuning import plans
 
 ROOT = Path(__file__).parent.parent
@@ -31,27 +34,34 @@ def runs(tmp_path_factory):
     for name, more in (("base", []), ("other", ["--config.seed=1"])):
         assert main.main([*PRETRAIN, *more, f"--workdir={root / name}"]) == 0
     for name, method in (("scl", "tuning.scl_ft"), ("lora", "tuning.lora(rank=2)")):
-        assert main.main([*FINETUNE, f"--config.init={root / 'base'}", f"--config.method={method}",
-                          f"--workdir={root / name}"]) == 0
+        assert (
+            main.main(
+                [*FINETUNE, f"--config.init={root / 'base'}", f"--config.method={method}", f"--workdir={root / name}"]
+            )
+            == 0
+        )
     return root
 
 
 @pytest.mark.parametrize("name", ["scl", "lora"])
 def test_base_and_delta_make_the_model(runs, name, tmp_path):
     stored = {p for p in checkpoint.read(runs / name / "checkpoints", "best") if p.startswith("variables/")}
-    _, model, variables = card.load(str(runs / name), which="best")
+    _, model, variables = load(Init(str(runs / name), which="best"))
     assert len(stored) < len(trees.paths(variables))
-    _, _, again = card.load(str(runs / name / delta.NAME))
+    _, _, again = load(Init(str(runs / name / delta.NAME)))
     assert trees.digest(again) == trees.digest(variables)
-    _, _, base = card.load(str(runs / "base"))
+    _, _, base = load(Init(str(runs / "base")))
     merged = name == "lora"  # kernels take its updates in
-    frozen = {p: x for p, x in trees.paths(variables).items()
-              if f"variables/{p}" not in stored and not (merged and p.endswith("kernel"))}
+    frozen = {
+        p: x
+        for p, x in trees.paths(variables).items()
+        if f"variables/{p}" not in stored and not (merged and p.endswith("kernel"))
+    }
     assert frozen
     assert all(np.array_equal(x, trees.paths(base)[p]) for p, x in frozen.items())
     out = tmp_path / "whole.safetensors"
     assert delta.main([str(runs / name), str(out)]) == 0
-    alone, joined, whole = card.load(str(out))
+    alone, joined, whole = load(Init(str(out)))
     assert alone.base is None
     images = jax.random.normal(jax.random.key(0), (4, *alone.image_shape))
     for layer, x in model.apply(variables, images)[0].items():
@@ -61,25 +71,35 @@ def test_base_and_delta_make_the_model(runs, name, tmp_path):
 def test_a_model_tuned_from_a_merged_one_is_what_was_measured(runs):
     """A probe of a LoRA model; and LoRA again, which starts at the merged model."""
     tuned = runs / "probe_of_lora"
-    assert main.main([*FINETUNE, f"--config.init={runs / 'lora'}", "--config.method=tuning.probe",
-                      f"--workdir={tuned}"]) == 0
-    found, model, variables = card.load(str(tuned), which="best")
-    dataset, devices = card.load_data_for(found, "embedded.digits", {"n_per_class": 4}), mesh.make()
-    run_pass = passes.make_pass(model, cross_entropy(), passes.widths(model, variables, found.image_shape), devices)
-    seen = run_pass(variables, data.source(dataset.splits["test"], dataset, devices, batch_size=64))
+    assert (
+        main.main([*FINETUNE, f"--config.init={runs / 'lora'}", "--config.method=tuning.probe", f"--workdir={tuned}"]) == 0
+    )
+    found, model, variables = load(Init(str(tuned), which="best"))
+    dataset, devices = load_data_for(found, data.Data("embedded.digits", n_per_class=4)), mesh.make()
+    run_pass = passes.make_pass(model, cross_entropy(), widths(model, variables, found.image_shape), devices)
+    seen = run_pass(variables, data.batches_of(dataset.splits["test"], dataset, devices, batch_size=64))
     assert seen.accuracy == json.loads((tuned / "results.json").read_text())["results"]["accuracy"]["test"]
-    first, network, variables = card.load(str(runs / "lora"))
-    plan = card.plan_of("tuning.lora(rank=1)", network, variables, first, 10, jax.random.key(3), None)
+    whole = load(Init(str(runs / "lora")))
+    first, network, variables = whole
+    plan = plans.plan_of("tuning.lora(rank=1)", whole, plans.Target(10, jax.random.key(3)))
     images = jax.random.normal(jax.random.key(0), (2, *first.image_shape))
     for block in network.backbone:
-        np.testing.assert_allclose(plan.model.apply(plan.variables, images)[0][block],
-                                   network.apply(variables, images)[0][block], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            plan.model.apply(plan.variables, images)[0][block],
+            network.apply(variables, images)[0][block],
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 def test_what_a_network_or_a_method_cannot_take_is_one_line(runs, capsys):
-    for option, words in (("channels=3", "cannot take"), ("method=optim.sgd", "a function of ncjax.tuning"),
-                          ("method=tuning.layer_ft(layer=stem)", "layer=..."), ("method=tuning.last_k(k=two)", "k is 1 to"),
-                          ("batch_norm=update,method=tuning.probe", "takes no steps")):
+    for option, words in (
+        ("channels=3", "cannot take"),
+        ("method=optim.sgd", "a function of ncjax.tuning"),
+        ("method=tuning.layer_ft(layer=stem)", "no setting 'layer'"),
+        ("method=tuning.last_k(k=two)", "k is 1 to"),
+        ("batch_norm=update,method=tuning.probe", "takes no steps"),
+    ):
         flags = [f"--config.{o}" for o in option.split(",")]
         assert main.main([*FINETUNE, f"--config.init={runs / 'base'}", *flags, f"--workdir={runs / 'refused'}"]) == 2
         said = capsys.readouterr().err
@@ -94,8 +114,10 @@ def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
     (runs / "base").rename(kept)
     shutil.copytree(runs / "other", runs / "base")
     try:
-        assert main.main([*FINETUNE, f"--config.init={runs / 'base'}", "--config.method=tuning.scl_ft",
-                          f"--workdir={begun}"]) == 2
+        assert (
+            main.main([*FINETUNE, f"--config.init={runs / 'base'}", "--config.method=tuning.scl_ft", f"--workdir={begun}"])
+            == 2
+        )
         assert "another model" in capsys.readouterr().err
     finally:
         shutil.rmtree(runs / "base")
@@ -104,27 +126,28 @@ def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
 
 def test_a_sweep_knows_its_network_and_counts_divergence_as_zero(runs, tmp_path):
     here = Run(tmp_path)
-    options = config.check("compare", {"init": "", "steps": 4, "rounds": 2, "batch_size": 16})
-    labs = [few_shot.Lab(here, init=str(runs / name), data="embedded.digits",
-                      options=options) for name in ("base", "other")]
-    for lab in labs:
-        wild = lab.cell("tuning.bitfit", layer=None, shots=2, seed=0, lr=1e30, weight_decay=0.0)
+    budget = few_shot.Budget(steps=4, rounds=2, batch_size=16)
+    benches = [
+        few_shot.Bench(here, Init(str(runs / name)), few_shot.FewLabels(), Search(), budget) for name in ("base", "other")
+    ]
+    for bench in benches:
+        wild = bench.cell("tuning.bitfit", layer=None, shots=2, seed=0, lr=1e30, weight_decay=0.0)
         assert wild["diverged"]
         assert wild["val"] == 0
     assert len(list((tmp_path / "cells").iterdir())) == 2  # nothing of the first network's was taken for the second
-    with pytest.raises(UserError, match="100000 training images a class"):
-        labs[0].dataset(100_000, 0)
+    with pytest.raises(UserError, match="100000 training images per class"):
+        benches[0].subsets.get(100_000, 0)
 
 
 def test_another_base_is_refused_by_name(runs, capsys):
     with pytest.raises(UserError, match=r"tuned from .*base .*but .*other is another one"):
-        card.load(str(runs / "scl"), base=str(runs / "other"))
+        load(Init(str(runs / "scl"), base=str(runs / "other")))
     moved = runs / "moved"
     (runs / "base").rename(moved)
     try:
         with pytest.raises(UserError, match=r"base=\.\.\."):
-            card.load(str(runs / "scl"))
-        card.load(str(runs / "scl"), base=str(moved))
+            load(Init(str(runs / "scl")))
+        load(Init(str(runs / "scl"), base=str(moved)))
         assert delta.main([str(runs / "scl"), str(runs / "x.safetensors")]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     finally:
@@ -136,10 +159,14 @@ def test_bad_files_are_one_line(runs, tmp_path, capsys):
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "model.pth").write_bytes(b"")
-    for name, words in (("cut.safetensors", "damaged"), ("text.safetensors", "damaged"), ("model.pth", "damaged"),
-                        ("absent.safetensors", "no checkpoint there")):
+    for name, words in (
+        ("cut.safetensors", "damaged"),
+        ("text.safetensors", "damaged"),
+        ("model.pth", "damaged"),
+        ("absent.safetensors", "no checkpoint there"),
+    ):
         with pytest.raises(UserError, match=words):
-            card.load(str(tmp_path / name))
+            load(Init(str(tmp_path / name)))
     for out in ("x.npz", "nowhere/x.safetensors"):
         assert delta.main([str(runs / "scl"), str(tmp_path / out)]) == 2
     assert capsys.readouterr().err.count("\n") == 2
@@ -147,12 +174,13 @@ def test_bad_files_are_one_line(runs, tmp_path, capsys):
 
 def test_one_block_of_a_resnet18_is_a_tenth_of_it(tmp_path):
     model = resnet18(10)
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(
-        lambda: model.init(jax.random.key(0), (32, 32, 3))))
+    variables = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(lambda: model.init(jax.random.key(0), (32, 32, 3)))
+    )
     mine = card.Card("models.resnet.resnet18", 0, (32, 32, 3), tuple("abcdefghij"))
     sizes = {}
     for method in ("scl_ft", "full_ft"):
-        plan = card.plan_of(f"tuning.{method}", model, variables, mine, 10, jax.random.key(0), None)
+        plan = plans.plan_of(f"tuning.{method}", Network(mine, model, variables), plans.Target(10, jax.random.key(0)))
         sizes[method] = delta.write(tmp_path / f"{method}.safetensors", mine, plan.variables, plans.frozen_paths(plan))
     assert sizes["scl_ft"] < 0.1 * sizes["full_ft"]
 
@@ -170,14 +198,16 @@ def torch_names(variables):
     return out
 
 
-@pytest.mark.parametrize(("name", "model", "side"), [("models.resnet.resnet8", resnet8(7), 32),
-                                                     ("models.resnet.resnet18(width=8, stem=imagenet)", None, 224)])
+@pytest.mark.parametrize(
+    ("name", "model", "side"),
+    [("models.resnet.resnet8", resnet8(7), 32), ("models.resnet.resnet18(width=8, stem=imagenet)", None, 224)],
+)
 def test_foreign_weights_load_exactly_or_not_at_all(name, model, side, tmp_path):
     model = model or resnet18(7, width=8, stem="imagenet")
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(3), (side, side, 3))
     arrays = {**torch_names(variables), "bn1.num_batches_tracked": np.int64(5)}
     np.savez(tmp_path / "w.npz", **arrays)
-    found, _, loaded = card.load(str(tmp_path / "w.npz"))
+    found, _, loaded = load(Init(str(tmp_path / "w.npz")))
     assert found.model.startswith(name.partition("(")[0])
     assert trees.digest(loaded) == trees.digest(variables)
     assert found.image_shape == (side, side, 3)
@@ -194,7 +224,7 @@ def test_foreign_weights_load_exactly_or_not_at_all(name, model, side, tmp_path)
         change(broken)
         np.savez(tmp_path / "broken.npz", **broken)
         with pytest.raises(UserError, match=words):
-            card.load(str(tmp_path / "broken.npz"), model=name)
+            load(Init(str(tmp_path / "broken.npz"), model=name))
 
 
 def test_results_say_what_was_saved(runs):

@@ -16,19 +16,21 @@ import pytest
 
 from ncjax import nc
 from ncjax.core import mesh
-from ncjax.data import load, source
+from ncjax.core.types import Network, widths
+from ncjax.data import Data, batches_of, load
 from ncjax.features import passes, resume
 from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
 from ncjax.models.sequential import classifier_arrays
+from ncjax.networks.card import Card
 from ncjax.runs.rows import read_rows
 from ncjax.transfer import layerwise
 
 
 @pytest.fixture
 def network(npz):
-    dataset = load(f"npz:{npz}", val_fraction=0.0)
+    dataset = load(Data(f"npz:{npz}", val_fraction=0.0))
     model = mlp(num_classes=3, width=24, depth=2)
     return dataset, model, model.init(jax.random.key(0), dataset.image_shape)
 
@@ -37,10 +39,11 @@ def network(npz):
 def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
     dataset, model, variables = network
     devices, classifier = mesh.make(), classifier_arrays(variables["params"])
-    make = functools.partial(passes.make_pass, model, cross_entropy(),
-                             passes.widths(model, variables, dataset.image_shape), devices, stats=model.layers)
+    make = functools.partial(
+        passes.make_pass, model, cross_entropy(), widths(model, variables, dataset.image_shape), devices, stats=model.layers
+    )
     second = passes.make_second_pass(model, devices)
-    batches = {name: source(split, dataset, devices, batch_size=7) for name, split in dataset.splits.items()}
+    batches = {name: batches_of(split, dataset, devices, batch_size=7) for name, split in dataset.splits.items()}
     kept = {name: make(keep=model.layers)(variables, x) for name, x in batches.items()}
     seen = {name: make(scatter=scatter)(variables, x) for name, x in batches.items()}
     for name, x in batches.items():
@@ -63,9 +66,10 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
 def test_layers_keep_the_order_they_were_asked_for_in(network):
     dataset, model, variables = network
     order = model.layers[::-1]  # jit would sort them by name
-    look = passes.make_pass(model, cross_entropy(), passes.widths(model, variables, dataset.image_shape), mesh.make(),
-                              stats=order, keep=order)
-    seen = look(variables, source(dataset.splits["train"], dataset, mesh.make(), batch_size=16))
+    look = passes.make_pass(
+        model, cross_entropy(), widths(model, variables, dataset.image_shape), mesh.make(), stats=order, keep=order
+    )
+    seen = look(variables, batches_of(dataset.splits["train"], dataset, mesh.make(), batch_size=16))
     assert tuple(seen.stats) == tuple(seen.features) == tuple(passes.collapse(seen, seen)) == order
 
 
@@ -90,18 +94,23 @@ class Listener:
 def extraction(network, tmp_path):
     """`(run) -> what was extracted`, with its parts in a folder."""
     dataset, model, variables = network
+    card = Card("", 0, dataset.image_shape, dataset.class_names)
 
     def run(listener, **options):
         with resume.kept(tmp_path, listener.say, variables, dataset, **options) as written:
-            return layerwise.extract(model, variables, dataset, mesh.make(), batch_size=8, probes=True, classifier=None,
-                                     scatter=None, run=listener, written=written).seen
+            options = layerwise.Measurement(batch_size=8, probes=True)
+            whole = Network(card, model, variables)
+            return layerwise.extract(
+                whole, dataset, mesh.make(), options, classifier=None, run=listener, written=written
+            ).seen
 
     return run
 
 
 def same(found, wanted):
-    jax.tree.map(np.testing.assert_array_equal, {k: tuple(v) for k, v in found.items()},
-                 {k: tuple(v) for k, v in wanted.items()})
+    jax.tree.map(
+        np.testing.assert_array_equal, {k: tuple(v) for k, v in found.items()}, {k: tuple(v) for k, v in wanted.items()}
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -154,8 +163,14 @@ def test_a_full_disk_costs_no_more_than_the_parts(extraction, tmp_path, monkeypa
 
 def test_without_room_for_features_a_measurement_is_the_same(network, monkeypatch):
     dataset, model, variables = network
-    extract = functools.partial(layerwise.extract, model, variables, dataset, mesh.make(), batch_size=16, probes=False,
-                                classifier=classifier_arrays(variables["params"]), scatter=None)
+    extract = functools.partial(
+        layerwise.extract,
+        Network(Card("", 0, dataset.image_shape, dataset.class_names), model, variables),
+        dataset,
+        mesh.make(),
+        layerwise.Measurement(batch_size=16),
+        classifier=classifier_arrays(variables["params"]),
+    )
     wanted = extract()
     monkeypatch.setattr(layerwise, "KEEP_BYTES", 0)
     found = extract()
@@ -177,8 +192,17 @@ def test_pre_training_can_do_without_scatter(tmp_path, capsys):
     rows = {}
     for scatter in (True, False):
         workdir = tmp_path / str(scatter)
-        assert main(["--config=configs/pretrain.py:smoke", f"--workdir={workdir}", "--config.epochs=1",
-                     f"--config.scatter={scatter}"]) == 0
+        assert (
+            main(
+                [
+                    "--config=configs/pretrain.py:smoke",
+                    f"--workdir={workdir}",
+                    "--config.epochs=1",
+                    f"--config.scatter={scatter}",
+                ]
+            )
+            == 0
+        )
         rows[scatter] = {(r["split"], r["layer"]): r["value"] for r in read_rows(workdir) if r["metric"] == "nc1"}
     capsys.readouterr()
     assert rows[False].keys() == rows[True].keys()

@@ -38,34 +38,54 @@ def test_overrides_and_config_arguments():
 def test_the_same_thing_has_the_same_key_everywhere():
     studies = ("pretrain", "measure", "finetune")
     keys = {s: set(door.schema(resolve.resolve(f"studies.{s}.run"))) for s in studies}
-    assert {"data", "model", "loss", "head", "epochs", "batch_size", "lr", "weight_decay", "seed"} <= keys["pretrain"]
-    assert {"data", "model", "loss", "init", "method", "layer", "epochs", "batch_size", "lr", "weight_decay",
-            "seed"} <= keys["finetune"]
+    assert {"data", "model", "loss", "projection_layers", "epochs", "batch_size", "lr", "weight_decay", "seed"} <= keys[
+        "pretrain"
+    ]
+    assert {
+        "data",
+        "model",
+        "loss",
+        "init",
+        "method",
+        "layer",
+        "epochs",
+        "batch_size",
+        "lr",
+        "weight_decay",
+        "seed",
+    } <= keys["finetune"]
     assert {"data", "model", "init", "batch_size"} <= keys["measure"]
 
 
-@pytest.mark.parametrize(("argv", "words"), [
-    ([], ["--config=configs/quickstart.py"]),
-    (["--config=configs/nowhere.py"], ["no config file"]),
-    ([PRETRAIN, "--workdr=x"], ["workdr", "did you mean 'workdir'"]),
-    ([PRETRAIN, "--config.lrr=1"], ["'lrr'", "pretrain", "did you mean 'lr'"]),
-    ([PRETRAIN + ":lrr=1"], ["'lrr'", "did you mean 'lr'"]),
-    ([PRETRAIN + ":smok"], ["'smok'", "smoke"]),
-    ([PRETRAIN, "--config.lr=fast"], ["lr='fast'", "expected float"]),
-    ([PRETRAIN, "--config.epochs=1.5"], ["epochs='1.5'", "expected int"]),
-    ([PRETRAIN, "--config.epochs"], ["--config.epochs=value"]),
-    ([PRETRAIN, "--config.model=models.resnet.resnet19"], ["resnet19", "resnet18"]),
-    ([PRETRAIN, "--config.model=models.resnt.resnet18"], ["ncjax.models.resnt"]),
-    ([PRETRAIN, "--config.model=models.resnet.resnet18(wdth=3)"], ["'wdth'", "did you mean 'width'"]),
-    ([PRETRAIN, "--config.model=models.resnet.resnet18("], ["cannot read"]),
-    ([PRETRAIN, "--config.loss=losses.sup_cn"], ["sup_cn", "did you mean 'sup_con'", "cross_entropy"]),
-    ([PRETRAIN, "--config.head=9"], ["0 to 5"]),
-    ([PRETRAIN, "--config.data=npz:nowhere.npz"], ["no file nowhere.npz"]),
-    ([PRETRAIN, "--config.classes=3"], ["at least two"]),
-    ([PRETRAIN, "--config.batch_size=0"], ["batch_size=0"]),
-    ([f"--config={ROOT}/configs/measure.py", "--config.init=nowhere"], ["init='nowhere'", "no checkpoint"]),
-    ([f"--config={ROOT}/configs/quickstart.py", "--config.steps.pretran.epochs=1"], ["pretran", "did you mean 'pretrain'"]),
-])
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["--config=configs/quickstart.py"]),
+        (["--config=configs/nowhere.py"], ["no config file"]),
+        ([PRETRAIN, "--workdr=x"], ["workdr", "did you mean 'workdir'"]),
+        ([PRETRAIN, "--config.lrr=1"], ["'lrr'", "pretrain", "did you mean 'lr'"]),
+        ([PRETRAIN + ":lrr=1"], ["'lrr'", "did you mean 'lr'"]),
+        ([PRETRAIN + ":smok"], ["'smok'", "smoke"]),
+        ([PRETRAIN, "--config.lr=fast"], ["lr='fast'", "expected float"]),
+        ([PRETRAIN, "--config.epochs=1.5"], ["epochs='1.5'", "expected int"]),
+        ([PRETRAIN, "--config.epochs"], ["--config.epochs=value"]),
+        ([PRETRAIN, "--config.model=models.resnet.resnet19"], ["resnet19", "resnet18"]),
+        ([PRETRAIN, "--config.model=models.resnt.resnet18"], ["ncjax.models.resnt"]),
+        ([PRETRAIN, "--config.model=models.resnet.resnet18(wdth=3)"], ["'wdth'", "did you mean 'width'"]),
+        ([PRETRAIN, "--config.model=models.resnet.resnet18("], ["cannot read"]),
+        ([PRETRAIN, "--config.loss=losses.sup_cn"], ["sup_cn", "did you mean 'sup_con'", "cross_entropy"]),
+        ([PRETRAIN, "--config.projection_layers=9"], ["0 to 5"]),
+        ([PRETRAIN, "--config.head=2"], ["no key 'head'", "did you mean 'projection_layers'"]),
+        ([PRETRAIN, "--config.data=npz:nowhere.npz"], ["no file nowhere.npz"]),
+        ([PRETRAIN, "--config.classes=3"], ["at least two"]),
+        ([PRETRAIN, "--config.batch_size=0"], ["batch_size=0"]),
+        ([f"--config={ROOT}/configs/measure.py", "--config.init=nowhere"], ["init='nowhere'", "no checkpoint"]),
+        (
+            [f"--config={ROOT}/configs/quickstart.py", "--config.steps.pretran.epochs=1"],
+            ["pretran", "did you mean 'pretrain'"],
+        ),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(argv, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main(argv) == 2
@@ -102,8 +122,13 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
-                                   ValueError("RESOURCE_EXHAUSTED: No space left on device [writing chunk]")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: No space left on device [writing chunk]"),
+    ],
+)
 def test_no_space_left(error, tmp_path, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise error

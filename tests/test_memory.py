@@ -29,9 +29,18 @@ def test_a_program_starts_again_in_huge_pages(tmp_path):
     script, found = tmp_path / "script.py", {}
     script.write_text(FAULTS)
     for malloc in ("system", ""):
-        done = subprocess.run([sys.executable, script, "a word", "--flag=1"], capture_output=True, text=True, check=True,
-                              env={**os.environ, "NCJAX_MALLOC": malloc, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=7",
-                                   "NUMPY_MADVISE_HUGEPAGE": "0"})  # which asks by itself
+        done = subprocess.run(
+            [sys.executable, script, "a word", "--flag=1"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={
+                **os.environ,
+                "NCJAX_MALLOC": malloc,
+                "GLIBC_TUNABLES": "glibc.malloc.tcache_count=7",
+                "NUMPY_MADVISE_HUGEPAGE": "0",
+            },
+        )  # which asks by itself
         faults, found[malloc], *words = done.stdout.split(maxsplit=2)
         assert words == ["a word --flag=1\n"]
         assert (int(faults) < 10_000) == (malloc == ""), faults  # of 131 072 small pages

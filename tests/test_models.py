@@ -1,5 +1,7 @@
 """The contract of every model, and parameter counts known from elsewhere."""
 
+from types import SimpleNamespace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,17 @@ from ncjax import models
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import public_names, resolve
+from ncjax.core.types import Network
 from ncjax.models import layers, mlp, resnet, vit
 from ncjax.tuning import methods, plans
+from ncjax.tuning.plans import Target
 
 SMALL = {
-    "resnet.resnet18": dict(width=4), "resnet.resnet50": dict(width=4, stem="imagenet"), "resnet.resnet8": dict(width=4),
-    "vit.vit_ti": dict(patch=8, depth=2, dropout=0.1), "mlp.mlp": dict(width=16, dropout=0.1),
+    "resnet.resnet18": dict(width=4),
+    "resnet.resnet50": dict(width=4, stem="imagenet"),
+    "resnet.resnet8": dict(width=4),
+    "vit.vit_ti": dict(patch=8, depth=2, dropout=0.1),
+    "mlp.mlp": dict(width=16, dropout=0.1),
 }
 SHAPE = (16, 16, 3)
 
@@ -27,7 +34,7 @@ def build(name, **more):
 
 @pytest.fixture(scope="module", params=SMALL)
 def case(request):
-    model = build(request.param)(num_classes=5, head=2)
+    model = build(request.param)(num_classes=5, projection_layers=2)
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), SHAPE)
     return model, variables, jax.random.normal(jax.random.key(1), (6, *SHAPE))
 
@@ -80,8 +87,10 @@ def test_batch_norm_with_fixed_statistics_goes_into_the_convolution(bias):
         y = module.apply(variables, x).astype(jnp.float32)
         return jnp.sum(jnp.sin(y)), y
 
-    found, wanted = (jax.grad(lambda v, x, m=m: loss(m(bias, "float32"), v, x), (0, 1), has_aux=True)(variables, x)
-                     for m in (Fused, Plain))
+    found, wanted = (
+        jax.grad(lambda v, x, m=m: loss(m(bias, "float32"), v, x), (0, 1), has_aux=True)(variables, x)
+        for m in (Fused, Plain)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), found, wanted)
     for module in (Fused, Plain):
         low = loss(module(bias, "bfloat16"), variables, x)[1]
@@ -104,8 +113,10 @@ def test_a_block_outside_live_keeps_its_statistics(case):
     live = model.backbone[1]
     _, after = model.apply(variables, images, live=frozenset([live]), key=key)
     for block, before in variables["batch_stats"].items():
-        same = all(np.array_equal(a, b) for a, b in zip(
-            jax.tree.leaves(before), jax.tree.leaves(after["batch_stats"][block]), strict=True))
+        same = all(
+            np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after["batch_stats"][block]), strict=True)
+        )
         assert same == (block != live), block
 
 
@@ -144,49 +155,54 @@ def test_bfloat16_computes_low_and_returns_float32(case):
 
 
 # Published counts: torchvision (1000 classes), and the CIFAR ResNets' public weights (10 classes).
-@pytest.mark.parametrize(("name", "shape", "classes", "count"), [
-    ("models.resnet.resnet18(stem=imagenet)", (64, 64, 3), 1000, 11_689_512),
-    ("models.resnet.resnet34(stem=imagenet)", (64, 64, 3), 1000, 21_797_672),
-    ("models.resnet.resnet50(stem=imagenet)", (64, 64, 3), 1000, 25_557_032),
-    ("models.resnet.resnet101(stem=imagenet)", (64, 64, 3), 1000, 44_549_160),
-    ("models.resnet.resnet152(stem=imagenet)", (64, 64, 3), 1000, 60_192_808),
-    ("models.resnet.resnet20", (32, 32, 3), 10, 269_722),
-    ("models.resnet.resnet32", (32, 32, 3), 10, 464_154),
-    ("models.resnet.resnet44", (32, 32, 3), 10, 658_586),
-    ("models.resnet.resnet56", (32, 32, 3), 10, 853_018),
-    ("models.vit.vit_b(patch=32)", (224, 224, 3), 1000, 88_224_232),
-    ("models.vit.vit_b", (224, 224, 3), 1000, 86_567_656),
-    ("models.resnet.resnet50_keras", (224, 224, 3), 1000, 25_636_712 - 53_120),  # Keras counts running statistics too
-    ("models.mobilenet.mobilenet_v2", (224, 224, 3), 1000, 3_504_872),
-    ("models.mobilenet.efficientnet_lite0", (224, 224, 3), 1000, 4_652_008),
-    ("models.mobilenet.efficientnet_lite2", (260, 260, 3), 1000, 6_092_072),
-    ("models.squeezenet.squeezenet11", (224, 224, 3), 1000, 1_235_496),
-    ("models.vgg.vgg16", (224, 224, 3), 1000, 138_357_544),
-    ("models.vgg.alexnet", (224, 224, 3), 1000, 61_100_840),
-    ("models.densenet.densenet121", (224, 224, 3), 1000, 7_978_856),
-    ("models.convnext.convnext_tiny", (224, 224, 3), 1000, 28_589_128),
-])
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "count"),
+    [
+        ("models.resnet.resnet18(stem=imagenet)", (64, 64, 3), 1000, 11_689_512),
+        ("models.resnet.resnet34(stem=imagenet)", (64, 64, 3), 1000, 21_797_672),
+        ("models.resnet.resnet50(stem=imagenet)", (64, 64, 3), 1000, 25_557_032),
+        ("models.resnet.resnet101(stem=imagenet)", (64, 64, 3), 1000, 44_549_160),
+        ("models.resnet.resnet152(stem=imagenet)", (64, 64, 3), 1000, 60_192_808),
+        ("models.resnet.resnet20", (32, 32, 3), 10, 269_722),
+        ("models.resnet.resnet32", (32, 32, 3), 10, 464_154),
+        ("models.resnet.resnet44", (32, 32, 3), 10, 658_586),
+        ("models.resnet.resnet56", (32, 32, 3), 10, 853_018),
+        ("models.vit.vit_b(patch=32)", (224, 224, 3), 1000, 88_224_232),
+        ("models.vit.vit_b", (224, 224, 3), 1000, 86_567_656),
+        ("models.resnet.resnet50_keras", (224, 224, 3), 1000, 25_636_712 - 53_120),  # Keras counts running statistics too
+        ("models.mobilenet.mobilenet_v2", (224, 224, 3), 1000, 3_504_872),
+        ("models.mobilenet.efficientnet_lite0", (224, 224, 3), 1000, 4_652_008),
+        ("models.mobilenet.efficientnet_lite2", (260, 260, 3), 1000, 6_092_072),
+        ("models.squeezenet.squeezenet11", (224, 224, 3), 1000, 1_235_496),
+        ("models.vgg.vgg16", (224, 224, 3), 1000, 138_357_544),
+        ("models.vgg.alexnet", (224, 224, 3), 1000, 61_100_840),
+        ("models.densenet.densenet121", (224, 224, 3), 1000, 7_978_856),
+        ("models.convnext.convnext_tiny", (224, 224, 3), 1000, 28_589_128),
+    ],
+)
 def test_parameter_counts(name, shape, classes, count):
     model = resolve(name)(num_classes=classes)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
     assert trees.count(variables["params"]) == count
 
 
-@pytest.mark.parametrize(("name", "layer", "share"), [
-    ("models.resnet.resnet18(stem=imagenet)", "layer2.1", 2.69),
-    ("models.resnet.resnet18(stem=imagenet)", "layer3.0", 8.27),
-    ("models.resnet.resnet18(stem=imagenet)", "layer3.1", 10.60),
-    ("models.resnet.resnet18(stem=imagenet)", "layer4.0", 32.90),
-    ("models.resnet.resnet18(stem=imagenet)", "layer4.1", 42.26),
-    ("models.resnet.resnet50(stem=imagenet)", "layer3.0", 6.52),
-    ("models.vit.vit_b(patch=32)", "blocks.7", 8.11),
-])
+@pytest.mark.parametrize(
+    ("name", "layer", "share"),
+    [
+        ("models.resnet.resnet18(stem=imagenet)", "layer2.1", 2.69),
+        ("models.resnet.resnet18(stem=imagenet)", "layer3.0", 8.27),
+        ("models.resnet.resnet18(stem=imagenet)", "layer3.1", 10.60),
+        ("models.resnet.resnet18(stem=imagenet)", "layer4.0", 32.90),
+        ("models.resnet.resnet18(stem=imagenet)", "layer4.1", 42.26),
+        ("models.resnet.resnet50(stem=imagenet)", "layer3.0", 6.52),
+        ("models.vit.vit_b(patch=32)", "blocks.7", 8.11),
+    ],
+)
 def test_share_of_parameters_tuned(name, layer, share):
     model = resolve(name)(num_classes=1000)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))
-    width = variables["params"]["head"]["linear"]["kernel"].shape[0]
-    dims = dict.fromkeys(model.backbone, width)
-    tuned, total = methods.layer_ft(model, variables, 10, jax.random.key(0), layer=layer, dims=dims).share()
+    network = Network(SimpleNamespace(image_shape=(224, 224, 3)), model, variables)
+    tuned, total = methods.layer_ft(network, Target(10, jax.random.key(0), layer)).share()
     assert round(100 * tuned / total, 2) == share
 
 
@@ -208,7 +224,8 @@ def test_a_classifier_of_maps_is_only_the_published_one():
         np.testing.assert_array_equal(whole["logits"], after["logits"])
     assert whole["embedding"].shape == (2, 512)
     assert (whole["logits"] >= 0).all()  # the ReLU
-    plan = methods.probe(model, variables, 3, jax.random.key(2), layer=None, dims={"fire9": 512})
+    network = Network(SimpleNamespace(image_shape=images.shape[1:]), model, variables)
+    plan = methods.probe(network, Target(3, jax.random.key(2)))
     carry = plan.model.apply(plan.variables, images, stop="head")[0]["carry"]
     np.testing.assert_array_equal(carry, whole["penultimate"])
     linear = plan.model.apply(plan.variables, carry, start="head")[0]["logits"]
@@ -223,15 +240,17 @@ def test_depthwise_convolutions_are_those_of_xla(kernel, stride, padding):
     pads = padding if isinstance(padding, str) else [(padding, padding)] * 2
 
     def reference(x, w):
-        return jax.lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                                            feature_group_count=6)
+        return jax.lax.conv_general_dilated(
+            x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=6
+        )
 
     def ours(x, w):
         return layers.convolve(x, w, stride=stride, padding=padding, groups=6)
 
     np.testing.assert_allclose(ours(x, w), reference(x, w), atol=1e-5)
-    for a, b in zip(*(jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w) for f in (ours, reference)),
-                    strict=True):
+    for a, b in zip(
+        *(jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w) for f in (ours, reference)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -257,12 +276,17 @@ def test_every_module_has_its_public_models():
     assert set(public_names(vit)) == {"vit_ti", "vit_s", "vit_b"}
 
 
-@pytest.mark.parametrize("call", [
-    lambda: resnet.resnet18(10, stem="big"), lambda: resnet.resnet18(10, head=6),
-    lambda: resolve("models.resnet.resnet19"), lambda: resolve("models.resnet.resnet18(widht=3)"),
-    lambda: vit.vit_ti(10, patch=5).init(jax.random.key(0), SHAPE),
-    lambda: resnet.resnet8(10).apply({"params": {}, "batch_stats": {}}, None, start="layer9.0"),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: resnet.resnet18(10, stem="big"),
+        lambda: resnet.resnet18(10, projection_layers=6),
+        lambda: resolve("models.resnet.resnet19"),
+        lambda: resolve("models.resnet.resnet18(widht=3)"),
+        lambda: vit.vit_ti(10, patch=5).init(jax.random.key(0), SHAPE),
+        lambda: resnet.resnet8(10).apply({"params": {}, "batch_stats": {}}, None, start="layer9.0"),
+    ],
+)
 def test_bad_arguments_are_named(call):
     with pytest.raises(UserError):
         call()

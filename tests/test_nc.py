@@ -64,8 +64,12 @@ def reference(h, y, weighting="class"):
     top = np.argsort(values)[::-1][: min(k - 1, means.shape[1])]
     inverse = (vectors[:, top] / values[top]) @ vectors[:, top].T
     variance = [np.square(r).sum(1).mean() for r in parts]
-    pairs = [(variance[i] + variance[j]) / (2 * np.square(means[i] - means[j]).sum())
-             for i in range(k) for j in range(k) if i != j]
+    pairs = [
+        (variance[i] + variance[j]) / (2 * np.square(means[i] - means[j]).sum())
+        for i in range(k)
+        for j in range(k)
+        if i != j
+    ]
     gram = centred @ centred.T
     etf = (np.eye(k) - 1 / k) / np.sqrt(k - 1)
     norms = np.linalg.norm(centred, axis=1)
@@ -92,9 +96,22 @@ def same(h, y, rel=1e-4, **options):
     return report
 
 
-@pytest.mark.parametrize("setting", [
-    dict(), dict(d=3), dict(k=2), dict(k=40, n=5, d=64), dict(k=30, n=8, d=4), dict(d=300, n=4), dict(k=1000, n=3, d=40),
-    dict(k=101, n=4, d=60), dict(k=129, n=3, d=200), dict(k=6, counts=[2000, 2, 5, 9, 40, 1])], ids=str)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(),
+        dict(d=3),
+        dict(k=2),
+        dict(k=40, n=5, d=64),
+        dict(k=30, n=8, d=4),
+        dict(d=300, n=4),
+        dict(k=1000, n=3, d=40),
+        dict(k=101, n=4, d=60),
+        dict(k=129, n=3, d=200),
+        dict(k=6, counts=[2000, 2, 5, 9, 40, 1]),
+    ],
+    ids=str,
+)
 def test_metrics_equal_their_definitions(setting):
     same(*sample(**setting))
 
@@ -122,7 +139,7 @@ def test_eigenvalues_over_a_million_at_full_size():
     report = same(h, y)
     means = np.stack([h[y == c].mean(0) for c in range(100)])
     means = (means - means.mean(0)).astype(np.float32)
-    within = (h - np.stack([h[y == c].mean(0) for c in range(100)])[y])
+    within = h - np.stack([h[y == c].mean(0) for c in range(100)])[y]
     inverse = np.linalg.pinv(means.T @ means / 100, rcond=512 * np.finfo(np.float32).eps)
     careless = np.trace(inverse @ (within.T @ within / len(h))) / 100
     assert report.rank == 99
@@ -204,8 +221,12 @@ def test_classifier_metrics_equal_their_definitions(rng):
     report = nc.measure(h, y, classifier=(weight, bias))
     rows = weight.astype(np.float64)
     rows = rows - rows.mean(0)
-    wanted = {"nc2_w": unit(weight @ weight.T) - etf, "nc2_w_centred": unit(rows @ rows.T) - etf,
-              "nc3": unit(weight @ centred.T) - etf, "nc3_papyan": unit(weight) - unit(centred)}
+    wanted = {
+        "nc2_w": unit(weight @ weight.T) - etf,
+        "nc2_w_centred": unit(rows @ rows.T) - etf,
+        "nc3": unit(weight @ centred.T) - etf,
+        "nc3_papyan": unit(weight) - unit(centred),
+    }
     for name, difference in wanted.items():
         assert getattr(report, name) == pytest.approx(np.linalg.norm(difference), rel=1e-5), name
     angles = scipy.linalg.subspace_angles(np.linalg.svd(centred)[2][:5].T, np.linalg.svd(rows)[2][:5].T)
@@ -315,12 +336,17 @@ def test_noise_sits_at_the_floor(k, n, d):
 
 
 @pytest.mark.parametrize("weighting", ["class", "sample"])
-@pytest.mark.parametrize(("counts", "d"), [([2] + [300] * 9, 256), ([1000] + [2] * 9, 256), ([2, 400] + [20] * 28, 8)],
-                         ids=["one small", "one large", "more classes than features"])
+@pytest.mark.parametrize(
+    ("counts", "d"),
+    [([2] + [300] * 9, 256), ([1000] + [2] * 9, 256), ([2, 400] + [20] * 28, 8)],
+    ids=["one small", "one large", "more classes than features"],
+)
 def test_noise_sits_at_the_floor_of_unequal_classes(counts, d, weighting):
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(counts)), counts)
-    reports = [nc.measure(rng.normal(size=(len(labels), d)).astype(np.float32), labels, decisions=False,
-                          weighting=weighting) for _ in range(30)]
+    reports = [
+        nc.measure(rng.normal(size=(len(labels), d)).astype(np.float32), labels, decisions=False, weighting=weighting)
+        for _ in range(30)
+    ]
     for name in ("nc1", "cdnv", "trace_ratio"):
         assert np.mean([r.over_floor[name] for r in reports]) == pytest.approx(1, rel=0.08), name
 
@@ -331,8 +357,11 @@ def test_there_is_no_floor_where_its_mean_does_not_exist():
     assert report.to_dict()["nc1_over_floor"] is None
 
 
-@pytest.mark.parametrize(("counts", "weighting"), [([60] * 6, "class"), ([20, 30, 40, 60, 90, 120], "class"),
-                                                   ([20, 30, 40, 60, 90, 120], "sample")], ids=str)
+@pytest.mark.parametrize(
+    ("counts", "weighting"),
+    [([60] * 6, "class"), ([20, 30, 40, 60, 90, 120], "class"), ([20, 30, 40, 60, 90, 120], "sample")],
+    ids=str,
+)
 def test_standard_errors_are_the_spread_over_draws(counts, weighting):
     rng = np.random.default_rng(0)
     means = rng.normal(size=(6, 20))
@@ -429,8 +458,11 @@ def test_examples_of_classes_left_out_are_decided_too():
 
 def test_centres_must_be_sound():
     h, y = sample()
-    for centres, line in ((nc.empty(5, 12), "two or more classes"), (h, "class statistics"),
-                          (nc.observe(nc.empty(5, 12), np.where(h > 4, np.nan, h), y), "NaN")):
+    for centres, line in (
+        (nc.empty(5, 12), "two or more classes"),
+        (h, "class statistics"),
+        (nc.observe(nc.empty(5, 12), np.where(h > 4, np.nan, h), y), "NaN"),
+    ):
         with pytest.raises(UserError, match=line):
             nc.measure(h, y, centres=centres)
 
@@ -525,8 +557,12 @@ def test_any_split_and_order_merge_to_the_same(seed, cut, scatter):
     frame = jax.jit(nc.frame)(whole)
     full = look(nc.unseen(frame), frame, h, y)
     looks = [look(nc.unseen(frame), frame, h[order], y[order], mask) for mask in (first, 1 - first)]
-    for parts in (nc.merge(one, two), nc.merge(two, one), nc.merge(nc.merge(start, one), nc.merge(two, start)),
-                  observe(one, h[order], y[order], 1 - first)):
+    for parts in (
+        nc.merge(one, two),
+        nc.merge(two, one),
+        nc.merge(nc.merge(start, one), nc.merge(two, start)),
+        observe(one, h[order], y[order], 1 - first),
+    ):
         np.testing.assert_allclose(parts.spread, whole.spread, rtol=1e-4)
         np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6)
         assert float(nc1(parts, nc.merge(*looks))) == pytest.approx(float(nc1(whole, full)), rel=1e-5)
@@ -575,8 +611,16 @@ def test_jit_and_strict_promotion(strict):
     h, y = sample()
     stats = jax.jit(nc.observe, donate_argnums=0)(nc.empty(5, h.shape[1]), jnp.asarray(h), jnp.asarray(y))
     weight = jnp.asarray(h[:5])
-    for function in (nc.nc1, nc.cdnv, nc.trace_ratio, nc.nc2, nc.equinorm, nc.equiangularity, nc.class_separation,
-                     nc.nc1_rank):
+    for function in (
+        nc.nc1,
+        nc.cdnv,
+        nc.trace_ratio,
+        nc.nc2,
+        nc.equinorm,
+        nc.equiangularity,
+        nc.class_separation,
+        nc.nc1_rank,
+    ):
         assert np.isfinite(float(jax.jit(function)(stats))), function.__name__
         assert float(jax.jit(function)(stats)) == pytest.approx(float(function(stats)), rel=1e-6)
     for function in (nc.nc3, nc.nc3_papyan):
@@ -615,24 +659,27 @@ def test_torch_tensors_go_in_as_they_are():
 NAN = np.where(np.arange(10)[:, None] == 3, np.nan, np.random.default_rng(0).normal(size=(10, 2)))
 
 
-@pytest.mark.parametrize(("h", "y", "line"), [
-    (np.ones((4, 2)), np.zeros(3, int), "4 features but 3 labels"),
-    (np.ones((4, 2)), np.zeros(4), "labels must be integers, got float64"),
-    (np.ones((4, 2)), np.array([0, 1, -1, 0]), "labels run from -1 to 1"),
-    (np.ones((4, 2)), np.zeros(4, int), "two or more with two examples"),
-    (np.ones((0, 2)), np.zeros(0, int), "empty"),
-    (np.ones(4), np.zeros(4, int), r"expected features \[N, D\]"),
-    (np.ones((4, 2, 2)), np.zeros(4, int), r"expected features \[N, D\]"),
-    (np.array([[1, 2], [3]] * 2, object), np.zeros(4, int), "features are no numbers but object"),
-    (np.ones((4, 2)), np.array(["a", "b"] * 2), "labels must be integers, got <U1"),
-    (np.ones((4, 2)), [[0], [1, 2], 3, 4], "labels cannot be read"),
-    (np.ones((4, 2)), np.array([True, False] * 2), "labels must be integers, got bool"),
-    (np.array([["a", "b"]] * 4), np.zeros(4, int), "features are no numbers but <U1"),
-    ([[1, 2], [3]], np.zeros(2, int), "cannot be read"),
-    (NAN, np.repeat([0, 1], 5), r"1 examples have NaN or infinite features \(classes \[0\]\)"),
-    (np.where(np.isnan(NAN), np.inf, NAN), np.repeat([0, 1], 5), "1 examples have NaN or infinite"),
-    (np.full((4, 2), 1e30) * [[1], [-1], [2], [3]], np.array([0, 0, 1, 1]), "overflow float32"),
-])
+@pytest.mark.parametrize(
+    ("h", "y", "line"),
+    [
+        (np.ones((4, 2)), np.zeros(3, int), "4 features but 3 labels"),
+        (np.ones((4, 2)), np.zeros(4), "labels must be integers, got float64"),
+        (np.ones((4, 2)), np.array([0, 1, -1, 0]), "labels run from -1 to 1"),
+        (np.ones((4, 2)), np.zeros(4, int), "two or more with two examples"),
+        (np.ones((0, 2)), np.zeros(0, int), "empty"),
+        (np.ones(4), np.zeros(4, int), r"expected features \[N, D\]"),
+        (np.ones((4, 2, 2)), np.zeros(4, int), r"expected features \[N, D\]"),
+        (np.array([[1, 2], [3]] * 2, object), np.zeros(4, int), "features are no numbers but object"),
+        (np.ones((4, 2)), np.array(["a", "b"] * 2), "labels must be integers, got <U1"),
+        (np.ones((4, 2)), [[0], [1, 2], 3, 4], "labels cannot be read"),
+        (np.ones((4, 2)), np.array([True, False] * 2), "labels must be integers, got bool"),
+        (np.array([["a", "b"]] * 4), np.zeros(4, int), "features are no numbers but <U1"),
+        ([[1, 2], [3]], np.zeros(2, int), "cannot be read"),
+        (NAN, np.repeat([0, 1], 5), r"1 examples have NaN or infinite features \(classes \[0\]\)"),
+        (np.where(np.isnan(NAN), np.inf, NAN), np.repeat([0, 1], 5), "1 examples have NaN or infinite"),
+        (np.full((4, 2), 1e30) * [[1], [-1], [2], [3]], np.array([0, 0, 1, 1]), "overflow float32"),
+    ],
+)
 def test_bad_input_is_one_clear_line(h, y, line):
     with pytest.raises(UserError, match=line) as caught:
         nc.measure(h, y)

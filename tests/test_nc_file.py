@@ -41,15 +41,18 @@ def test_json_with_a_test_set(tmp_path, capsys, arrays):
     assert found["train"]["rankme"] > 1
 
 
-@pytest.mark.parametrize(("change", "line"), [
-    ({"X": None}, "expected X [N, D] and y [N]"),
-    ({"y": np.arange(80) % 5}, "labels run from 0 to 4, outside [0, 4)"),
-    ({"X": np.full((80, 8), np.nan)}, "80 examples have NaN"),
-    ({"X": np.array([None] * 80)}, "no readable .npz"),
-    ({"X_test": np.ones((3, 8))}, "one of X_test and y_test"),
-    ({"W": None}, "b without W"),
-    ({"W": np.ones((4, 9))}, "expected weight [4, 8]"),
-])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"X": None}, "expected X [N, D] and y [N]"),
+        ({"y": np.arange(80) % 5}, "labels run from 0 to 4, outside [0, 4)"),
+        ({"X": np.full((80, 8), np.nan)}, "80 examples have NaN"),
+        ({"X": np.array([None] * 80)}, "no readable .npz"),
+        ({"X_test": np.ones((3, 8))}, "one of X_test and y_test"),
+        ({"W": None}, "b without W"),
+        ({"W": np.ones((4, 9))}, "expected weight [4, 8]"),
+    ],
+)
 def test_a_bad_file_is_one_line(tmp_path, capsys, arrays, change, line):
     code, shown = run(tmp_path, capsys, {k: v for k, v in (arrays | change).items() if v is not None})
     assert code == 2

@@ -26,14 +26,21 @@ def prepared(tmp_path, monkeypatch):
         builder = module.TinyStripes(data_dir=tmp_path, file_format="array_record")
         builder.download_and_prepare()
         real = tfds.builder
-        monkeypatch.setattr(tfds, "builder", lambda name: module.TinyStripes(
-            data_dir=tmp_path, file_format="array_record") if name == "tiny_stripes" else real(name, data_dir=tmp_path))
+        monkeypatch.setattr(
+            tfds,
+            "builder",
+            lambda name: (
+                module.TinyStripes(data_dir=tmp_path, file_format="array_record")
+                if name == "tiny_stripes"
+                else real(name, data_dir=tmp_path)
+            ),
+        )
     return "tfds:tiny_stripes"
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_prepared_set(prepared):
-    d = data.load(prepared, val_fraction=0.0)
+    d = data.load(data.Data(prepared, val_fraction=0.0))
     assert d.class_names == ("x", "y", "z")
     assert d.image_shape == (8, 8, 3)
     train = d.splits["train"]
@@ -47,4 +54,4 @@ def test_prepared_set(prepared):
 def test_unprepared_set_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(UserError, match=r"ncjax\[tfds\].*tfds build no_such_set"):
-        data.load("tfds:no_such_set")
+        data.load(data.Data("tfds:no_such_set"))

@@ -57,8 +57,9 @@ def environment():
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_stopped_run_ends_as_if_it_never_stopped(whole, tmp_path, sign, code):
     workdir = tmp_path / "run"
-    process = subprocess.Popen(command(workdir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=environment())
+    process = subprocess.Popen(
+        command(workdir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
     deadline = time.time() + 120
     last = workdir / "checkpoints" / "last"
     while time.time() < deadline and not (last.is_dir() and any(p.name.isdigit() for p in last.iterdir())):
@@ -149,14 +150,26 @@ def test_a_damaged_checkpoint_is_one_line(whole, tmp_path, capsys):
 
 
 def test_another_architecture_is_refused_by_name(whole, tmp_path, capsys):
-    code = main.main([f"--config={ROOT}/configs/measure.py:smoke", f"--config.init={whole}",
-                      "--config.model=models.resnet.resnet14(width=4, stem_stride=2)", f"--workdir={tmp_path / 'm'}"])
+    code = main.main(
+        [
+            f"--config={ROOT}/configs/measure.py:smoke",
+            f"--config.init={whole}",
+            "--config.model=models.resnet.resnet14(width=4, stem_stride=2)",
+            f"--workdir={tmp_path / 'm'}",
+        ]
+    )
     assert code == 2
     message = capsys.readouterr().err
     assert "missing: " in message
     assert "layer1.1" in message
-    code = main.main([f"--config={ROOT}/configs/measure.py:smoke", f"--config.init={whole}",
-                      "--config.model=models.resnet.resnet8(width=8, stem_stride=2)", f"--workdir={tmp_path / 'm2'}"])
+    code = main.main(
+        [
+            f"--config={ROOT}/configs/measure.py:smoke",
+            f"--config.init={whole}",
+            "--config.model=models.resnet.resnet8(width=8, stem_stride=2)",
+            f"--workdir={tmp_path / 'm2'}",
+        ]
+    )
     assert code == 2
     assert "shapes differ" in capsys.readouterr().err
 
@@ -172,8 +185,10 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path):
     store.save("last", 5, jax.tree.map(lambda x: x + 1, tree))  # a step that is stored is left alone
     assert store.latest("last") == 5
     assert trees.differences(store.restore("last", tree), tree) == ""
-    assert all(np.array_equal(a, b) for a, b in zip(
-        jax.tree.leaves(store.restore("last", tree)), jax.tree.leaves(tree), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(store.restore("last", tree)), jax.tree.leaves(tree), strict=True)
+    )
     with pytest.raises(UserError, match="another run"):
         store.restore("last", {**tree, "more": jnp.ones(1)})
     store.close()
@@ -206,7 +221,7 @@ def test_epochs_of_any_length_see_every_example_equally_often():
     images = np.arange(300, dtype=np.float32).reshape(300, 1, 1, 1)
     devices = mesh.make()
     whole = data.Dataset("x", {}, ("0", "1"), (1, 1, 1), (0.0,), (1.0,), 0, 1 << 20)
-    once = data.source(data.Split(images, np.zeros(300, np.int32)), whole, devices, batch_size=20)
+    once = data.batches_of(data.Split(images, np.zeros(300, np.int32)), whole, devices, batch_size=20)
     batches, rows = data.repeated(once, 3, devices), []
     for epoch in range(5):  # 3 batches of 20 an epoch: 300 images
         for item in batches.items(loop.order_of(batches.size, batches.examples, 0, epoch)):

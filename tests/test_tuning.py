@@ -1,5 +1,7 @@
 """Fine-tuning: frozen means bit-identical and free, and every method is what it says."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from ncjax import data, optim
 from ncjax.core import mesh, trees
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import public_names
+from ncjax.core.types import Network
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet14
@@ -17,6 +20,7 @@ from ncjax.models.vit import vit_ti
 from ncjax.training import loop
 from ncjax.transfer import prefix, probe
 from ncjax.tuning import methods, plans
+from ncjax.tuning.plans import Target
 
 METHODS = public_names(methods)
 KEY = jax.random.key(0)
@@ -26,19 +30,18 @@ KEY = jax.random.key(0)
 def base(request):
     model = resnet14(7, width=4) if request.param == "resnet" else vit_ti(7, patch=4, depth=2)
     variables = jax.jit(model.init, static_argnums=1)(KEY, (8, 8, 1))
-    return model, variables, passes.widths(model, variables, (8, 8, 1))
+    return Network(SimpleNamespace(image_shape=(8, 8, 1)), model, variables)
 
 
 def plan_of(base, method, layer=None, **settings):
-    model, variables, dims = base
-    layer = layer or (model.backbone[-3] if method in ("layer_ft", "layer_ft_scaled", "scl_ft", "surgical") else None)
-    return getattr(methods, method)(model, variables, 3, KEY, layer=layer, dims=dims, **settings)
+    layer = layer or (base.model.backbone[-3] if method in ("layer_ft", "layer_ft_scaled", "scl_ft", "surgical") else None)
+    return getattr(methods, method)(base, Target(3, KEY, layer), **settings)
 
 
 def prepare(plan, npz, **options):
-    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
-    source = data.source(dataset.splits["train"], dataset, devices, batch_size=20)  # 54 examples: the last is ragged
-    tx, _ = optim.build(plan.mask, source.steps, 1, plan.factors, plan.anchored, lr=0.1, clip=1.0, **options)
+    dataset, devices = data.load(data.Data(f"npz:{npz}")), mesh.make()
+    source = data.batches_of(dataset.splits["train"], dataset, devices, batch_size=20)  # 54 examples: the last is ragged
+    tx, _ = optim.build(optim.Optim(lr=0.1, clip=1.0, **options), plan.mask, source.steps, 1, plan.factors, plan.anchored)
     state = loop.init_state(plan.variables, tx, plan.mask, KEY, devices)
     step = loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
     fetch = loop.make_fetch(source, devices)
@@ -76,7 +79,7 @@ def test_shares_and_match_table_agree(base, method):
 
 @pytest.mark.parametrize("method", ["full_ft", "lora", "scl_ft", "lp_ft", "llrd", "l2_sp"])
 def test_tuning_starts_at_the_model_itself(base, method):
-    model, variables, _ = base
+    _, model, variables = base
     images = jax.random.normal(KEY, (4, 8, 8, 1))
     plan = plan_of(base, method)
     wanted, _ = model.apply(variables, images)
@@ -106,7 +109,7 @@ def test_frozen_weights_cost_no_gradient(base, npz):
 
 def test_a_norm_over_all_leaves_would_be_seen(base, npz):
     """The check above can fail: with the gradient of every leaf asked for, tuning one block saves little."""
-    plan = plan_of(base, "layer_ft", layer=base[0].backbone[-2])
+    plan = plan_of(base, "layer_ft", layer=base.model.backbone[-2])
     state, step, batches = prepare(plan, npz)
 
     def logged(params, batch):
@@ -123,13 +126,13 @@ def test_a_norm_over_all_leaves_would_be_seen(base, npz):
 @pytest.mark.parametrize("method", ["layer_ft", "scl_ft", "last_k"])
 def test_a_kept_prefix_trains_the_same_and_cheaper(base, method, npz):
     plan = plan_of(base, method)
-    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    dataset, devices = data.load(data.Data(f"npz:{npz}")), mesh.make()
     kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16)
     assert kept.model.blocks == plan.model.blocks[plan.model.blocks.index(plan.start) :]
     ends, flops = [], []
     for model, whole in ((plan.model, dataset), (kept.model, kept.dataset)):
-        source = data.source(whole.splits["train"], whole, devices, batch_size=20)
-        tx, _ = optim.build(plan.mask, source.steps, 1, lr=0.1)
+        source = data.batches_of(whole.splits["train"], whole, devices, batch_size=20)
+        tx, _ = optim.build(optim.Optim(lr=0.1), plan.mask, source.steps, 1)
         state = loop.init_state(plan.variables, tx, plan.mask, KEY, devices)
         step = loop.make_step(model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=source.ragged)
         fetch = loop.make_fetch(source, devices)
@@ -145,16 +148,29 @@ def test_a_kept_prefix_trains_the_same_and_cheaper(base, method, npz):
 @pytest.mark.parametrize("where", ["host", "disk"])
 def test_activations_may_be_kept_off_the_device(base, where, npz, tmp_path):
     plan = plan_of(base, "scl_ft")
-    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
+    dataset, devices = data.load(data.Data(f"npz:{npz}")), mesh.make()
     wanted = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16, where="device")
-    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=16, where=where,
-                        dtype="bfloat16", folder=tmp_path)
+    kept = prefix.build(
+        plan.model,
+        plan.variables,
+        dataset,
+        devices,
+        start=plan.start,
+        batch_size=16,
+        where=where,
+        dtype="bfloat16",
+        folder=tmp_path,
+    )
     assert (wanted.where, kept.where, 2 * kept.nbytes) == ("device", where, wanted.nbytes)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.npz"]  # nothing that a killed process would leave behind
     for name, split in kept.dataset.splits.items():
         exact = np.asarray(wanted.dataset.splits[name].images)
-        found = np.concatenate([np.asarray(b.image)[np.asarray(b.mask) > 0] for b in passes.batches(
-            data.source(split, kept.dataset, devices, batch_size=20))])
+        found = np.concatenate(
+            [
+                np.asarray(b.image)[np.asarray(b.mask) > 0]
+                for b in passes.evaluation_batches(data.batches_of(split, kept.dataset, devices, batch_size=20))
+            ]
+        )
         np.testing.assert_allclose(found, exact, rtol=2**-8, atol=1e-6)
         assert np.any(found != exact)
 
@@ -164,9 +180,10 @@ def test_kept_views_are_those_of_the_augmentation(base, npz):
         return images // 2
 
     plan = plan_of(base, "layer_ft")
-    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
-    kept = prefix.build(plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=20, views=2,
-                        augment=darken)
+    dataset, devices = data.load(data.Data(f"npz:{npz}")), mesh.make()
+    kept = prefix.build(
+        plan.model, plan.variables, dataset, devices, start=plan.start, batch_size=20, views=2, augment=darken
+    )
     images = darken(None, dataset.splits["train"].images).astype(np.float32) / 255
     images = (images - np.float32(dataset.mean)) / np.float32(dataset.std)
     wanted = plan.model.apply(plan.variables, images, stop=plan.start)[0]["carry"]
@@ -179,9 +196,9 @@ def test_kept_views_are_those_of_the_augmentation(base, npz):
 
 
 def test_batch_norm_policies(base, npz):
-    model, variables, _ = base
-    dataset, devices = data.load(f"npz:{npz}"), mesh.make()
-    source = data.source(dataset.splits["train"], dataset, devices, batch_size=20)
+    _, model, variables = base
+    dataset, devices = data.load(data.Data(f"npz:{npz}")), mesh.make()
+    source = data.batches_of(dataset.splits["train"], dataset, devices, batch_size=20)
     plan = plan_of(base, "layer_ft")
     key_layer = plan.tuned[0]
 
@@ -190,9 +207,14 @@ def test_batch_norm_policies(base, npz):
         before = jax.tree.map(np.asarray, state.variables["batch_stats"])
         for batch in batches:
             state, _ = step(state, batch)
-        return {block for block, tree in before.items() if any(
-            not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(
-                state.variables["batch_stats"][block]), strict=True))}
+        return {
+            block
+            for block, tree in before.items()
+            if any(
+                not np.array_equal(a, b)
+                for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(state.variables["batch_stats"][block]), strict=True)
+            )
+        }
 
     normed = set(variables["batch_stats"])
     assert statistics_moved(plans.with_batch_norm(plan, "freeze")) == normed & {key_layer}
@@ -213,7 +235,7 @@ def test_batch_norm_policies(base, npz):
 
 
 def test_methods_read_what_they_say(base):
-    model, variables, dims = base
+    model, variables, dims = base.model, base.variables, base.widths()
     layer, images = model.backbone[-3], jax.random.normal(KEY, (4, 8, 8, 1))
     plain, _ = model.apply(variables, images)
 
@@ -236,7 +258,7 @@ def test_methods_read_what_they_say(base):
 
 
 def test_the_skip_adds_no_parameter_and_doubles_the_last_block(base):
-    model, _, dims = base
+    model, dims = base.model, base.widths()
     plain = plan_of(base, "layer_ft").share()
     assert plan_of(base, "scl_ft").share() == plain
     inner, outer = dims[model.backbone[-3]], dims[model.penultimate]
@@ -272,7 +294,8 @@ def test_layerwise_decay_and_l2_sp(base, npz):
     ones = jax.tree.map(jnp.ones_like, params)
 
     def first_update(plan, gradient, params, **options):
-        tx, _ = optim.build(plan.mask, 10, 1, plan.factors, plan.anchored, lr=1.0, schedule="optim.constant", **options)
+        settings = optim.Optim(lr=1.0, schedule="optim.constant", **options)
+        tx, _ = optim.build(settings, plan.mask, 10, 1, plan.factors, plan.anchored)
         return tx.update(gradient, tx.init(plan.variables["params"]), params)[0]
 
     updates = first_update(plan, ones, params, weight_decay=0.0)
@@ -290,7 +313,8 @@ def test_layerwise_decay_and_l2_sp(base, npz):
 
 def test_a_grid_of_hyperparameters_is_one_program():
     params = {"a": {"kernel": jnp.ones((2, 2))}}
-    tx, _ = optim.build(trees.block_mask(params, ["a"]), 10, 1, lr=0.1, weight_decay=0.0, schedule="optim.constant")
+    settings = optim.Optim(lr=0.1, weight_decay=0.0, schedule="optim.constant")
+    tx, _ = optim.build(settings, trees.block_mask(params, ["a"]), 10, 1)
     update = jax.jit(tx.update)
     for lr, decay in ((0.1, 0.0), (0.3, 0.5)):
         state = optim.with_hyperparameters(tx.init(params), lr=lr, weight_decay=decay)
@@ -300,9 +324,12 @@ def test_a_grid_of_hyperparameters_is_one_program():
 
 
 def test_methods_refuse_what_they_cannot_do(base):
-    model = base[0]
-    for method, settings, message in (("last_k", {"k": 99}, "blocks"), ("llrd", {"factor": 0.0}, "in"),
-                                      ("surgical", {"layer": "*"}, "one stage")):
+    model = base.model
+    for method, settings, message in (
+        ("last_k", {"k": 99}, "blocks"),
+        ("llrd", {"factor": 0.0}, "in"),
+        ("surgical", {"layer": "*"}, "one stage"),
+    ):
         with pytest.raises(UserError, match=message):
             plan_of(base, method, **settings)
     assert plans.stage(resnet14(3), "layer2.1") == ("layer2.0", "layer2.1")
@@ -321,7 +348,7 @@ def test_blocks_are_matched_by_name_glob_and_regex():
     with pytest.raises(UserError, match=r"'layer3\.\*' and 'layer\?\.1' overlap"):
         trees.match("layer3.*, layer?.1", names)
     with pytest.raises(UserError, match="one key layer"):
-        plan_of((resnet14(3), None, {}), "scl_ft", layer="layer3.*")
+        plan_of(Network(None, resnet14(3), None), "scl_ft", layer="layer3.*")
 
 
 def test_weight_decay_reaches_what_the_mask_says():
@@ -329,7 +356,7 @@ def test_weight_decay_reaches_what_the_mask_says():
     mask = trees.block_mask(params, ["a"])
     zero = jax.tree.map(jnp.zeros_like, params)
     for decay, expected in (("optim.kernels", 0.0), ("optim.everything", -0.01)):
-        tx, _ = optim.build(mask, 10, 1, lr=0.1, weight_decay=0.1, decay=decay, schedule="optim.constant")
+        tx, _ = optim.build(optim.Optim(lr=0.1, weight_decay=0.1, decay=decay, schedule="optim.constant"), mask, 10, 1)
         updates, _ = tx.update(zero, tx.init(params), params)
         assert float(updates["a"]["kernel"][0, 0]) == pytest.approx(-0.01)
         assert float(updates["a"]["bias"][0]) == pytest.approx(expected)
@@ -337,15 +364,15 @@ def test_weight_decay_reaches_what_the_mask_says():
 
 def test_schedules():
     mask = {"a": True}
-    _, lr = optim.build(mask, 10, 10, lr=1.0, warmup_epochs=1.0)
+    _, lr = optim.build(optim.Optim(lr=1.0, warmup_epochs=1.0), mask, 10, 10)
     assert [float(lr(s)) for s in (0, 5, 10)] == pytest.approx([0, 0.5, 1.0])
     assert float(lr(55)) == pytest.approx(0.5)
     assert float(lr(100)) == pytest.approx(0, abs=1e-6)
-    _, lr = optim.build(mask, 10, 10, lr=1.0, schedule="optim.step(factor=0.1)")
+    _, lr = optim.build(optim.Optim(lr=1.0, schedule="optim.step(factor=0.1)"), mask, 10, 10)
     assert [float(lr(s)) for s in (0, 60, 99)] == pytest.approx([1, 0.1, 0.01])
     for bad in (dict(lr=0.0), dict(warmup_epochs=11.0), dict(optimizer="optim.adan")):
         with pytest.raises(UserError):
-            optim.build(mask, 10, 10, **bad)
+            optim.build(optim.Optim(**bad), mask, 10, 10)
 
 
 def test_probe_solves_the_problem_it_states(rng):

@@ -22,7 +22,8 @@ from ncjax import main
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import resolve
-from ncjax.networks import card, delta, weights
+from ncjax.networks import delta, weights
+from ncjax.networks.load import Init, load
 from ncjax.networks.weights import command, foreign, hub, layouts, torch_files
 
 # What the numbers mean is checked against PyTorch by tests/test_exact.py; this runs without it.
@@ -66,8 +67,10 @@ def test_names_are_recognised_and_numbers_come_back(title):
     template = jax.eval_shape(lambda: network.init(jax.random.key(0), (side, side, 3)))
     rng = np.random.default_rng(0)
     small = trees.count(template) < LARGE
-    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) if small else
-                             np.broadcast_to(np.float32(0), x.shape), template)
+    variables = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32) if small else np.broadcast_to(np.float32(0), x.shape),
+        template,
+    )
     if not layout.classifier:
         variables["params"]["head"] = jax.tree.map(np.zeros_like, variables["params"]["head"])
     if small:
@@ -94,7 +97,7 @@ def test_anything_short_of_complete_is_an_error_unless_allowed(tmp_path, capsys)
     arrays["extra"] = np.zeros(2)
     np.savez(tmp_path / "w.npz", **arrays)
     with pytest.raises(UserError, match=r"1 missing: layer1\.0\.bn1\.bias; 1 unexpected: extra"):
-        card.load(str(tmp_path / "w.npz"))
+        load(Init(str(tmp_path / "w.npz")))
     assert command.main([str(tmp_path / "w.npz")]) == 0
     printed = capsys.readouterr().out
     assert "1 missing\n      layer1.0.bn1.bias" in printed
@@ -102,10 +105,10 @@ def test_anything_short_of_complete_is_an_error_unless_allowed(tmp_path, capsys)
     assert command.main([str(tmp_path / "absent.npz")]) == 2
     arrays.pop("extra")
     np.savez(tmp_path / "w.npz", **arrays)
-    _, _, found = card.load(str(tmp_path / "w.npz"), allow_missing=["*.bias"])
+    _, _, found = load(Init(str(tmp_path / "w.npz"), allow_missing=["*.bias"]))
     assert found["params"]["layer1.0"]["bn1"]["bias"].shape == (16,)
     with pytest.raises(UserError, match=r"allow_missing: 'layer9\*' matches none"):
-        card.load(str(tmp_path / "w.npz"), allow_missing=["*.bias", "layer9*"])
+        load(Init(str(tmp_path / "w.npz"), allow_missing=["*.bias", "layer9*"]))
 
 
 def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, capsys):
@@ -115,13 +118,21 @@ def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, ca
     before = weights.export(variables, network, "torchvision ResNet")
     np.savez("w.npz", **before)
     config = Path(__file__).parent.parent / "configs" / "finetune.py"
-    assert main.main([f"--config={config}:weights=w.npz,data=embedded.digits,n_per_class=3,epochs=1,max_test=20,"
-                      "batch_size=8,method=tuning.layer_ft,layer=layer2.0", "--workdir=layer_ft"]) == 0
+    assert (
+        main.main(
+            [
+                f"--config={config}:weights=w.npz,data=embedded.digits,n_per_class=3,epochs=1,max_test=20,"
+                "batch_size=8,method=tuning.layer_ft,layer=layer2.0",
+                "--workdir=layer_ft",
+            ]
+        )
+        == 0
+    )
     assert delta.main(["layer_ft", "back.safetensors", "--original"]) == 0
     after, text = weights.read("back.safetensors")
     assert text == {}
     assert set(after) == set(before)
-    again, _, _ = card.load("layer_ft")
+    again, _, _ = load(Init("layer_ft"))
     assert (again.resize, again.origin["layout"]) == (32, "torchvision ResNet")
     changed = {name for name, x in before.items() if not np.array_equal(x, after[name])}
     assert changed == {name for name in before if name.startswith(("layer2.0.", "fc."))}
@@ -170,8 +181,11 @@ def torch_file(path, tree, legacy=False):
         def save(self, obj, save_persistent_id=True):
             if isinstance(obj, np.ndarray):
                 strides = tuple(s // obj.itemsize for s in obj.strides)
-                self.save_reduce(rebuild, (Storage(np.ascontiguousarray(obj).ravel()), 0, obj.shape, strides, False,
-                                           collections.OrderedDict()), obj=obj)
+                self.save_reduce(
+                    rebuild,
+                    (Storage(np.ascontiguousarray(obj).ravel()), 0, obj.shape, strides, False, collections.OrderedDict()),
+                    obj=obj,
+                )
             else:
                 super().save(obj, save_persistent_id)
 
@@ -198,8 +212,12 @@ def torch_file(path, tree, legacy=False):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_files_are_read_without_torch(tmp_path, legacy):
     rng = np.random.default_rng(0)
-    arrays = {"module.a": rng.normal(size=(3, 4)).astype(np.float32), "b": rng.normal(size=5).astype(np.float16),
-              "c": np.arange(3), "d": rng.normal(size=(2, 3)).astype(ml_dtypes.bfloat16)}
+    arrays = {
+        "module.a": rng.normal(size=(3, 4)).astype(np.float32),
+        "b": rng.normal(size=5).astype(np.float16),
+        "c": np.arange(3),
+        "d": rng.normal(size=(2, 3)).astype(ml_dtypes.bfloat16),
+    }
     torch_file(tmp_path / "w.pth", {"epoch": 3, "state_dict": collections.OrderedDict(arrays)}, legacy)
     found, _ = weights.read(tmp_path / "w.pth")
     assert list(found) == ["a", "b", "c", "d"]
@@ -262,8 +280,10 @@ def test_a_second_claim_on_a_storage_is_checked_too(tmp_path, monkeypatch):
         weights.read(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize(("size", "stride", "offset"), [
-    ((9,), (0,), 0), ((9,), (1,), 0), ((2, 2), (9, 1), 0), ((2,), (1,), 7), ((-1,), (1,), 0), ((2,), (-1,), 1)])
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [((9,), (0,), 0), ((9,), (1,), 0), ((2, 2), (9, 1), 0), ((2,), (1,), 7), ((-1,), (1,), 0), ((2,), (-1,), 1)],
+)
 def test_a_tensor_cannot_reach_beyond_its_storage(size, stride, offset):
     storage = torch_files._Storage("0", np.dtype(np.float32), 8)
     with pytest.raises(pickle.UnpicklingError):
@@ -374,8 +394,10 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path, monkeypatch, capsy
 
 
 def test_a_timm_repository_says_what_images_it_wants(tmp_path):
-    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 288, 288], "crop_pct": 0.95, "mean": '
-                                          '[0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"}}')
+    (tmp_path / "config.json").write_text(
+        '{"pretrained_cfg": {"input_size": [3, 288, 288], "crop_pct": 0.95, "mean": '
+        '[0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"}}'
+    )
     wanted = weights.Preprocess(288, 303, "bicubic", (0.5,) * 3, (0.5,) * 3)
     assert hub._timm_images(tmp_path / "config.json") == wanted._asdict()
     (tmp_path / "config.json").write_text("{}")

@@ -80,6 +80,7 @@ def features(net: Any, images: np.ndarray, modules: dict[str, str]) -> dict[str,
             out = torch.relu(out) if modules[block].endswith("norm5") else out
             out = out[:, 0] if out.ndim == 3 else out.flatten(2).mean(2) if out.ndim == 4 else out
             seen[block] = out.detach().clone().numpy()
+
         return keep
 
     handles = [by_name[name].register_forward_hook(hook(block)) for block, name in modules.items()]
@@ -96,8 +97,6 @@ def _staged(block: str, template: str, **special: str) -> str:
         return special[block]
     stage, index = (int(x) for x in block.removeprefix("stage").split("."))
     return template.format(s=stage - 1, t=2 * stage - 1, b=index)
-
-
 
 
 def _numbered(net: Any) -> Callable[[str], str]:
@@ -135,8 +134,9 @@ def _timm_vit(block: str) -> str:
 
 
 def _torchvision_vit(block: str) -> str:
-    return {"embed": "encoder.dropout", "norm": "encoder.ln"}.get(block, block.replace(
-        "blocks.", "encoder.layers.encoder_layer_"))
+    return {"embed": "encoder.dropout", "norm": "encoder.ln"}.get(
+        block, block.replace("blocks.", "encoder.layers.encoder_layer_")
+    )
 
 
 def _keras_names(net: Any) -> dict[str, np.ndarray]:
@@ -147,8 +147,12 @@ def _keras_names(net: Any) -> dict[str, np.ndarray]:
         if kind == "num_batches_tracked":
             continue
         x, norm = x.numpy(), "bn" in module or "downsample.1" in module
-        kind = {"weight": "gamma" if norm else "kernel", "bias": "beta" if norm else "bias", "running_mean": "moving_mean",
-                "running_var": "moving_variance"}[kind]
+        kind = {
+            "weight": "gamma" if norm else "kernel",
+            "bias": "beta" if norm else "bias",
+            "running_mean": "moving_mean",
+            "running_var": "moving_variance",
+        }[kind]
         if match := re.fullmatch(r"layer(\d)\.(\d+)\.(.+)", module):
             stage = f"{int(match[1]) + 1}{chr(97 + int(match[2]))}"
             branch = "1" if "downsample" in match[3] else "2" + "abc"[int(match[3][-1]) - 1]
@@ -162,6 +166,7 @@ def _keras_names(net: Any) -> dict[str, np.ndarray]:
 
 def _later_keras_names(net: Any) -> dict[str, np.ndarray]:
     """The same under Keras's own later names: "res3b_branch2a" is "conv3_block2_1_conv"."""
+
     def renamed(name: str) -> str:
         module, _, kind = name.partition("/")
         if match := re.fullmatch(r"(res|bn)(\d)(\w)_branch(1|2[abc])", module):
@@ -189,6 +194,7 @@ def cases() -> dict[str, Case]:
     """Everything that can be compared on this machine."""
     out = {}
     if vision := library("torchvision"):
+
         def plain(name: str) -> Callable[[int], Any]:
             return lambda side: getattr(vision.models, name)(num_classes=10)
 
@@ -204,31 +210,48 @@ def cases() -> dict[str, Case]:
         out["keras resnet50"] = Case(lambda side: _keras_resnet(vision, 1.001e-5), (64, 75), residual, _later_keras_names)
         out["torchvision mobilenet_v2"] = Case(plain("mobilenet_v2"), (64, 75), _mobile)
         out["torchvision squeezenet1_1"] = Case(plain("squeezenet1_1"), (64, 75), _fire)
-        out |= {f"torchvision {name}": stack(name, sides) for name, sides in (
-            ("alexnet", (96, 107)), ("vgg16", (64, 75)), ("vgg16_bn", (64, 75)))}
+        out |= {
+            f"torchvision {name}": stack(name, sides)
+            for name, sides in (("alexnet", (96, 107)), ("vgg16", (64, 75)), ("vgg16_bn", (64, 75)))
+        }
         out |= {f"torchvision {name}": Case(plain(name), (64, 75), _dense) for name in ("densenet121", "densenet161")}
-        out["torchvision convnext_tiny"] = Case(plain("convnext_tiny"), (64, 75), lambda b: _staged(
-            b, "features.{t}.{b}", stem="features.0", norm="classifier.0"))
-        out["torchvision vit_b_32"] = Case(lambda side: vision.models.vit_b_32(image_size=side, num_classes=10), (64, 96),
-                                           _torchvision_vit)
+        out["torchvision convnext_tiny"] = Case(
+            plain("convnext_tiny"),
+            (64, 75),
+            lambda b: _staged(b, "features.{t}.{b}", stem="features.0", norm="classifier.0"),
+        )
+        out["torchvision vit_b_32"] = Case(
+            lambda side: vision.models.vit_b_32(image_size=side, num_classes=10), (64, 96), _torchvision_vit
+        )
     if timm := library("timm"):
+
         def create(name: str, **more: Any) -> Callable[[int], Any]:
             return lambda side: timm.create_model(name, num_classes=10, **more)
 
         for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "tf_efficientnet_lite4", "mobilenetv2_100"):
-            out[f"timm {name}"] = Case(create(name), (64, 75), lambda b: _staged(
-                b, "blocks.{s}.{b}", stem="bn1", last="bn2"))
-        out["timm convnext_tiny"] = Case(create("convnext_tiny"), (64, 75), lambda b: _staged(
-            b, "stages.{s}.blocks.{b}", stem="stem", norm="head.norm"))
+            out[f"timm {name}"] = Case(
+                create(name), (64, 75), lambda b: _staged(b, "blocks.{s}.{b}", stem="bn1", last="bn2")
+            )
+        out["timm convnext_tiny"] = Case(
+            create("convnext_tiny"), (64, 75), lambda b: _staged(b, "stages.{s}.blocks.{b}", stem="stem", norm="head.norm")
+        )
         for name in ("vit_tiny_patch16_224", "vit_small_patch32_224"):
-            out[f"timm {name}"] = Case(lambda side, name=name: timm.create_model(name, num_classes=10, img_size=side),
-                                       (64, 96), _timm_vit)
+            out[f"timm {name}"] = Case(
+                lambda side, name=name: timm.create_model(name, num_classes=10, img_size=side), (64, 96), _timm_vit
+            )
     if TORCH:
         from clip_reference import Resnet, Transformer
 
-        out["clip vit_b"] = Case(Transformer, (64, 96), lambda b: {
-            "embed": "visual.ln_pre", "norm": "visual.ln_post", "project": "visual"}.get(b, b.replace(
-                "blocks.", "visual.transformer.resblocks.")))
-        out["clip resnet50"] = Case(Resnet, (64, 96), lambda b: {
-            "stem": "visual.avgpool", "attention_pool": "visual.attnpool"}.get(b, f"visual.{b}"))
+        out["clip vit_b"] = Case(
+            Transformer,
+            (64, 96),
+            lambda b: {"embed": "visual.ln_pre", "norm": "visual.ln_post", "project": "visual"}.get(
+                b, b.replace("blocks.", "visual.transformer.resblocks.")
+            ),
+        )
+        out["clip resnet50"] = Case(
+            Resnet,
+            (64, 96),
+            lambda b: {"stem": "visual.avgpool", "attention_pool": "visual.attnpool"}.get(b, f"visual.{b}"),
+        )
     return out

@@ -52,7 +52,7 @@ class Option(NamedTuple):
     @property
     def is_function(self) -> bool:
         """Whether values are names of functions."""
-        return FUNCTION in self.notes
+        return any(isinstance(note, _Function) for note in self.notes)
 
 
 def _is_block(hint: Any) -> bool:
@@ -108,9 +108,9 @@ def key_of(word: str, known: dict[str, Option], study: str) -> str:
     if word in known:
         return word
     for key, option in known.items():
-        if Also(word) in option.notes:
+        if any(isinstance(note, Also) and note.word == word for note in option.notes):
             return key
-        if Was(word) in option.notes:
+        if any(isinstance(note, Was) and note.word == word for note in option.notes):
             raise UserError(f"no key {word!r} for {study}; did you mean {key!r}? (its name since version 0.2)")
     raise UserError(f"no key {word!r} for {study}; {nearest(word, known)}")
 

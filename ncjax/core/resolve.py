@@ -163,15 +163,17 @@ def resolve(text: str) -> Callable[..., Any]:
     """The function named by `text`, with the keyword arguments written in it bound.
 
     Raises:
-      UserError: no such module, file or function, or an argument the function does not take.
+      UserError: no such module, file or function, or a setting the function does not have.
     """
     path, kwargs = _split_call(text)
     function = _function(path)
-    parameters = inspect.signature(function).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    parameters = inspect.signature(function).parameters.values()
+    settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for key in kwargs:
-            if key not in parameters:
-                raise UserError(f"{path} has no argument {key!r}; {nearest(key, parameters)}")
+            if key not in settings:
+                known = nearest(key, settings) if settings else "it takes no settings"
+                raise UserError(f"{path} has no setting {key!r}; {known}")
     return functools.partial(function, **kwargs) if kwargs else function
 
 

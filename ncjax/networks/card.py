@@ -14,7 +14,7 @@ from ncjax.core.resolve import resolve
 from ncjax.core.types import Model, Network, PyTree
 from ncjax.data import Dataset
 from ncjax.runs.files import FORMAT, check_format
-from ncjax.tuning.plans import Target
+from ncjax.tuning.plans import Target, plan_of
 
 Merge = Callable[[PyTree], PyTree]
 
@@ -75,7 +75,7 @@ class Card(NamedTuple):
         variables = jax.eval_shape(lambda: model.init(key, self.image_shape))
         if self.method is None:
             return model, variables, None
-        plan = resolve(self.method)(Network(self, model, variables), Target(classes, key, self.layer))
+        plan = plan_of(self.method, Network(self, model, variables), Target(classes, key, self.layer))
         return plan.model, plan.variables, plan.merge
 
 

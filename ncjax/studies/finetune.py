@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.options import FUNCTION, Was
-from ncjax.core.resolve import absolute, resolve
+from ncjax.core.resolve import absolute
 from ncjax.core.types import Network
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features.passes import reestimate
@@ -189,7 +189,7 @@ def run(
     target = Target(len(dataset.class_names), jax.random.key(training.seed), layer or None)
     plan, was_solved = _begun(
         run,
-        resolve(method)(network, target),
+        plans.plan_of(method, network, target),
         dataset,
         mesh,
         method=method,

@@ -19,7 +19,6 @@ from ncjax.core import mesh as meshes
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.options import FUNCTION
-from ncjax.core.resolve import resolve
 from ncjax.core.types import Batch, Network, PyTree, widths
 from ncjax.data import Data, Dataset, batches_of, repeated
 from ncjax.features import passes
@@ -30,7 +29,7 @@ from ncjax.networks.load import Init, backbone_digest, load, load_data_for
 from ncjax.runs.run import Run
 from ncjax.training import cost, loop
 from ncjax.transfer import grid_search, prefix, solved
-from ncjax.tuning.plans import Plan, Target
+from ncjax.tuning.plans import Plan, Target, plan_of
 
 
 class Budget(NamedTuple):
@@ -311,7 +310,7 @@ class Bench:
     def plan(self, method: str, layer: str | None, dataset: Dataset, seed: int) -> Plan:
         """A method with the classifier that this seed draws."""
         target = Target(len(dataset.class_names), jax.random.key(seed), layer or None)
-        return resolve(method)(self.network, target)
+        return plan_of(method, self.network, target)
 
     def program(self, method: str, layer: str | None, dataset: Dataset) -> Program:
         """Compiled at most once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
+from ncjax.core.resolve import resolve
 from ncjax.core.types import Array, Model, Network, PyTree
 from ncjax.models.sequential import classify, new_classifier
 
@@ -87,7 +89,21 @@ class Target(NamedTuple):
     layer: str | None = None  # a pattern of blocks; None for the method's own choice
 
 
-Method = Callable[[Network, Target], "Plan"]
+def plan_of(method: str, network: Network, target: Target) -> Plan:
+    """A fine-tuning method, by name, applied to a network; works on shapes as on arrays.
+
+    Raises:
+      UserError: no such method, a setting that it cannot take, or a pattern that matches no block.
+    """
+    function = resolve(method)
+    names = list(inspect.signature(function).parameters)[:2]
+    plan = function(network, target) if names == ["network", "target"] else None
+    if not isinstance(plan, Plan):
+        raise UserError(
+            f"method={method!r}: a function of ncjax.tuning, such as tuning.scl_ft, or one of (network, target) that "
+            "returns a Plan"
+        )
+    return plan
 
 
 class Reads(NamedTuple):
