@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,11 @@ def absolute(text: str) -> str:
     if colon and file.endswith(".py"):
         path = f"{Path(file).expanduser().resolve()}:{name}"
     return path + opened + arguments
+
+
+def short_name(text: str) -> str:
+    """The name of a function without its place and its settings: `file.py:mine(a=1)` is `mine`."""
+    return re.split(r"[.:]", text.partition("(")[0])[-1]
 
 
 def own_name(function: Callable[..., Any]) -> str:

@@ -13,6 +13,8 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
+from ncjax.core.resolve import short_name
+
 # Okabe & Ito's palette: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NEAR = "#aaaaaa"  # points near their no-signal floor
@@ -95,8 +97,9 @@ def names_below(axis: Any, names: Sequence[str]) -> None:
 
 
 def plain(method: str) -> str:
-    """A fine-tuning method's name without its module."""
-    return method.removeprefix("tuning.")
+    """A fine-tuning method's name, without its module or file; with its settings."""
+    name, opened, settings = method.partition("(")
+    return short_name(name) + opened + settings
 
 
 def legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:

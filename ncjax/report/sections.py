@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ncjax.core.resolve import short_name
 from ncjax.report.collect import Finished
 from ncjax.report.figures import Drawn
 from ncjax.report.tables import Table, number, text, whole
@@ -37,6 +38,11 @@ def row(run: Finished, epoch: int, split: str, layer: str, metric: str) -> str:
 def named(run: Finished) -> str:
     """A sweep's network and target in a few words."""
     return f"{run.config['init'].split('/')[-1]} on {run.config['data']}"
+
+
+def own_metrics(runs: Sequence[Finished]) -> list[str]:
+    """Collapse metrics that users added to any of the runs: they get columns of their own."""
+    return list(dict.fromkeys(short_name(text) for run in runs for text in run.config.get("metrics", [])))
 
 
 def provenance(runs: Sequence[Finished]) -> Section:

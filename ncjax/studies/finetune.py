@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.options import FUNCTION, Was
-from ncjax.core.resolve import absolute
+from ncjax.core.resolve import absolute, short_name
 from ncjax.core.types import Network
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features.passes import reestimate
@@ -271,6 +271,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             rows.append(
                 [
                     text(run.name),
+                    text(short_name(r["method"])),
                     text(layer),
                     whole(r["tuned"], file + "tuned"),
                     percent(r["share"], file + "share"),
@@ -287,6 +288,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         first = here[0]
         columns = [
             "run",
+            "method",
             "layer",
             "tuned",
             "tuned %",

@@ -15,7 +15,7 @@ from ncjax.nc.uncertainty import NEAR_FLOOR
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
-from ncjax.report.sections import TRUST, Section, file_stem, row
+from ncjax.report.sections import TRUST, Section, file_stem, own_metrics, row
 from ncjax.report.tables import Table, number, percent, text, trusted, whole
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
@@ -44,7 +44,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     sections = []
     for data in dict.fromkeys(run.config["data"] for run in runs):
         here = [run for run in runs if run.config["data"] == data]
-        rows = []
+        rows, extra = [], own_metrics(here)
         for run in here:
             count = run.results["data"]["test"]["size"]
             for layer, entry in run.results["layers"].items():
@@ -62,6 +62,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         trusted(entry["test"], "nc1", source("test", "nc1")),
                         number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
                         trusted(entry["train"], "cdnv", source("train", "cdnv")),
+                        *(number(entry["train"].get(m), source("train", m)) for m in extra),
                         percent(probe.get("train"), source("train", "probe_accuracy")),
                         percent(probe.get("test"), source("test", "probe_accuracy"), count),
                         text(", ".join(entry["train"].get("flags", [])) or "–"),
@@ -75,6 +76,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "NC1 test [95 %]",
             "NC1 test about train",
             "CDNV train [95 %]",
+            *(f"{m} train" for m in extra),
             "probe train %",
             "probe test % [95 %]",
             "flags, train",

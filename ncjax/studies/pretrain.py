@@ -14,14 +14,14 @@ from ncjax import data as sets
 from ncjax.core import trees
 from ncjax.core.mesh import make
 from ncjax.core.options import FUNCTION, Was
-from ncjax.core.resolve import absolute, resolve
+from ncjax.core.resolve import absolute, resolve, short_name
 from ncjax.data import Data
 from ncjax.nc.uncertainty import NEAR_FLOOR
 from ncjax.networks.card import Card
 from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished, series
-from ncjax.report.sections import TRUST, Section, row
+from ncjax.report.sections import TRUST, Section, own_metrics, row
 from ncjax.report.tables import Cell, Table, number, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
@@ -70,7 +70,7 @@ def run(
     trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
     trained.store.close()
     final = summary(run.workdir, training.epochs)
-    _show(run, data.data, network, final, [resolve(name).__name__ for name in training.metrics])
+    _show(run, data.data, network, final, [short_name(name) for name in training.metrics])
     return {
         "data": dataset.describe(),
         "layers": network.layers,
@@ -101,6 +101,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     runs, rows = [run for run in runs if run.config["measure_every"]], []
     if not runs:
         return []
+    extra = own_metrics(runs)
     for run in runs:
         r, epoch = run.results, run.config["epochs"]
         for split in ("train", "test"):
@@ -120,6 +121,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     ),
                     *(cell(m, r["penultimate"]) for m in ("nc1_over_floor", "nc2")),
                     *(cell(m, r["readout"]) for m in ("nc2_w", "nc3", "nc4")),
+                    *(cell(m, r["penultimate"]) for m in extra),
                 ]
             )
     columns = [
@@ -132,6 +134,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         "NC2 of W",
         "NC3",
         "NC4",
+        *extra,
     ]
     table = Table(
         "pretraining",

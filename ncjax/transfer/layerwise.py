@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncjax import nc
 from ncjax.core.mesh import make
 from ncjax.core.options import FUNCTION
-from ncjax.core.resolve import resolve
+from ncjax.core.resolve import resolve, short_name
 from ncjax.core.types import Network
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features import passes
@@ -191,7 +191,7 @@ def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str
 
 
 def _show(run: Run, data: str, found: dict[str, dict[str, Any]], options: Measurement) -> None:
-    extra = [resolve(name).__name__ for name in options.metrics]
+    extra = [short_name(name) for name in options.metrics]
     columns = ["layer", "D", "NC1 train", "NC1 test", "CDNV train", "probe test", *(f"{name} train" for name in extra)]
     shown = (("train", "nc1"), ("test", "nc1"), ("train", "cdnv"))
     run.table(
