@@ -157,13 +157,15 @@ def override(config: ConfigDict, dotted: str, text: str) -> None:
     """
     *folders, key = dotted.split(".")
     for folder in folders:
-        if folder not in config or not isinstance(config[folder], ConfigDict):
+        inner = config.get(folder)
+        if not isinstance(inner, ConfigDict):
             raise UserError(f"no key {dotted!r}; {nearest(folder, [k for k in config if k != 'study'])}")
-        config = config[folder]
+        config = inner
     if "study" not in config:
         raise UserError(f"no key {dotted!r}; steps: {', '.join(config)}")
-    known = schema(studies.module_of(config.study).run)
-    key = key_of(key, known, config.study)
+    study = str(config.study)
+    known = schema(studies.module_of(study).run)
+    key = key_of(key, known, study)
     with config.ignore_type():
         config[key] = read_value(key, text, known[key].hint)
 

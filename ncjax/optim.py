@@ -76,7 +76,7 @@ def towards_start(strength: Any) -> optax.GradientTransformation:
     def update(gradient: PyTree, state: Start, params: PyTree) -> tuple[PyTree, Start]:
         return jax.tree.map(lambda g, p, p0: g + strength * (p - p0), gradient, params, state.params), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def by_block(factors: dict[str, float]) -> optax.GradientTransformation:

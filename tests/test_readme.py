@@ -1,18 +1,33 @@
-"""The README's snippets run as they stand."""
+"""The snippets of README and docs run as they stand."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-SECTION = README.split("## Measure your own features")[1].split("\n## ")[0]
-SNIPPETS = re.findall(r"```python\n(.*?)```", SECTION, flags=re.S)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {"README": README, "measure": (ROOT / "docs" / "measure.md").read_text()}
+SNIPPETS = [(page, code) for page, text in PAGES.items() for code in re.findall(r"```python\n(.*?)```", text, flags=re.S)]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["numpy", "torch", "flax"])
-def test_snippet(snippet, capsys):
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
+def test_snippet(page, snippet, capsys):
     if "import torch" in snippet:
         pytest.importorskip("torch", reason="torch is not installed")
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, page, "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_snippets_of_what_can_be_added_are_python():
+    pieces = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), flags=re.S)
+    assert len(pieces) == 4
+    for piece in pieces:
+        exec(compile(piece, "extend.md", "exec"), {})
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    assert len(README.splitlines()) <= 150
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+from jaxlib import version as jaxlib_version
 
 from ncjax.conv.xla import Pads
 from ncjax.core.errors import UserError
@@ -81,7 +82,9 @@ def build(*, fresh: bool = False) -> Path:
     if compiler is None:
         raise UserError("no g++ to build oneDNN's convolutions with")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    key = "\n".join((SOURCE.read_text(), jaxlib.__version__, version, found.version, str(found.library), sys.platform))
+    key = "\n".join(
+        (SOURCE.read_text(), jaxlib_version.__version__, version, found.version, str(found.library), sys.platform)
+    )
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ncjax").expanduser()
     path = folder / f"conv-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if path.is_file() and not fresh:

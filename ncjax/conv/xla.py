@@ -51,12 +51,13 @@ def _forward(x, kernel, stride, pads, groups):
 def _backward(stride, pads, groups, kept, dy):
     x, kernel, (of_x, of_kernel) = kept
     if isinstance(dy, jax.custom_derivatives.SymbolicZero):
-        dy = jnp.zeros(dy.shape, dy.dtype)
+        dy = jnp.zeros(dy.shape, dy.dtype)  # pyright: ignore[reportArgumentType]
 
     def gradient(of: int, x: Array, dy: Array) -> Array:
-        given = [x, kernel]
-        run = jax.linear_transpose(lambda a: _whole(*given[:of], a, *given[of + 1 :], stride, pads, groups), given[of])
-        return run(dy)[0]
+        def convolved(a: Array) -> Array:
+            return _whole(a if of == 0 else x, kernel if of == 0 else a, stride, pads, groups)
+
+        return jax.linear_transpose(convolved, (x, kernel)[of])(dy)[0]
 
     pieces = zip(jnp.split(x, PIECES), jnp.split(dy, PIECES), strict=True)
     return (

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ncjax.core.types import PyTree
 
 
-def make(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-axis mesh named `data` over `devices` (default: all of them, on every host)."""
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
@@ -46,8 +46,8 @@ def place(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 def place_rows(mesh: Mesh, count: int, read: Callable[[slice], PyTree]) -> PyTree:
     """A batch of `count` rows split over the mesh; `read(rows)` is asked only for the rows this process holds."""
-    held = split(mesh).addressable_devices_indices_map((count,)).values()
-    rows = slice(min(s[0].start or 0 for s in held), max(count if s[0].stop is None else s[0].stop for s in held))
+    held = [s[0] for s in split(mesh).addressable_devices_indices_map((count,)).values() if s is not None]
+    rows = slice(min(s.start or 0 for s in held), max(count if s.stop is None else s.stop for s in held))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split(mesh), x, (count, *x.shape[1:])), read(rows))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -92,7 +93,7 @@ def nbytes(tree: PyTree) -> int:
     return sum(
         math.prod(np.shape(x)) * np.dtype(x.dtype).itemsize
         for x in jax.tree.leaves(tree)
-        if hasattr(x, "dtype") and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+        if hasattr(x, "dtype") and not jnp.issubdtype(x.dtype, jax.dtypes.extended)
     )
 
 

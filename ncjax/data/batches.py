@@ -115,35 +115,38 @@ def batches_of(
     scale = 1 / (255 * np.asarray(dataset.std, np.float32))
     shift = np.asarray(dataset.mean, np.float32) / np.asarray(dataset.std, np.float32)
 
-    lazy = isinstance(split.images, Lazy)
-    pixels = lazy or jnp.issubdtype(split.images.dtype, jnp.integer)
+    images_of = split.images
+    pixels = isinstance(images_of, Lazy) or jnp.issubdtype(images_of.dtype, jnp.integer)
 
     def finish(image: Array, label: Array, mask: Array, key: Array | None) -> Batch:
-        copies = [image if augment is None else augment(jax.random.fold_in(key, v), image) for v in range(views)]
+        copies = [
+            image if augment is None else augment(jax.random.fold_in(jnp.asarray(key), v), image) for v in range(views)
+        ]
         image = jnp.concatenate(copies).astype(jnp.float32)
         return Batch(image * scale - shift if pixels else image, jnp.tile(label, views), jnp.tile(mask, views))
 
-    if not lazy and split.images.nbytes <= dataset.resident_bytes:
+    if not isinstance(images_of, Lazy) and images_of.nbytes <= dataset.resident_bytes:
         arrays = meshes.place((split.images, split.labels), meshes.replicated(mesh))
 
-        def fetch(arrays, item, key):
+        def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:
             (images, labels), (rows, mask) = arrays, item
             return finish(images[rows], labels[rows], mask, key)
 
-        def items(order):
+        def items(order: np.ndarray) -> Iterator[PyTree]:
             for start in range(0, len(order), batch_size):
                 yield meshes.place(_rows(order, start, batch_size, padded), meshes.split(mesh))
     else:
         arrays = ()
 
-        def fetch(arrays, item, key):
-            return finish(*item, key)
+        def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:  # pyright: ignore[reportRedeclaration]
+            image, label, mask = item
+            return finish(image, label, mask, key)
 
         def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
             rows, mask = task
             return meshes.place_rows(mesh, padded, lambda s: (take(split.images, rows[s]), split.labels[rows[s]], mask[s]))
 
-        def items(order):
+        def items(order: np.ndarray) -> Iterator[PyTree]:  # pyright: ignore[reportRedeclaration]
             return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
 
     ragged = size % batch_size != 0 or padded != batch_size

@@ -111,9 +111,9 @@ def length(images: np.ndarray | Lazy) -> int:
     return len(images) if isinstance(images, np.ndarray) else len(images.items)
 
 
-def channel_moments(images: np.ndarray | Lazy, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def channel_moments(images: np.ndarray | Lazy, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [C] of pixels / 255 over the given rows, in float64, a few hundred at a time."""
-    total = squares = count = 0
+    total, squares, count = np.zeros(()), np.zeros(()), 0
     for part in np.array_split(np.asarray(rows), max(1, len(rows) // 512)):
         x = take(images, part)
         x = x.reshape(-1, x.shape[-1]) / 255.0

@@ -37,7 +37,7 @@ def digits() -> Raw:
     """scikit-learn's digits: 8x8 grey, 10 classes, 1797 images, of which a seeded fifth of each class is the test set."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     return Raw({"train": (images, bunch.target)}, tuple(str(i) for i in range(10)))
 
@@ -112,7 +112,7 @@ def read_tfds(name: str) -> Raw:
 
     prepare = f"pip install 'ncjax[tfds]' && tfds build {name} --file_format=array_record"
     try:
-        builder = tfds.builder(name)
+        builder: Any = tfds.builder(name)
     except Exception as e:  # tfds raises many kinds: unknown name, needs TensorFlow, ...
         raise UserError(f"tfds:{name} cannot be opened ({str(e).splitlines()[0]}); prepare it once: {prepare}") from None
     try:

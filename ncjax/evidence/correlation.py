@@ -34,7 +34,8 @@ def weighted_kendall(x: Array, y: Array) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     best_first = stats.rankdata(-np.asarray(y), method="ordinal") - 1
-    return float(stats.weightedtau(x, y, rank=best_first.astype(int))[0])
+    tau, _ = stats.weightedtau(x, y, rank=best_first.astype(int))  # pyright: ignore[reportGeneralTypeIssues]
+    return float(tau)  # pyright: ignore[reportArgumentType]
 
 
 def over_networks(

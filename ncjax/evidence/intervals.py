@@ -18,7 +18,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean(values: Sequence[float] | np.ndarray) -> Interval:
     """Mean of independent values with Student's t interval, mean +- t_{n-1, 0.975} s / sqrt(n)."""
     x = np.asarray(values, np.float64)
     centre = float(x.mean())

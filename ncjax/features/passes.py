@@ -153,7 +153,7 @@ class Sink:
 
     def _write(self, sums: PyTree) -> None:
         columns = {name: np.concatenate(x[self._written :]) for name, x in self.rows.items()}
-        self.parts.write(Seen(sums, columns))  # type: ignore[union-attr] - callers have looked
+        self.parts.write(Seen(sums, columns))  # pyright: ignore[reportOptionalMemberAccess] - callers have looked
         self._written = len(self.rows[LABELS])
 
     def close(self, sums: PyTree) -> dict[str, np.ndarray]:
@@ -278,7 +278,7 @@ def collapse(
             out[name] = report(name, ())
             if again is not None and "float32_limit" in out[name].flags:
                 wanted.append(name)
-    if wanted:
+    if wanted and again is not None:
         frames = {name: tuple(_frame(stats, own[name]) for stats in means[name]) for name in wanted}
         out |= {name: report(name, looks) for name, looks in again(frames).items()}
     return {name: out[name] for name in seen.stats}

@@ -88,7 +88,7 @@ class Parts:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -21,12 +21,13 @@ Padding = str | int | Sequence[tuple[int, int]]
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> list[tuple[int, int]]:
+def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> xla.Pads:
     if isinstance(padding, int):
-        return [(padding, padding)] * 2
+        return (padding, padding), (padding, padding)
     if isinstance(padding, str):
-        return list(jax.lax.padtype_to_pads(x.shape[1:3], kernel, (stride, stride), padding))
-    return list(padding)
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel, (stride, stride), padding)
+    above, beside = padding
+    return above, beside
 
 
 def _large_enough(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
@@ -68,8 +69,8 @@ def convolve(
     pads = _pads(x, kernel.shape[:2], stride, padding)
     _large_enough(x, kernel.shape[:2], pads)
     if conv.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
-        return conv.convolve(x, kernel, bias, stride=stride, pads=tuple(pads), groups=groups, activation=activation)
-    y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=tuple(pads), groups=groups)
+        return conv.convolve(x, kernel, bias, stride=stride, pads=pads, groups=groups, activation=activation)
+    y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=pads, groups=groups)
     # Added in float32, where XLA fuses it with what follows: an offset rounded to bfloat16 would shift a whole channel.
     y = y if bias is None else y.astype(jnp.float32) + bias
     return ACTIVATIONS[activation](y).astype(x.dtype)
@@ -154,7 +155,8 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, padding: int = 0, *, ce
     """Largest value of each window; with `ceil`, windows that hang over the far edge count too."""
     _large_enough(x, (window, window), [(padding, padding)] * 2)
     far = [(-(n + 2 * padding - window) % stride) if ceil else 0 for n in x.shape[1:3]]
-    return nn.max_pool(x, (window,) * 2, (stride,) * 2, [(padding, padding + f) for f in far])
+    pads = [(padding, padding + f) for f in far]
+    return nn.max_pool(x, (window,) * 2, (stride,) * 2, pads)  # pyright: ignore[reportArgumentType]
 
 
 def halve(x: Array) -> Array:

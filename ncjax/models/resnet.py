@@ -60,8 +60,8 @@ class Residual(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         width, stride, style = self.width, self.stride, self.style
 
-        def step(y: Array, w: int, kernel: int, s: int, conv: str, bn: str, activation: str | None = None) -> Array:
-            conv = Conv(w, kernel, s, bias=style.bias, dtype=self.dtype, name=conv)
+        def step(y: Array, w: int, kernel: int, s: int, name: str, bn: str, activation: str | None = None) -> Array:
+            conv = Conv(w, kernel, s, bias=style.bias, dtype=self.dtype, name=name)
             return conv_norm(y, conv, bn, train, mask, style.epsilon, activation)
 
         first, second = (stride, 1) if style.early else (1, stride)

@@ -87,7 +87,7 @@ def check(
         raise UserError(f"{len(features)} features but {len(labels)} labels: expected one label a row")
     if not features.size:
         raise UserError(f"features are empty: {list(features.shape)}")
-    if features.dtype == jnp.float64 and not jax.config.jax_enable_x64:
+    if features.dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
         features = features.astype(jnp.float32)
     low, high = int(labels.min()), int(labels.max())
     if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer)):

@@ -68,7 +68,8 @@ def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassSta
     dtype = jnp.promote_types(features.dtype, jnp.float32)
     count = by_class(jnp.ones(labels.shape, dtype), labels, num_classes)
     mean = by_class(features.astype(dtype), labels, num_classes) / jnp.maximum(count, 1)[:, None]
-    return ClassStats(count, mean, jnp.zeros_like(mean), *(jnp.zeros_like(count) for _ in range(2)), None)
+    none = jnp.zeros_like(count)
+    return ClassStats(count=count, anchor=mean, shift=jnp.zeros_like(mean), spread=none, bad=none, scatter=None)
 
 
 @functools.cache

@@ -59,11 +59,13 @@ def metric(function: Callable[..., Array]) -> Callable[..., Array]:
     @functools.wraps(function)
     def public(*args: Any, weighting: str = "class", **options: Any) -> Array:
         def compute(*args: Any) -> Array:
-            stats, rest = (args[0], args[1:]) if of_statistics else (None, args)
-            known = dict(zip(given, rest, strict=False))
-            for p in named:
-                if p.name in ("g", "stats"):
-                    known[p.name] = geometry(stats, weighting) if p.name == "g" else stats
+            if not of_statistics:
+                return function(**dict(zip(given, args, strict=False)), **options)
+            stats, known = args[0], dict(zip(given, args[1:], strict=False))
+            if any(p.name == "stats" for p in named):
+                known["stats"] = stats
+            if any(p.name == "g" for p in named):
+                known["g"] = geometry(stats, weighting)
             return function(**known, **options)
 
         return double(compute)(*args)

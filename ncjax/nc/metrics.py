@@ -42,8 +42,8 @@ def nc1(g: Geometry, stats: ClassStats, look: Look | None = None) -> Array:
     if look is not None:
         total = jnp.sum(look.count)
         value = undefined_unless(total > 0, jnp.sum(look.q) * look.unit / jnp.maximum(total, 1))
-    elif stats.scatter is not None:
-        value = jnp.sum(jnp.diagonal(projected(stats, g)) * inverse(g))
+    elif (within := projected(stats, g)) is not None:
+        value = jnp.sum(jnp.diagonal(within) * inverse(g))
     else:
         raise UserError("these statistics keep no scatter, so NC1 needs a second look: see ncjax.nc.look")
     return undefined_unless((g.k >= 2) & jnp.any(g.used), jnp.maximum(value, 0))

@@ -126,9 +126,9 @@ def look(
       UserError: shapes do not fit, or labels are no integers.
     """
     num_classes, dtype = frame.keep.shape[0], frame.anchor.dtype
-    features, labels, mask = clean(features, labels, mask, dtype, frame.anchor.shape)
-    kept = mask * frame.keep[labels]
-    residual = _residual(frame, features, labels) * mask[:, None]  # [N, D]
+    features, labels, real = clean(features, labels, mask, dtype, frame.anchor.shape)
+    kept = real * frame.keep[labels]
+    residual = _residual(frame, features, labels) * real[:, None]  # [N, D]
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rank = frame.place.shape[1]
     p = matmul(residual, frame.directions if decisions else frame.directions[:, :rank])  # [N, R (+ K)]
@@ -140,7 +140,7 @@ def look(
     rows = {"count": kept, "q": q, "q2": jnp.square(q), "rho": rho, "rho2": jnp.square(rho)}
     toward = jnp.full_like(seen.toward, jnp.nan)
     if decisions:
-        if toward.size:
+        if toward.size and frame.between is not None:
             t = matmul(p, frame.place.T)  # [N, K] r . (mu_k - mu_G)
             toward = sums(kept[:, None] * jnp.square(jnp.take_along_axis(t, labels[:, None], axis=1) - t))
             score = t + frame.between[labels]
@@ -148,11 +148,11 @@ def look(
             score = matmul(p + frame.place[labels], frame.place.T)
         half = jnp.where(frame.keep > 0, 0.5 * jnp.sum(jnp.square(frame.place), axis=1), jnp.inf)
         nearest = _first_max(score - half[None, :])
-        rows |= {"decided": mask, "near": jnp.where(nearest == labels, mask, 0)}
+        rows |= {"decided": real, "near": jnp.where(nearest == labels, real, 0)}
         if frame.logits is not None:
             decided = _first_max(logits + frame.logits[labels])
-            rows |= {"agree": jnp.where(decided == nearest, mask, 0), "correct": jnp.where(decided == labels, mask, 0)}
-    not_looked_for = jnp.full_like(mask, jnp.nan)
+            rows |= {"agree": jnp.where(decided == nearest, real, 0), "correct": jnp.where(decided == labels, real, 0)}
+    not_looked_for = jnp.full_like(real, jnp.nan)
     found = sums(jnp.stack([rows.get(name, not_looked_for) for name in BY_CLASS], axis=1)).T  # [9, K]
     by_class_sums = dict(zip(BY_CLASS, found, strict=True))
     return merge(seen, Look(unit=frame.unit, projected=spread, toward=toward, **by_class_sums))
@@ -196,5 +196,5 @@ def _first_max(scores: Array) -> Array:
 def merge(a: Seen, b: Seen) -> Seen:
     """The statistics, or the look from one frame, of both sets of examples; see `ncjax.nc.stats.merge`."""
     if isinstance(a, ClassStats):
-        return merge_stats(a, b)
+        return merge_stats(a, b)  # pyright: ignore[reportArgumentType,reportReturnType]
     return jax.tree.map(jnp.add, a, b)._replace(unit=a.unit)

@@ -57,6 +57,7 @@ def spectrum_of(stats: ClassStats) -> Spectrum:
 def vci(g: Geometry, stats: ClassStats, spectrum: Spectrum) -> Array:
     """Variability collapse index, 1 - tr(S_T^+ S_B) / rank(S_B), S_T = S_W + S_B (Xu & Liu, 2023)."""
     between = matmul(g.basis * jnp.where(g.used, g.values, 0)[None, :], g.basis.T) / jnp.maximum(g.k, 1)
+    assert stats.scatter is not None, "there is a spectrum only where there is a scatter"
     total = stats.scatter / jnp.maximum(g.total, 1) + between
     values, vectors = jnp.linalg.eigh(total)
     keep = values > values[-1] * values.shape[0] * float(jnp.finfo(jnp.float32).eps)  # the scatter is float32

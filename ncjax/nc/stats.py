@@ -101,9 +101,9 @@ def clean(
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels must be integers, got {labels.dtype}")
     inside = (labels >= 0) & (labels < shape[0])
-    mask = (inside if mask is None else inside & (jnp.asarray(mask) > 0)).astype(dtype)
+    real = (inside if mask is None else inside & (jnp.asarray(mask) > 0)).astype(dtype)
     labels = jnp.where(inside, labels, 0).astype(jnp.int32)
-    return jnp.where(mask[:, None] > 0, features.astype(dtype), 0), labels, mask
+    return jnp.where(real[:, None] > 0, features.astype(dtype), 0), labels, real
 
 
 def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | None = None) -> ClassStats:
@@ -119,17 +119,17 @@ def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | Non
       UserError: shapes do not fit, or labels are no integers.
     """
     num_classes = stats.count.shape[0]
-    features, labels, mask = clean(features, labels, mask, stats.anchor.dtype, stats.anchor.shape)
+    features, labels, real = clean(features, labels, mask, stats.anchor.dtype, stats.anchor.shape)
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
-    first = jax.ops.segment_min(jnp.where(mask > 0, rows, labels.shape[0] - 1), labels, num_classes)
+    first = jax.ops.segment_min(jnp.where(real > 0, rows, labels.shape[0] - 1), labels, num_classes)
     anchor = features[jnp.clip(first, 0, labels.shape[0] - 1)]  # [K, D] the first example of each class
     anchor = jnp.where(stats.count[:, None] > 0, stats.anchor, anchor)
-    bad = jnp.where(jnp.all(jnp.isfinite(features), axis=1), 0, mask)
-    count, bad = sums(jnp.stack([mask, bad], axis=1)).T
-    residual = (features - anchor[labels]) * mask[:, None]  # [N, D]
+    bad = jnp.where(jnp.all(jnp.isfinite(features), axis=1), 0, real)
+    count, bad = sums(jnp.stack([real, bad], axis=1)).T
+    residual = (features - anchor[labels]) * real[:, None]  # [N, D]
     shift = sums(residual) / jnp.maximum(count, 1)[:, None]
-    residual = (residual - shift[labels]) * mask[:, None]
+    residual = (residual - shift[labels]) * real[:, None]
     spread = sums(jnp.sum(jnp.square(residual), axis=1))
     scatter = None if stats.scatter is None else matmul(residual.T, residual)
     seen = (count > 0)[:, None]

@@ -88,7 +88,9 @@ def from_json(text: str, source: Path) -> Card:
     try:
         fields = json.loads(text)
         check_format(fields, f"the model card in {source}")
-        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "format"})
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        del known["format"]
+        return Card(**known)
     except UserError:
         raise
     except (ValueError, TypeError, AttributeError) as e:

@@ -113,12 +113,13 @@ def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -
         if step is None:
             raise UserError(f"no {which!r} checkpoint in {directory}")
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        metadata = ocp.StandardCheckpointer().metadata(folder.resolve() / str(step) / "default").item_metadata.tree
+        found = ocp.StandardCheckpointer().metadata(folder.resolve() / str(step) / "default").item_metadata
+        metadata = found.tree  # pyright: ignore[reportOptionalMemberAccess] - damaged ones are caught below
         target = {
             path: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=(shardings or {}).get(path, default))
             for path, m in metadata.items()
         }
-        return manager.restore(step, args=ocp.args.StandardRestore(target))
+        return dict(manager.restore(step, args=ocp.args.StandardRestore(target)))
     except UserError:
         raise
     except Exception as e:  # orbax and tensorstore raise many kinds for a damaged directory

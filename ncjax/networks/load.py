@@ -91,7 +91,8 @@ def load_data_for(card: Card, options: Data) -> Dataset:
     )
     if dataset.image_shape != card.image_shape:
         shapes = (x._replace(method=None).build()[1] for x in (card, card._replace(image_shape=dataset.image_shape)))
-        difference = trees.differences(*(trees.paths(x) for x in shapes))
+        own, other = (trees.paths(x) for x in shapes)
+        difference = trees.differences(own, other)
         if difference:
             raise UserError(
                 f"{card.model} was trained on images {card.image_shape} and cannot take {dataset.image_shape} "

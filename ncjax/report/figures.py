@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.ticker
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from ncjax.core.resolve import short_name
@@ -18,7 +18,7 @@ from ncjax.core.resolve import short_name
 # Okabe & Ito's palette: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NEAR = "#aaaaaa"  # points near their no-signal floor
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -55,7 +55,8 @@ def svg(drawn: Drawn) -> str:
         drawn.figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])
+    found = re.search(r'viewBox="0 0 ([\d.]+)', text)
+    width = float(found[1]) if found else 0.0
     text = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
         rf'<svg viewBox="\1" role="img" style="max-width:{1.35 * width:.0f}px">',
@@ -87,9 +88,9 @@ def log_axis(axis: Any, which: str = "y") -> None:
     """Makes the x or y axis logarithmic, labelled with plain numbers."""
     getattr(axis, f"set_{which}scale")("log")
     own = getattr(axis, f"{which}axis")
-    own.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
-    own.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    own.set_minor_formatter(mpl.ticker.NullFormatter())
+    own.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    own.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    own.set_minor_formatter(ticker.NullFormatter())
 
 
 def names_below(axis: Any, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import numpy as np
 
-from ncjax.core.errors import UserError
+from ncjax.core.errors import UserError, nearest
 from ncjax.core.options import FUNCTION
 from ncjax.evidence import intervals
 from ncjax.networks.load import Init
@@ -74,7 +74,7 @@ def run(
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     wanted = all_named(scores)
     if rule not in ranking.rules(wanted):
-        ranking.choose(rule, {}, None, wanted)
+        raise UserError(f"rule={rule!r}: {nearest(rule, ranking.rules(wanted))}")
     bench = Bench(run, init, target, search, budget)
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
     run.announce(dataset, bench.describe())

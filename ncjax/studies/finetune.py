@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import matplotlib as mpl
-import matplotlib.ticker
 from jax.sharding import Mesh
+from matplotlib import ticker
 
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
@@ -352,6 +352,6 @@ def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[flo
                 label=run.name,
             )
         axis.set(xscale="log", xlabel="parameters tuned, %", ylabel="test accuracy, %")
-        axis.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.legend(fontsize=8, loc="best")
         return figures.Drawn(f"share-{name}", figure)

@@ -109,7 +109,7 @@ def _with_error_bars(
     axis.plot(at, values, style, color=colour, lw=0.9, label=label)
     for x, value, entry in zip(at, values, entries, strict=True):
         low, high = entry.get("nc1_low"), entry.get("nc1_high")
-        bars = None if low is None else [[value - low], [high - value]]
+        bars = None if low is None or high is None else [[value - low], [high - value]]
         grey = (entry.get("nc1_over_floor") or 0) > NEAR_FLOOR
         axis.errorbar(x, value, bars, fmt="o", ms=3, color=figures.NEAR if grey else colour, capsize=2, lw=0.9)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import jax
 import matplotlib as mpl
-import matplotlib.ticker
+from matplotlib import ticker
 
 from ncjax import data as sets
 from ncjax.core import trees
@@ -188,7 +188,7 @@ def _over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
                     _band(axis, run, split, layer, metric, colour)
                     axis.plot(*series(run, split, layer, metric), style, color=colour, label=f"{run.name}, {split}")
             axis.set(title=figures.NAMES[metric], xlabel="epoch")
-            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
             if metric in ("nc1", "cdnv"):
                 figures.log_axis(axis)
         figures.legend_below(figure, axes[0])

@@ -62,9 +62,11 @@ class Watcher(Protocol):
 
     def shows(self) -> bool:
         """Whether progress is shown at all: to say it, the device must be waited for."""
+        ...
 
     def interrupted(self) -> bool:
         """Whether the user asked to stop."""
+        ...
 
 
 def init_state(variables: PyTree, tx: optax.GradientTransformation, mask: PyTree, key: Array, mesh: Mesh) -> State:

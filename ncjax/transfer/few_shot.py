@@ -173,7 +173,7 @@ class Program:
                     source=batches,
                     epochs=budget.rounds,
                     seed=seed,
-                    lr_at=lambda s: lr * float(self.lr_at(s)),
+                    lr_at=lambda s: lr * float(np.asarray(self.lr_at(s))),
                     on_epoch=on_round,
                     store=store,
                     watch=_Silent(run),
@@ -227,8 +227,10 @@ class Subsets:
         return self._held[shots, seed]
 
     def _load(self, shots: int, seed: int) -> Dataset:
-        few = {"n_per_class": shots, "val_per_class": shots} if shots else {}
-        found = load_data_for(self.network.card, Data(**self.target._asdict(), split_seed=seed, **few))
+        options = Data(**self.target._asdict(), split_seed=seed)
+        if shots:
+            options = options._replace(n_per_class=shots, val_per_class=shots)
+        found = load_data_for(self.network.card, options)
         if "val" not in found.splits:
             raise UserError("every choice is made on validation: val_fraction must leave some")
         fewest = int(np.bincount(found.splits["train"].labels, minlength=len(found.class_names)).min())
@@ -334,7 +336,9 @@ class Bench:
         key = {"method": method, "layer": layer, "shots": shots, "seed": seed, **grid}
 
         def compute() -> dict[str, Any]:
-            program, mine, took, fit = self.program(method, layer, dataset), plan, {"seconds": 0.0}, {"l2": None}
+            program, mine = self.program(method, layer, dataset), plan
+            took: dict[str, Any] = {"seconds": 0.0}
+            fit: dict[str, Any] = {"l2": None}
             if plan.classifier_init != "random":
                 started = time.time()
                 fitted = solved.classifier(

@@ -140,7 +140,7 @@ def class_means(train: passes.Evaluation, test: passes.Evaluation, layer: str) -
     confusion = np.zeros((count, count), int)
     np.add.at(confusion, (test.labels, decided), 1)
     cosines = np.round(np.asarray(nc.cosines(stats), np.float64), 4)
-    return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), None, cosines).tolist()}
+    return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), np.array(None), cosines).tolist()}
 
 
 def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str, Any]:

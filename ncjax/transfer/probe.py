@@ -287,6 +287,7 @@ def fit(
         score = accuracy(weight, bias, *val) if val is not None else float("nan")
         if best is None or score > best.val_accuracy:
             best = Probe(weight, bias, l2, accuracy(weight, bias, *train), score, float(found.gradient), steps)
+    assert best is not None, "l2_grid is empty"
     return best._replace(kept=1.0 if keep is None else float(np.mean(keep)))
 
 
@@ -315,4 +316,5 @@ def fit_sparse(
         found = fit(train, val, num_classes, l2_grid=l2_grid, keep=keep)
         if best is None or found.val_accuracy > best.val_accuracy:
             best = found
+    assert best is not None, "nothing to try"
     return best

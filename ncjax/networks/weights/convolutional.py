@@ -76,7 +76,7 @@ def _keras(first: str) -> Recogniser:
         depth = {16: 50, 33: 101, 50: 152}.get(
             count(shapes, r"(res\d\w+?)_branch2a\.") + count(shapes, r"(conv\d_block\d+)_1_conv\.")
         )
-        return depth and f"models.resnet.resnet{depth}_{kind}"
+        return f"models.resnet.resnet{depth}_{kind}" if depth else None
 
     return recognise
 
@@ -123,7 +123,7 @@ def _lite(head: str, block: str) -> Recogniser:
 def _lite_images(model: str, shapes: Shapes) -> Preprocess:
     if "lite" not in model:
         return Preprocess(224, 256, "bicubic")  # timm's MobileNetV2
-    size = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}[re.search(r"lite(\d)", model)[1]]
+    size = {"0": 224, "1": 240, "2": 260, "3": 280, "4": 300}[model[model.index("lite") + len("lite")]]
     return Preprocess(size, size + 32, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
 
 
@@ -184,7 +184,8 @@ def _vgg_blocks(step: int, hidden: tuple[str, str] = ("classifier.0", "classifie
     """Torchvision's numbers: a max-pool takes one, a convolution two, three with BatchNorm."""
 
     def blocks(model: Model) -> dict[str, str]:
-        out, index = dict(zip(("hidden1", "hidden2"), hidden, strict=True)), 0
+        out: dict[str, str] = dict(zip(("hidden1", "hidden2"), hidden, strict=True))
+        index = 0
         for block in model.backbone:
             if block.startswith("stage"):
                 index += block.endswith(".0") and block != "stage1.0"
@@ -224,7 +225,7 @@ def _densenet(shapes: Shapes) -> str | None:
         return None
     last = count(shapes, r"features\.denseblock4\.denselayer(\d+)\.")
     found = {16: 121, 24: 161, 32: 169}.get(last)
-    return found and f"models.densenet.densenet{found}"
+    return f"models.densenet.densenet{found}" if found else None
 
 
 _DENSENET = [

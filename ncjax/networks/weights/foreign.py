@@ -68,7 +68,7 @@ def _recognised(arrays: dict[str, Any], model: str | None) -> tuple[Layout, str]
         for layout in LAYOUTS:
             hits = sum(p.name in named[layout.title] for p in layouts.places(layout, network, paths).values())
             best, most = (layout, hits) if hits > most else (best, most)
-    if best is None:
+    if best is None or model is None:
         raise UserError(
             f"weights of an unknown layout, with tensors {', '.join(sorted(arrays)[:4])}, ...; known: "
             + "; ".join(x.title for x in LAYOUTS)

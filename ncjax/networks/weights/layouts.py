@@ -81,7 +81,9 @@ def places(layout: Layout, model: Model, paths: Sequence[str]) -> dict[str, Plac
         name = called.get(block, block) + (f"/{module}" if module else "") + "." + layout.kinds.get(kind, kind)
         for pattern, replacement in layout.rules:
             name = re.sub(pattern, replacement, name)
-        name, part, parts, flag = re.fullmatch(r"(.+?)(?:\[(\d)\|(\d)\])?(?::(\w))?", name.replace("/", ".")).groups()
+        found = re.fullmatch(r"(.+?)(?:\[(\d)\|(\d)\])?(?::(\w))?", name.replace("/", "."))
+        assert found is not None, name
+        name, part, parts, flag = found.groups()
         out[path] = Place(name, int(part or 0), int(parts or 1), flag or "")
     return out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from ncjax.networks.weights.convolutional import RESNET_RULES
 from ncjax.networks.weights.layouts import FLAX_KINDS, IMAGENET_MEAN, IMAGENET_STD, Layout, Preprocess, Shapes
@@ -133,7 +134,7 @@ def _clip(shapes: Shapes) -> str | None:
     return None
 
 
-_CLIP = dict(
+_CLIP: dict[str, Any] = dict(
     classifier=False,
     prefix="visual.",
     preprocess=_clip_images,
