@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -160,6 +161,24 @@ def _named(found: ModuleType, name: str, place: str) -> Callable[..., Any]:
     raise UserError(f"{place} has no {name!r}; {nearest(name, known)} (public: {', '.join(known)})")
 
 
+def settings(function: Callable[..., Any]) -> list[str] | None:
+    """What may be set of a function in brackets: arguments with a default or by keyword, those of an `Unpack` too.
+
+    Returns:
+      None where the function takes any keyword.
+    """
+    known: list[str] = []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            hint = typing.get_type_hints(function).get(p.name)
+            if typing.get_origin(hint) is not typing.Unpack:
+                return None
+            known += typing.get_args(hint)[0].__annotations__
+        elif p.kind is p.KEYWORD_ONLY or p.default is not p.empty:
+            known.append(p.name)
+    return known
+
+
 def resolve(text: str) -> Callable[..., Any]:
     """The function named by `text`, with the keyword arguments written in it bound.
 
@@ -168,13 +187,11 @@ def resolve(text: str) -> Callable[..., Any]:
     """
     path, kwargs = _split_call(text)
     function = _function(path)
-    parameters = inspect.signature(function).parameters.values()
-    settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if kwargs and (known := settings(function)) is not None:
         for key in kwargs:
-            if key not in settings:
-                known = nearest(key, settings) if settings else "it takes no settings"
-                raise UserError(f"{path} has no setting {key!r}; {known}")
+            if key not in known:
+                meant = nearest(key, known) if known else "it takes no settings"
+                raise UserError(f"{path} has no setting {key!r}; {meant}")
     return functools.partial(function, **kwargs) if kwargs else function
 
 

@@ -6,7 +6,6 @@ layer's activation is everything concatenated so far; a pooled feature is the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -64,28 +63,27 @@ class FinalNorm(nn.Module):
         return nn.relu(batch_norm(x, train, mask, self.dtype, "norm"))
 
 
-def _family(depth: int, layers: tuple[int, ...], growth: int) -> Callable[..., Model]:
-    def build(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
-        compute = jnp.dtype(dtype)
-        blocks = [Block("stem", Stem(2 * growth, compute), mean_pool)]
-        for s, count in enumerate(layers, 1):
-            blocks += [Block(f"denseblock{s}.{i}", DenseLayer(growth, compute), mean_pool) for i in range(1, count + 1)]
-            if s < len(layers):
-                blocks.append(Block(f"transition{s}", Transition(compute), mean_pool))
-        blocks.append(Block("norm", FinalNorm(compute), mean_pool))
-        return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
-
-    build.__name__ = build.__qualname__ = f"densenet{depth}"
-    build.__doc__ = f"""DenseNet-{depth}: {" + ".join(map(str, layers))} layers of growth {growth}.
-
-    Args:
-      num_classes: classes of the linear classifier.
-      projection_layers: layers between the penultimate feature and the classifier.
-      dtype: compute type; parameters, statistics and pooled features stay float32.
-    """
-    return build
+def _build(layers: tuple[int, ...], growth: int, num_classes: int, projection_layers: int, dtype: str) -> Model:
+    compute = jnp.dtype(dtype)
+    blocks = [Block("stem", Stem(2 * growth, compute), mean_pool)]
+    for s, count in enumerate(layers, 1):
+        blocks += [Block(f"denseblock{s}.{i}", DenseLayer(growth, compute), mean_pool) for i in range(1, count + 1)]
+        if s < len(layers):
+            blocks.append(Block(f"transition{s}", Transition(compute), mean_pool))
+    blocks.append(Block("norm", FinalNorm(compute), mean_pool))
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-densenet121 = _family(121, (6, 12, 24, 16), 32)
-densenet161 = _family(161, (6, 12, 36, 24), 48)
-densenet169 = _family(169, (6, 12, 32, 32), 32)
+def densenet121(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """DenseNet-121: 6 + 12 + 24 + 16 layers of growth 32, computed in `dtype`."""
+    return _build((6, 12, 24, 16), 32, num_classes, projection_layers, dtype)
+
+
+def densenet161(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """DenseNet-161: 6 + 12 + 36 + 24 layers of growth 48, computed in `dtype`."""
+    return _build((6, 12, 36, 24), 48, num_classes, projection_layers, dtype)
+
+
+def densenet169(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """DenseNet-169: 6 + 12 + 32 + 32 layers of growth 32, computed in `dtype`."""
+    return _build((6, 12, 32, 32), 32, num_classes, projection_layers, dtype)

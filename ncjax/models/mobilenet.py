@@ -7,7 +7,7 @@ mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -115,49 +115,57 @@ def mobilenet_v2(num_classes: int, projection_layers: int = 0, dtype: str = "flo
 
 
 LITE = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))  # EfficientNet-Lite 0 to 4: wider by, deeper by
+_LITE = (  # kernel, stride, expansion, width and depth of each stage of EfficientNet-Lite0
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
 
 
-def _lite(level: int, wider: float, deeper: float) -> Callable[..., Model]:
+def _lite(wider: float, deeper: float, num_classes: int, projection_layers: int, dtype: str) -> Model:
+    """EfficientNet-Lite: inverted residuals without squeeze-excitation; convolutions pad as TensorFlow does."""
+
     def width(w: int) -> int:  # to a multiple of 8, and at most a tenth below
         rounded = max(8, int(w * wider + 4) // 8 * 8)
         return rounded + 8 if rounded < 0.9 * w * wider else rounded
 
-    base = [
-        (3, 1, 1, 16, 1),
-        (3, 2, 6, 24, 2),
-        (5, 2, 6, 40, 2),
-        (3, 2, 6, 80, 3),
-        (5, 1, 6, 112, 3),
-        (5, 2, 6, 192, 4),
-        (3, 1, 6, 320, 1),
-    ]
-    stages = [(k, s, e, width(w), d if i in (0, 6) else math.ceil(d * deeper)) for i, (k, s, e, w, d) in enumerate(base)]
-
-    def build(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
-        return _stack(
-            stages,
-            stem=32,
-            last=1280,
-            padding="SAME",
-            epsilon=1e-3,
-            dtype=dtype,
-            num_classes=num_classes,
-            projection_layers=projection_layers,
-        )
-
-    build.__name__ = build.__qualname__ = f"efficientnet_lite{level}"
-    build.__doc__ = f"""EfficientNet-Lite{level}: {sum(s[-1] for s in stages)} inverted residuals, no squeeze-excitation.
-
-    Convolutions pad as TensorFlow does.
-
-    Args:
-      num_classes: classes of the linear classifier.
-      projection_layers: layers between the penultimate feature and the classifier.
-      dtype: compute type; parameters, statistics and pooled features stay float32.
-    """
-    return build
+    stages = [(k, s, e, width(w), d if i in (0, 6) else math.ceil(d * deeper)) for i, (k, s, e, w, d) in enumerate(_LITE)]
+    return _stack(
+        stages,
+        stem=32,
+        last=1280,
+        padding="SAME",
+        epsilon=1e-3,
+        dtype=dtype,
+        num_classes=num_classes,
+        projection_layers=projection_layers,
+    )
 
 
-efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, efficientnet_lite3, efficientnet_lite4 = (
-    _lite(level, *factors) for level, factors in enumerate(LITE)
-)
+def efficientnet_lite0(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """EfficientNet-Lite0: 1.0 times as wide and 1.0 times as deep as Lite0, computed in `dtype`."""
+    return _lite(*LITE[0], num_classes, projection_layers, dtype)
+
+
+def efficientnet_lite1(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """EfficientNet-Lite1: 1.0 times as wide and 1.1 times as deep as Lite0, computed in `dtype`."""
+    return _lite(*LITE[1], num_classes, projection_layers, dtype)
+
+
+def efficientnet_lite2(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """EfficientNet-Lite2: 1.1 times as wide and 1.2 times as deep as Lite0, computed in `dtype`."""
+    return _lite(*LITE[2], num_classes, projection_layers, dtype)
+
+
+def efficientnet_lite3(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """EfficientNet-Lite3: 1.2 times as wide and 1.4 times as deep as Lite0, computed in `dtype`."""
+    return _lite(*LITE[3], num_classes, projection_layers, dtype)
+
+
+def efficientnet_lite4(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+    """EfficientNet-Lite4: 1.4 times as wide and 1.8 times as deep as Lite0, computed in `dtype`."""
+    return _lite(*LITE[4], num_classes, projection_layers, dtype)

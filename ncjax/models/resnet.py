@@ -5,8 +5,7 @@ Blocks: "stem", then "layerS.B" for block B of stage S, as in torchvision. A poo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -82,23 +81,46 @@ class Residual(nn.Module):
 
 
 _basic = Style()
+_bottleneck = Style(bottleneck=True)
+# The networks of 2015: a bottleneck strides in its first 1x1, convolutions have biases. Epsilon is 1e-3 in the first files
+# for Keras, and 1.001e-5 in Keras's own later ones.
+_original = Style(bottleneck=True, early=True, bias=True, epsilon=1e-3)
+_keras = _original._replace(epsilon=1.001e-5)
+_cifar = Style(padded=True)  # depth 6n + 2, three stages, parameter-free shortcuts; 8 and 14 are below the published depths
+
+
+class Options(TypedDict, total=False):
+    """What may be set of every ResNet.
+
+    Args:
+      width: channels of the first stage; by default the published network's, 64, or 16 of CIFAR's family.
+      stem: "cifar" (3x3) or "imagenet" (7x7/2 and a max-pool); the networks of 2015 have the latter by default.
+      stem_stride: stride of the "cifar" stem; 2 trades resolution for speed.
+      dtype: compute type, "float32" or "bfloat16"; parameters, statistics and pooled features stay float32.
+    """
+
+    width: int
+    stem: str
+    stem_stride: int
+    dtype: str
 
 
 def _build(
     depths: tuple[int, ...],
-    *,
     num_classes: int,
     projection_layers: int,
+    style: Style,
+    *,
     width: int,
     stem: str,
-    stem_stride: int,
-    style: Style,
-    dtype: str,
+    options: Options,
 ) -> Model:
+    width, stem = options.get("width", width), options.get("stem", stem)
     if stem not in ("cifar", "imagenet"):
         raise UserError(f"stem={stem!r}: a ResNet stem is 'cifar' or 'imagenet'")
-    compute = jnp.dtype(dtype)
-    blocks = [Block("stem", Stem(width, stem == "imagenet", stem_stride, style, compute), mean_pool)]
+    compute = jnp.dtype(options.get("dtype", "float32"))
+    first = Stem(width, stem == "imagenet", options.get("stem_stride", 1), style, compute)
+    blocks = [Block("stem", first, mean_pool)]
     for stage, depth in enumerate(depths):
         for i in range(depth):
             stride = 2 if stage > 0 and i == 0 else 1
@@ -106,65 +128,86 @@ def _build(
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def _family(
-    name: str, depths: tuple[int, ...], default_width: int, default_stem: str = "cifar", style: Style = _basic
-) -> Callable[..., Model]:
-    def build(
-        num_classes: int,
-        projection_layers: int = 0,
-        width: int = default_width,
-        stem: str = default_stem,
-        stem_stride: int = 1,
-        dtype: str = "float32",
-    ) -> Model:
-        return _build(
-            depths,
-            num_classes=num_classes,
-            projection_layers=projection_layers,
-            width=width,
-            stem=stem,
-            stem_stride=stem_stride,
-            style=style,
-            dtype=dtype,
-        )
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"""{name}: {" + ".join(map(str, depths))} {"bottlenecks" if style.bottleneck else "basic blocks"}.
-
-    Args:
-      num_classes: classes of the linear classifier.
-      projection_layers: layers between the penultimate feature and the classifier.
-      width: channels of the first stage ({default_width} is the published network).
-      stem: "cifar" (3x3) or "imagenet" (7x7/2 and a max-pool); {default_stem!r} by default.
-      stem_stride: stride of the "cifar" stem; 2 trades resolution for speed.
-      dtype: compute type, "float32" or "bfloat16"; parameters, statistics and pooled features stay float32.
-    """
-    return build
+def resnet18(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-18: 2 + 2 + 2 + 2 basic blocks; options as in `Options`."""
+    return _build((2, 2, 2, 2), num_classes, projection_layers, _basic, width=64, stem="cifar", options=options)
 
 
-_bottleneck = Style(bottleneck=True)
-resnet18 = _family("resnet18", (2, 2, 2, 2), 64)
-resnet34 = _family("resnet34", (3, 4, 6, 3), 64)
-resnet50 = _family("resnet50", (3, 4, 6, 3), 64, style=_bottleneck)
-resnet101 = _family("resnet101", (3, 4, 23, 3), 64, style=_bottleneck)
-resnet152 = _family("resnet152", (3, 8, 36, 3), 64, style=_bottleneck)
+def resnet34(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-34: 3 + 4 + 6 + 3 basic blocks; options as in `Options`."""
+    return _build((3, 4, 6, 3), num_classes, projection_layers, _basic, width=64, stem="cifar", options=options)
 
-# The networks of 2015: a bottleneck strides in its first 1x1, convolutions have biases. Epsilon is 1e-3 in the first files
-# for Keras, and 1.001e-5 in Keras's own later ones.
-_original = Style(bottleneck=True, early=True, bias=True, epsilon=1e-3)
-resnet50_original = _family("resnet50_original", (3, 4, 6, 3), 64, "imagenet", _original)
-resnet101_original = _family("resnet101_original", (3, 4, 23, 3), 64, "imagenet", _original)
-resnet152_original = _family("resnet152_original", (3, 8, 36, 3), 64, "imagenet", _original)
-_keras = _original._replace(epsilon=1.001e-5)
-resnet50_keras = _family("resnet50_keras", (3, 4, 6, 3), 64, "imagenet", _keras)
-resnet101_keras = _family("resnet101_keras", (3, 4, 23, 3), 64, "imagenet", _keras)
-resnet152_keras = _family("resnet152_keras", (3, 8, 36, 3), 64, "imagenet", _keras)
 
-# The CIFAR family: depth 6n + 2, three stages, parameter-free shortcuts. 8 and 14 are below the published depths.
-_cifar = Style(padded=True)
-resnet8 = _family("resnet8", (1, 1, 1), 16, style=_cifar)
-resnet14 = _family("resnet14", (2, 2, 2), 16, style=_cifar)
-resnet20 = _family("resnet20", (3, 3, 3), 16, style=_cifar)
-resnet32 = _family("resnet32", (5, 5, 5), 16, style=_cifar)
-resnet44 = _family("resnet44", (7, 7, 7), 16, style=_cifar)
-resnet56 = _family("resnet56", (9, 9, 9), 16, style=_cifar)
+def resnet50(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-50: 3 + 4 + 6 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 6, 3), num_classes, projection_layers, _bottleneck, width=64, stem="cifar", options=options)
+
+
+def resnet101(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-101: 3 + 4 + 23 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 23, 3), num_classes, projection_layers, _bottleneck, width=64, stem="cifar", options=options)
+
+
+def resnet152(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-152: 3 + 8 + 36 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 8, 36, 3), num_classes, projection_layers, _bottleneck, width=64, stem="cifar", options=options)
+
+
+def resnet50_original(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-50 of 2015: 3 + 4 + 6 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 6, 3), num_classes, projection_layers, _original, width=64, stem="imagenet", options=options)
+
+
+def resnet101_original(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-101 of 2015: 3 + 4 + 23 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 23, 3), num_classes, projection_layers, _original, width=64, stem="imagenet", options=options)
+
+
+def resnet152_original(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-152 of 2015: 3 + 8 + 36 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 8, 36, 3), num_classes, projection_layers, _original, width=64, stem="imagenet", options=options)
+
+
+def resnet50_keras(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-50 of 2015, as Keras has it now: 3 + 4 + 6 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 6, 3), num_classes, projection_layers, _keras, width=64, stem="imagenet", options=options)
+
+
+def resnet101_keras(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-101 of 2015, as Keras has it now: 3 + 4 + 23 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 4, 23, 3), num_classes, projection_layers, _keras, width=64, stem="imagenet", options=options)
+
+
+def resnet152_keras(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ResNet-152 of 2015, as Keras has it now: 3 + 8 + 36 + 3 bottlenecks; options as in `Options`."""
+    return _build((3, 8, 36, 3), num_classes, projection_layers, _keras, width=64, stem="imagenet", options=options)
+
+
+def resnet8(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-8: 1 + 1 + 1 basic blocks; options as in `Options`."""
+    return _build((1, 1, 1), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)
+
+
+def resnet14(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-14: 2 + 2 + 2 basic blocks; options as in `Options`."""
+    return _build((2, 2, 2), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)
+
+
+def resnet20(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-20: 3 + 3 + 3 basic blocks; options as in `Options`."""
+    return _build((3, 3, 3), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)
+
+
+def resnet32(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-32: 5 + 5 + 5 basic blocks; options as in `Options`."""
+    return _build((5, 5, 5), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)
+
+
+def resnet44(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-44: 7 + 7 + 7 basic blocks; options as in `Options`."""
+    return _build((7, 7, 7), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)
+
+
+def resnet56(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """CIFAR's ResNet-56: 9 + 9 + 9 basic blocks; options as in `Options`."""
+    return _build((9, 9, 9), num_classes, projection_layers, _cifar, width=16, stem="cifar", options=options)

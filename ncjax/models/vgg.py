@@ -7,8 +7,8 @@ mean the penultimate feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -93,45 +93,73 @@ def _stack(
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def _vgg(depth: int, stages: tuple[int, ...], norm: bool) -> Callable[..., Model]:
-    specs = [[Spec(min(64 << s, 512))] * count for s, count in enumerate(stages)]
-
-    def build(
-        num_classes: int, projection_layers: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32"
-    ) -> Model:
-        return _stack(
-            specs,
-            window=2,
-            grid=7,
-            norm=norm,
-            top=top,
-            dropout=dropout,
-            dtype=dtype,
-            num_classes=num_classes,
-            projection_layers=projection_layers,
-        )
-
-    build.__name__ = build.__qualname__ = f"vgg{depth}" + ("_bn" if norm else "")
-    build.__doc__ = f"""VGG-{depth}{" with BatchNorm" if norm else ""}: {sum(stages)} convolutions in 5 stages.
+class Options(TypedDict, total=False):
+    """What may be set of every VGG.
 
     Args:
-      num_classes: classes of the linear classifier.
-      projection_layers: layers between the penultimate feature and the classifier.
-      top: the two hidden dense layers; without them the features are the spatial mean of the last map.
+      top: the two hidden dense layers (default); without them the features are the spatial mean of the last map.
       dropout: rate before each hidden layer, in training mode only.
       dtype: compute type; parameters and pooled features stay float32.
     """
-    return build
+
+    top: bool
+    dropout: float
+    dtype: str
 
 
-vgg11 = _vgg(11, (1, 1, 2, 2, 2), False)
-vgg13 = _vgg(13, (2, 2, 2, 2, 2), False)
-vgg16 = _vgg(16, (2, 2, 3, 3, 3), False)
-vgg19 = _vgg(19, (2, 2, 4, 4, 4), False)
-vgg11_bn = _vgg(11, (1, 1, 2, 2, 2), True)
-vgg13_bn = _vgg(13, (2, 2, 2, 2, 2), True)
-vgg16_bn = _vgg(16, (2, 2, 3, 3, 3), True)
-vgg19_bn = _vgg(19, (2, 2, 4, 4, 4), True)
+def _vgg(stages: tuple[int, ...], norm: bool, num_classes: int, projection_layers: int, options: Options) -> Model:
+    specs = [[Spec(min(64 << s, 512))] * count for s, count in enumerate(stages)]
+    return _stack(
+        specs,
+        window=2,
+        grid=7,
+        norm=norm,
+        top=options.get("top", True),
+        dropout=options.get("dropout", 0.0),
+        dtype=options.get("dtype", "float32"),
+        num_classes=num_classes,
+        projection_layers=projection_layers,
+    )
+
+
+def vgg11(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-11: 8 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((1, 1, 2, 2, 2), False, num_classes, projection_layers, options)
+
+
+def vgg13(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-13: 10 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 2, 2, 2), False, num_classes, projection_layers, options)
+
+
+def vgg16(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-16: 13 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 3, 3, 3), False, num_classes, projection_layers, options)
+
+
+def vgg19(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-19: 16 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 4, 4, 4), False, num_classes, projection_layers, options)
+
+
+def vgg11_bn(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-11 with BatchNorm: 8 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((1, 1, 2, 2, 2), True, num_classes, projection_layers, options)
+
+
+def vgg13_bn(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-13 with BatchNorm: 10 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 2, 2, 2), True, num_classes, projection_layers, options)
+
+
+def vgg16_bn(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-16 with BatchNorm: 13 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 3, 3, 3), True, num_classes, projection_layers, options)
+
+
+def vgg19_bn(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """VGG-19 with BatchNorm: 16 convolutions in 5 stages; options as in `Options`."""
+    return _vgg((2, 2, 4, 4, 4), True, num_classes, projection_layers, options)
 
 
 def alexnet(

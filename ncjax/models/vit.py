@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -108,35 +108,41 @@ class FinalNorm(nn.Module):
         return nn.LayerNorm(epsilon=self.style.epsilon, dtype=self.dtype, name="norm")(x)
 
 
-def _size(name: str, width: int, heads: int, default_patch: int) -> Callable[..., Model]:
-    def build(
-        num_classes: int,
-        projection_layers: int = 0,
-        patch: int = default_patch,
-        depth: int = 12,
-        dropout: float = 0.0,
-        dtype: str = "float32",
-    ) -> Model:
-        compute, style = jnp.dtype(dtype), VitStyle()
-        blocks = [Block("embed", Embed(width, patch, style, compute), first_token)]
-        blocks += [Block(f"blocks.{i}", Encoder(heads, dropout, style, compute), first_token) for i in range(depth)]
-        blocks.append(Block("norm", FinalNorm(style, compute), first_token))
-        return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"""{name}: width {width}, {heads} heads.
+class Options(TypedDict, total=False):
+    """What may be set of every ViT.
 
     Args:
-      num_classes: classes of the linear classifier.
-      projection_layers: layers before the classifier.
-      patch: patch side in pixels; image sides must be multiples of it.
+      patch: patch side in pixels, 16 by default; image sides must be multiples of it.
       depth: encoder blocks (12 is the published network).
       dropout: rate on both residual branches, in training mode only.
       dtype: compute type; parameters and pooled features stay float32.
     """
-    return build
+
+    patch: int
+    depth: int
+    dropout: float
+    dtype: str
 
 
-vit_ti = _size("vit_ti", 192, 3, 16)
-vit_s = _size("vit_s", 384, 6, 16)
-vit_b = _size("vit_b", 768, 12, 16)
+def _build(width: int, heads: int, num_classes: int, projection_layers: int, options: Options) -> Model:
+    compute, style = jnp.dtype(options.get("dtype", "float32")), VitStyle()
+    encoder = Encoder(heads, options.get("dropout", 0.0), style, compute)
+    blocks = [Block("embed", Embed(width, options.get("patch", 16), style, compute), first_token)]
+    blocks += [Block(f"blocks.{i}", encoder, first_token) for i in range(options.get("depth", 12))]
+    blocks.append(Block("norm", FinalNorm(style, compute), first_token))
+    return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
+
+
+def vit_ti(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ViT-Ti: width 192, 3 heads; options as in `Options`."""
+    return _build(192, 3, num_classes, projection_layers, options)
+
+
+def vit_s(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ViT-S: width 384, 6 heads; options as in `Options`."""
+    return _build(384, 6, num_classes, projection_layers, options)
+
+
+def vit_b(num_classes: int, projection_layers: int = 0, **options: Unpack[Options]) -> Model:
+    """ViT-B: width 768, 12 heads; options as in `Options`."""
+    return _build(768, 12, num_classes, projection_layers, options)

@@ -55,8 +55,9 @@ class Run:
     def announce(self, dataset: Dataset, network: dict[str, Any] | None = None) -> None:
         """Prints the network and what it is fed, and the size and content hash of each split."""
         if network and "layout" in network:
-            self.say("network {model} from {weights} [{sha256:.12}], {layout}; resize {resize} {interpolation}".format(
-                **network))
+            self.say(
+                "network {model} from {weights} [{sha256:.12}], {layout}; resize {resize} {interpolation}".format(**network)
+            )
         splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in dataset.describe().items())
         skipped = f"  ({dataset.skipped} images did not decode and were left out)" if dataset.skipped else ""
         self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")
@@ -75,8 +76,10 @@ class Run:
         """Appends one row per metric to metrics.jsonl; values that are not finite are null."""
         if not self.writes:
             return
-        lines = [json.dumps(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v if math.isfinite(v) else None), strict=True)))
-                 for k, v in values.items()]
+        lines = [
+            json.dumps(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v if math.isfinite(v) else None), strict=True)))
+            for k, v in values.items()
+        ]
         with open(self.workdir / "metrics.jsonl", "a") as file:
             file.write("".join(line + "\n" for line in lines))
             file.flush()
@@ -102,11 +105,15 @@ class Run:
         memory.let_go()
         return found
 
-    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float,
-                 left: float) -> None:
+    def progress(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """A bar on a terminal; nothing when piped, where each epoch prints its own line."""
-        self.bar(f"epoch {epoch + 1}", done, steps, f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
-                 f"{int(left) // 60}:{int(left) % 60:02d} left")
+        self.bar(
+            f"epoch {epoch + 1}",
+            done,
+            steps,
+            f"loss {loss:.4f}  acc {100 * accuracy:.1f} %  {rate:,.0f} images/s  "
+            f"{int(left) // 60}:{int(left) % 60:02d} left",
+        )
 
     def shows(self) -> bool:
         """Whether there is a terminal to show bars on."""
@@ -117,8 +124,13 @@ class Run:
         if not self.shows():
             return
         if self._progress is None:
-            self._progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-                                      console=self.console, transient=True)
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self.console,
+                transient=True,
+            )
             self._progress.start()
         if not self._progress.tasks or self._progress.tasks[-1].description != title:
             for task in list(self._progress.task_ids):
