@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ncjax.core.errors import UserError
-from ncjax.runs.environment import environment
 from ncjax.core.options import bind
+from ncjax.runs.environment import environment
 from ncjax.runs.files import FORMAT, check_format, read_json, write_text
 from ncjax.runs.run import Run
 

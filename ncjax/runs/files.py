@@ -9,7 +9,6 @@ from typing import Any
 from ncjax.core.errors import UserError
 from ncjax.core.files import replacing
 
-
 FORMAT = 2  # of config.json, results.json and model.json; 1 had none of it written down
 
 

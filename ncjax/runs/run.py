@@ -7,13 +7,9 @@ import hashlib
 import json
 import math
 import os
-import platform
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from ncjax import conv
 from ncjax.core import memory
 from ncjax.data import Dataset
-from ncjax.core.errors import UserError
-from ncjax.core.files import replacing
 from ncjax.runs.files import read_json, write_text
 from ncjax.runs.rows import ROW_KEYS, read_rows
 
