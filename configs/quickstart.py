@@ -9,6 +9,8 @@ Time and numbers are in the README's results table.
 """
 
 from ncjax import config
+from ncjax.studies.chain import tuned_by
+from ncjax.studies.compare import METHODS
 
 PRETRAIN = dict(
     study="pretrain",
@@ -21,7 +23,6 @@ PRETRAIN = dict(
     warmup_epochs=1.0,
 )
 FINETUNE = dict(
-    study="finetune",
     init="@pretrain",
     data="embedded.digits",
     n_per_class=20,
@@ -31,7 +32,6 @@ FINETUNE = dict(
     weight_decay=5e-4,
     warmup_epochs=1.0,
 )
-METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 
 
 def steps(**changes):
@@ -47,7 +47,7 @@ def steps(**changes):
         "source_head": step(transfer, init="@pretrain_head", **source),
         "target": step(transfer, init="@pretrain", **target),
         "target_head": step(transfer, init="@pretrain_head", **target),
-        **{name: step(FINETUNE, method=f"tuning.{name}") for name in METHODS},
+        **tuned_by(METHODS, **step(FINETUNE)),
     }
 
 

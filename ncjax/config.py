@@ -7,6 +7,7 @@ the config file, in its argument (`config.py:key=value,smoke`) or on the command
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,30 +53,33 @@ def _split(text: str) -> list[str]:
     return [*parts, current]
 
 
-def _parts(arg: str) -> list[str]:
-    """Splits at commas outside brackets; a part without '=' that is no flag belongs to the value before it."""
+def _parts(arg: str, words: Collection[str]) -> list[str]:
+    """Splits at commas outside brackets; a part without '=' that is none of the words belongs to the value before it."""
     joined: list[str] = []
     for part in _split(arg):
-        if joined and part.strip() != "smoke" and "=" not in part and "=" in joined[-1]:
+        if joined and part.strip() not in words and "=" not in part and "=" in joined[-1]:
             joined[-1] += "," + part
         elif part.strip():
             joined.append(part.strip())
     return joined
 
 
-def parse_arg(arg: str, known: dict[str, Option], study: str) -> tuple[bool, dict[str, Any]]:
-    """`"smoke,lr=0.1"` -> (True, {"lr": 0.1}); values are read by the type that the study asks for."""
-    smoke, values = False, {}
-    for part in _parts(arg):
+def parse_arg(
+    arg: str, known: dict[str, Option], study: str, variants: Collection[str] = ("smoke",)
+) -> tuple[list[str], dict[str, Any]]:
+    """`"smoke,lr=0.1"` -> (["smoke"], {"lr": 0.1}); values are read by the type that the study asks for."""
+    chosen, values = [], {}
+    for part in _parts(arg, variants):
         key, equals, text = part.partition("=")
-        if not equals:
-            if key != "smoke":
-                raise UserError(f"cannot read {key!r} after the config's colon: expected 'smoke' or key=value")
-            smoke = True
-            continue
-        key = key_of(key, known, study)
-        values[key] = read_value(key, text, known[key].hint)
-    return smoke, values
+        if equals:
+            key = key_of(key, known, study)
+            values[key] = read_value(key, text, known[key].hint)
+        elif key in variants:
+            chosen.append(key)
+        else:
+            words = ", ".join(map(repr, variants))
+            raise UserError(f"cannot read {key!r} after the config's colon: expected {words} or key=value")
+    return chosen, values
 
 
 def read_value(key: str, text: str, hint: Any) -> Any:
@@ -112,21 +116,28 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def make(study: str, arg: str = "", *, smoke: dict[str, Any], **values: Any) -> ConfigDict:
-    """A config: the study's defaults, then `values`, then (if the argument says so) `smoke`, then the argument's keys.
+def make(
+    study: str, arg: str = "", *, smoke: dict[str, Any], variants: dict[str, dict[str, Any]] | None = None, **values: Any
+) -> ConfigDict:
+    """A config: the study's defaults, then `values`, then the variants that the argument names, then its keys.
 
     Args:
       study: name of a module in `ncjax.studies`, or of one's own: `file.py`, `my_package.study`.
       arg: what follows the colon in `--config=configs/foo.py:arg`.
-      smoke: what the `:smoke` variant changes, to run in seconds.
+      smoke: what the `:smoke` variant changes, to run in seconds; it comes last.
+      variants: what others change, by name: `--config=configs/foo.py:cifar`.
       **values: the config's own settings.
 
     Raises:
       UserError: a key or a type that the study does not take.
     """
     known = schema(studies.module_of(study).run)
-    is_smoke, chosen = parse_arg(arg or "", known, study)
-    merged = {**values, **(smoke if is_smoke else {}), **chosen}
+    named = {**(variants or {}), "smoke": smoke}
+    words, chosen = parse_arg(arg or "", known, study, named)
+    merged = dict(values)
+    for name in sorted(words, key=list(named).index):
+        merged |= named[name]
+    merged |= chosen
     for key, value in merged.items():
         hint = known[key_of(key, known, study)].hint
         if not accepts(hint, value):

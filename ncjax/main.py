@@ -59,7 +59,8 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
 
 def _workdir(args: argparse.Namespace) -> Path:
     path, _, arg = args.config.partition(":")
-    return Path(args.workdir or Path("runs") / (Path(path).stem + ("_smoke" if "smoke" in arg.split(",") else "")))
+    variants = [word.strip() for word in arg.split(",") if word.strip().isidentifier()]
+    return Path(args.workdir or Path("runs") / "_".join([Path(path).stem, *variants]))
 
 
 def run(argv: list[str]) -> None:

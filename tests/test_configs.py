@@ -16,17 +16,36 @@ from ncjax.runs.rows import read_rows
 from ncjax.studies import module_of
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+FILES = sorted((ROOT / "configs").rglob("*.py"))
+CONFIGS = sorted(p.stem for p in FILES if p.parent.name != "paper")  # those of the paper are the same studies, larger
+PLACE = {p.stem: p for p in FILES if p.parent.name != "paper"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_config_resolves_and_its_docstring_is_a_lab_note(name):
-    path = ROOT / "configs" / f"{name}.py"
-    for spec in (str(path), f"{path}:smoke"):
-        study, values = door.plain(door.load(spec))
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_config_resolves_and_its_docstring_is_a_lab_note(path):
+    note = path.read_text().split('"""')[1]
+    name = path.relative_to(ROOT)
+    commands = re.findall(rf"python -m ncjax.main --config={name}:?(\w*)(?![\w=])", note)
+    assert commands
+    for arg in {"", "smoke", *commands}:
+        study, values = door.plain(door.load(f"{path}:{arg}"))
         assert set(values) == set(door.schema(module_of(study).run))
-    text = path.read_text()
-    assert f"python -m ncjax.main --config=configs/{name}.py" in text.split('"""')[1]
+
+
+def test_records_have_configs_that_make_them():
+    """What stands in docs/results was made by these keys; words have changed since, values have not."""
+    records = {
+        f"few_labels.py:{p.stem}": json.loads(p.read_text())["config"]
+        for p in (ROOT / "docs" / "results" / "few_labels").glob("*.json")
+    }
+    for study, folder in (("choose_layer", "choose_layer"), ("e1", "e1_backbones")):
+        for run in json.loads((ROOT / "docs" / "results" / folder / "results.json").read_text()):
+            records[f"{study}.py:{run['name'].removeprefix('e1_')}"] = run["config"]
+    assert len(records) == 9
+    for spec, made in records.items():
+        _, values = door.plain(door.load(str(ROOT / "configs" / "paper" / spec)))
+        differing = {k for k, v in made.items() if k in values and values[k] != v}
+        assert differing <= {"rule"}, (spec, differing)  # "default" then, "key_layer" now
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +61,7 @@ def folder(tmp_path_factory):
             "finetune",
             *sorted(set(CONFIGS) - {"pretrain", "measure", "transfer", "finetune"}),
         ):
-            assert main.main([f"--config={ROOT}/configs/{name}.py:smoke"]) == 0, name
+            assert main.main([f"--config={PLACE[name]}:smoke"]) == 0, name
     return folder / "runs"
 
 
@@ -161,7 +180,7 @@ def test_runs_of_different_architectures_can_be_compared(folder, tmp_path):
 
 
 def test_a_chain_goes_on_with_a_corrected_step(tmp_path, capsys):
-    chain = f"--config={ROOT}/configs/cifar10_to_fashion_mnist.py:smoke"
+    chain = f"--config={ROOT}/configs/chains/cifar10_to_fashion_mnist.py:smoke"
     wrong = [chain, "--config.steps.target.data=npz:nowhere.npz", f"--workdir={tmp_path / 'c'}"]
     assert main.main(wrong) == 2
     assert main.main([chain, f"--workdir={tmp_path / 'c'}"]) == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ncjax import report
 from ncjax.core.errors import UserError
+from ncjax.core.resolve import short_name
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
 from ncjax.studies import module_of
@@ -39,3 +41,13 @@ def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, A
     path = report.write(workdirs, run.workdir, title=title)
     run.say(f"\nreport: {path}")
     return {"steps": list(steps), "report": path.name}
+
+
+def tuned_by(methods: Sequence[str], **common: Any) -> dict[str, dict[str, Any]]:
+    """Steps of a chain that fine-tune by one method each, named after it.
+
+    Args:
+      methods: names such as "tuning.scl_ft".
+      **common: keys of `studies.finetune` that they share.
+    """
+    return {short_name(method): {"study": "finetune", "method": method, **common} for method in methods}

@@ -20,6 +20,9 @@ from ncjax.runs.run import Run
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
 
+# The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
+METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
+
 
 def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
     """Means over seeds with 95 % t intervals, and what it cost."""
@@ -50,13 +53,7 @@ def run(
     run: Run,
     init: Init,
     target: FewLabels = FewLabels(),
-    methods: Annotated[list[str], FUNCTION] = [
-        "tuning.probe",
-        "tuning.layer_ft",
-        "tuning.layer_ft_scaled",
-        "tuning.scl_ft",
-        "tuning.full_ft",
-    ],
+    methods: Annotated[list[str], FUNCTION] = METHODS,
     references: Annotated[list[str], FUNCTION] = ["tuning.layer_ft_scaled", "tuning.full_ft"],
     layer: str | None = None,
     shots: list[int] = [5, 20],

@@ -3,12 +3,14 @@
 Needs data/cifar10.npz and data/fashion_mnist.npz in the current folder; grey images are resized to 32x32 and repeated
 over three channels, as the source network expects:
 
-    python -m ncjax.main --config=configs/cifar10_to_fashion_mnist.py
+    python -m ncjax.main --config=configs/chains/cifar10_to_fashion_mnist.py
 
 500 images a class and 10 epochs of pre-training; 100 images a class and 10 epochs for fine-tuning. Results: docs/results/.
 """
 
 from ncjax import config
+from ncjax.studies.chain import tuned_by
+from ncjax.studies.compare import METHODS
 
 PRETRAIN = dict(
     study="pretrain",
@@ -24,7 +26,6 @@ PRETRAIN = dict(
     measure_every=2,
 )
 TARGET = dict(data="npz:data/fashion_mnist.npz", init="@pretrain")
-METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 
 
 def get_config(arg=""):
@@ -32,19 +33,7 @@ def get_config(arg=""):
         "pretrain": PRETRAIN,
         "source": dict(study="measure", probes=True, init="@pretrain", data="npz:data/cifar10.npz", n_per_class=500),
         "target": dict(study="measure", probes=True, n_per_class=500, **TARGET),
-        **{
-            m: dict(
-                study="finetune",
-                method=f"tuning.{m}",
-                n_per_class=100,
-                epochs=10,
-                batch_size=128,
-                lr=0.02,
-                warmup_epochs=1.0,
-                **TARGET,
-            )
-            for m in METHODS
-        },
+        **tuned_by(METHODS, n_per_class=100, epochs=10, batch_size=128, lr=0.02, warmup_epochs=1.0, **TARGET),
     }
     embedded = {"npz:data/cifar10.npz": "embedded.fashion_mnist_mini", "npz:data/fashion_mnist.npz": "embedded.digits"}
     small = {

@@ -2,15 +2,16 @@
 
 Needs data/cifar100.npz and data/cifar10.npz (x_train, y_train, x_test, y_test; uint8) in the current folder:
 
-    python -m ncjax.main --config=configs/cifar100_to_cifar10.py
+    python -m ncjax.main --config=configs/chains/cifar100_to_cifar10.py
 
 6 epochs of CIFAR-100 are far from convergence: this shows that the chain holds at full data size, not a benchmark.
 Fine-tuning uses 100 images a class at the same budget for every method. Results: docs/results/.
 """
 
 from ncjax import config
+from ncjax.studies.chain import tuned_by
+from ncjax.studies.compare import METHODS
 
-METHODS = ("probe", "layer_ft", "layer_ft_scaled", "scl_ft", "full_ft")
 SOURCE, TARGET = "npz:data/cifar100.npz", "npz:data/cifar10.npz"
 
 
@@ -29,20 +30,9 @@ def chain(source, target, pretrain, finetune):
         ),
         "source": dict(study="measure", probes=True, init="@pretrain", data=source, n_per_class=100),
         "target": dict(study="measure", probes=True, init="@pretrain", data=target, n_per_class=500),
-        **{
-            m: dict(
-                study="finetune",
-                init="@pretrain",
-                data=target,
-                method=f"tuning.{m}",
-                n_per_class=100,
-                batch_size=128,
-                lr=0.02,
-                warmup_epochs=1.0,
-                **finetune,
-            )
-            for m in METHODS
-        },
+        **tuned_by(
+            METHODS, init="@pretrain", data=target, n_per_class=100, batch_size=128, lr=0.02, warmup_epochs=1.0, **finetune
+        ),
     }
 
 

@@ -1,0 +1,61 @@
+"""E1 and E3: does collapse on the target say which backbone transfers, and which of its layers?
+
+    python -m ncjax.main --config=configs/paper/e1.py:all
+    python -m ncjax.main --config=configs/paper/e1.py:imagenet
+
+Twelve networks (eight of ImageNet at 128 px, uncropped; four ResNets of CIFAR-10 at 32 px) on five targets, or ImageNet's
+eight alone, with the top-1 that the weights' collector states for six of them as source accuracy. Needs weights/*.npz and
+data/*.npz in the current folder. Two CPU cores: a night; extraction resumes. The rule for verdicts, `weakest`, was fixed
+before the run.
+
+Record docs/results/e1_backbones, report at 972aa24: mean Spearman correlation of NC1 (train) with the probe's test
+accuracy -0.94 [-0.97, -0.79] (all), -0.88 [-0.97, -0.54] (imagenet): C1 supported. Over layers -0.51 [-0.68, -0.35],
+-0.70 [-0.81, -0.58]: C10 supported. CDNV -0.42 [-0.57, -0.07], 0.00 [-0.48, 0.47] and numerical rank +0.61 [0.41, 0.74],
++0.73 [0.13, 0.90]: C12 undecided. kNN +0.92 [0.72, 0.97], +0.83 [0.37, 0.98].
+"""
+
+from ncjax import config
+
+IMAGENET = [
+    f"weights/imagenet_{name}.npz"
+    for name in (
+        "alexnet",
+        "vgg16",
+        "squeezenet11",
+        "mobilenet_v2",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "resnet50",
+    )
+]
+CIFAR = [f"weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 44, 56)]
+TARGETS = [f"npz:data/{name}.npz" for name in ("caltech101", "flowers5", "dtd10", "cifar10", "cifar100")]
+
+
+def get_config(arg=""):
+    return config.make(
+        "backbones",
+        arg,
+        backbones=IMAGENET + CIFAR,
+        targets=TARGETS,
+        train_images=1500,
+        val_images=500,
+        test_images=1000,
+        largest=128,
+        probe_layers=6,
+        weakest=-0.3,
+        variants=dict(
+            all={},
+            imagenet=dict(backbones=IMAGENET, source_accuracy=[0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911]),
+        ),
+        smoke=dict(
+            backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"],
+            source_accuracy=[],
+            targets=["embedded.digits"],
+            train_images=60,
+            val_images=20,
+            test_images=40,
+            probe_layers=2,
+        ),
+    )
