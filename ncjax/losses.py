@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ncjax.core.types import Array, Loss
 
 
-def _masked_mean(per_example: Array, mask: Array) -> Array:
+def _masked_mean(per_example: Float[Array, " N"], mask: Float[Array, " N"]) -> Float[Array, ""]:
     return jnp.sum(per_example * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
@@ -24,20 +25,20 @@ WEIGHTINGS = ("class", "sample")
 class Geometry(NamedTuple):
     """Float64. K classes of which k usable; R = min(K - 1, D) directions, of which those in `used` count."""
 
-    keep: Array  # [K] 1 for a usable class
-    k: Array  # [] number of usable classes
-    n: Array  # [K] examples, 0 for classes left out
-    weight: Array  # [K] k times the weight of each class in mu_G and Sigma_B: 1 for usable classes, or k n_k / N
-    middle: Array  # [D] mu_G
-    means: Array  # [K, D] mu_k - mu_G, zero for classes left out
-    values: Array  # [R] k times the eigenvalues of Sigma_B, largest first
-    basis: Array  # [D, R] their eigenvectors
-    place: Array  # [K, R] the centred means in that basis
-    used: Array  # [R] directions inside the numerical rank
-    cut: Array  # [] what a singular value (the root of `values`) must exceed
-    total: Array  # [] N, examples of usable classes
-    spread: Array  # [K] sum_i ||h - mu_k||^2, zero for classes left out
-    norm: Array  # [] the largest ||mu_k||
+    keep: Float[Array, " K"]  # 1 for a usable class
+    k: Float[Array, ""]  # number of usable classes
+    n: Float[Array, " K"]  # examples, 0 for classes left out
+    weight: Float[Array, " K"]  # k times the weight of each class in mu_G and Sigma_B: 1 for usable classes, or k n_k / N
+    middle: Float[Array, " D"]  # mu_G
+    means: Float[Array, "K D"]  # mu_k - mu_G, zero for classes left out
+    values: Float[Array, " R"]  # k times the eigenvalues of Sigma_B, largest first
+    basis: Float[Array, "D R"]  # their eigenvectors
+    place: Float[Array, "K R"]  # the centred means in that basis
+    used: Bool[Array, " R"]  # directions inside the numerical rank
+    cut: Float[Array, ""]  # what a singular value (the root of `values`) must exceed
+    total: Float[Array, ""]  # N, examples of usable classes
+    spread: Float[Array, " K"]  # sum_i ||h - mu_k||^2, zero for classes left out
+    norm: Float[Array, ""]  # the largest ||mu_k||
 
 
 def double(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,7 +107,9 @@ def geometry(stats: ClassStats, weighting: str = "class") -> Geometry:
     return refit(found, stats)
 
 
-def eigenvectors_of_rows(rows: Array) -> tuple[Array, Array, Array]:
+def eigenvectors_of_rows(
+    rows: Float[Array, "K D"],
+) -> tuple[Float[Array, " R"], Float[Array, "D R"], Float[Array, "K R"]]:
     """Of rows A [K, D] that sum to zero: the largest R = min(K - 1, D) eigenvalues of A^T A, their vectors V [D, R], A V.
 
     From the smaller of A A^T and A^T A. Where an eigenvalue is not positive, its vector is zero.
@@ -146,24 +149,24 @@ def undefined_unless(enough: Array, value: Array) -> Array:
     return jnp.where(enough, value, jnp.nan)
 
 
-def distances(g: Geometry) -> Array:
+def distances(g: Geometry) -> Float[Array, "K K"]:
     """[K, K] squared distances between class means, by the Gram identity."""
     gram = matmul(g.means, g.means.T)
     norms = jnp.diagonal(gram)
     return jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0)
 
 
-def pairs(g: Geometry) -> Array:
+def pairs(g: Geometry) -> Bool[Array, "K K"]:
     """[K, K] booleans: pairs of distinct usable classes."""
     return (g.keep[:, None] * g.keep[None, :] > 0) & ~jnp.eye(g.keep.shape[0], dtype=bool)
 
 
-def inverse(g: Geometry) -> Array:
+def inverse(g: Geometry) -> Float[Array, " R"]:
     """[R] 1 / values, zero outside the numerical rank."""
     return jnp.where(g.used, 1 / jnp.where(g.used, g.values, 1), 0)
 
 
-def projected(stats: ClassStats, g: Geometry) -> Array | None:
+def projected(stats: ClassStats, g: Geometry) -> Float[Array, "R R"] | None:
     """[R, R] within-class covariance V^T Sigma_W V in the basis of the class means; None if no scatter is kept."""
     if stats.scatter is None:
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
@@ -28,7 +29,7 @@ from ncjax.nc.stats import ClassStats, matmul
 
 
 @metric
-def nc1(g: Geometry, stats: ClassStats, look: Look | None = None) -> Array:
+def nc1(g: Geometry, stats: ClassStats, look: Look | None = None) -> Float[Array, ""]:
     """Within-class variability, (1/K) tr(S_W S_B^+).
 
     Sigma_W = (1/N) sum (h - mu_k)(h - mu_k)^T, Sigma_B = (1/K) sum (mu_k - mu_G)(mu_k - mu_G)^T. The pseudo-inverse
@@ -50,7 +51,7 @@ def nc1(g: Geometry, stats: ClassStats, look: Look | None = None) -> Array:
 
 
 @metric
-def cdnv(g: Geometry) -> Array:
+def cdnv(g: Geometry) -> Float[Array, ""]:
     """Class-distance normalised variance, mean over pairs.
 
     CDNV(k, k') = (sigma_k^2 + sigma_k'^2) / (2 ||mu_k - mu_k'||^2), sigma_k^2 = (1/n_k) sum_i ||h_{k,i} - mu_k||^2, over
@@ -61,20 +62,20 @@ def cdnv(g: Geometry) -> Array:
 
 
 @metric
-def trace_ratio(g: Geometry) -> Array:
+def trace_ratio(g: Geometry) -> Float[Array, ""]:
     """Within-class over between-class variance, tr S_W / tr S_B; the latter is the sum of all eigenvalues."""
     between = jnp.sum(jnp.maximum(g.values, 0)) / jnp.maximum(g.k, 1)
     return undefined_unless(g.k >= 2, jnp.sum(g.spread) / jnp.maximum(g.total, 1) / between)
 
 
 @metric
-def nc1_about(about: About) -> Array:
+def nc1_about(about: About) -> Float[Array, ""]:
     """NC1 about the other set's class means: of test features, those of training."""
     return nc1.of(about.g, about.stats, about.look)
 
 
 @metric
-def cdnv_about(about: About) -> Array:
+def cdnv_about(about: About) -> Float[Array, ""]:
     """CDNV about the other set's class means."""
     spread = about.look.rho / jnp.maximum(about.look.count, 1)
     seen = about.g._replace(keep=about.g.keep * (about.look.count >= 1))
@@ -82,13 +83,13 @@ def cdnv_about(about: About) -> Array:
 
 
 @metric
-def nc2(g: Geometry) -> Array:
+def nc2(g: Geometry) -> Float[Array, ""]:
     """Class means to a simplex ETF, || M M^T / ||M M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F, M centred."""
     return _etf_distance(matmul(g.means, g.means.T), g.keep)
 
 
 @metric
-def equinorm(g: Geometry) -> Array:
+def equinorm(g: Geometry) -> Float[Array, ""]:
     """Coefficient of variation of the norms of centred class means; 0 when all are equal (Papyan et al., 2020)."""
     norm = jnp.sqrt(jnp.sum(jnp.square(g.means), axis=1))
     mean = jnp.sum(g.keep * norm) / jnp.maximum(g.k, 1)
@@ -97,7 +98,7 @@ def equinorm(g: Geometry) -> Array:
 
 
 @metric
-def equiangularity(g: Geometry) -> Array:
+def equiangularity(g: Geometry) -> Float[Array, ""]:
     """Mean |cos + 1/(K-1)| over pairs of centred class means; 0 for a simplex ETF.
 
     The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
@@ -108,7 +109,7 @@ def equiangularity(g: Geometry) -> Array:
 
 
 @metric
-def class_separation(g: Geometry) -> Array:
+def class_separation(g: Geometry) -> Float[Array, ""]:
     """1 - largest cosine of centred class means, over pairs."""
     pair = pairs(g)
     separation = jnp.maximum(1 - jnp.max(jnp.where(pair, _cosines(g), -jnp.inf)), 0)
@@ -116,13 +117,13 @@ def class_separation(g: Geometry) -> Array:
 
 
 @metric
-def nc2_w(weight: Array) -> Array:
+def nc2_w(weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier to a simplex ETF, || W W^T / ||W W^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F (Zhu et al., 2021)."""
     return _etf_distance(matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
 
 
 @metric
-def nc2_w_centred(weight: Array) -> Array:
+def nc2_w_centred(weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier to a simplex ETF, the mean of its rows subtracted first."""
     gram = matmul(weight, weight.T)
     mean = jnp.mean(gram, axis=0, keepdims=True)
@@ -131,13 +132,13 @@ def nc2_w_centred(weight: Array) -> Array:
 
 
 @metric
-def nc3(g: Geometry, weight: Array) -> Array:
+def nc3(g: Geometry, weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier against class means, to a simplex ETF: || W M^T / ||W M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F."""
     return _etf_distance(matmul(weight, g.means.T), g.keep)
 
 
 @metric
-def nc3_papyan(g: Geometry, weight: Array) -> Array:
+def nc3_papyan(g: Geometry, weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier against class means, || W / ||W||_F - M / ||M||_F ||_F, over the usable classes (Papyan et al., 2020)."""
     weight = g.keep[:, None] * weight
     distance = jnp.linalg.norm(weight / jnp.linalg.norm(weight) - g.means / jnp.linalg.norm(g.means))
@@ -145,7 +146,7 @@ def nc3_papyan(g: Geometry, weight: Array) -> Array:
 
 
 @metric
-def angle(angles: Array) -> Array:
+def angle(angles: Float[Array, " R"]) -> Float[Array, ""]:
     """Largest principal angle between the spans of class means and classifier, in radians."""
     return jnp.nanmax(angles)
 
@@ -166,7 +167,7 @@ def accuracy(decisions: Look) -> float:
 
 
 @metric
-def nc5(g: Geometry, outside: Array, *, centred: bool = False) -> Array:
+def nc5(g: Geometry, outside: Array, *, centred: bool = False) -> Float[Array, ""]:
     """Mean over classes of |cos(mu_k, mu_O)|, mu_O the mean of out-of-distribution features (Ammar et al., 2024).
 
     Args:
@@ -184,13 +185,13 @@ def nc5(g: Geometry, outside: Array, *, centred: bool = False) -> Array:
 
 
 @metric
-def cdnv_pairs(g: Geometry) -> Array:
+def cdnv_pairs(g: Geometry) -> Float[Array, "K K"]:
     """CDNV of every pair [K, K]; NaN on the diagonal and for classes left out."""
     return _cdnv_pairs(g, _variance(g))
 
 
 @metric
-def nc1_classes(stats: ClassStats, look: Look) -> Array:
+def nc1_classes(stats: ClassStats, look: Look) -> Float[Array, " K"]:
     """NC1 of each class [K], (1/K) tr(Sigma_k S_B^+) with Sigma_k the covariance of class k; NaN if left out.
 
     Their mean, weighted by n_k, is NC1.
@@ -200,7 +201,7 @@ def nc1_classes(stats: ClassStats, look: Look) -> Array:
 
 
 @metric
-def nc1_pairs(g: Geometry, look: Look) -> Array:
+def nc1_pairs(g: Geometry, look: Look) -> Float[Array, "K K"]:
     """NC1 of each two-class problem [K, K]; NaN on the diagonal and for classes left out.
 
     With d = mu_k - mu_k' and both classes' covariances pooled by n: 2 d^T Sigma_W d / ||d||^4. It says which classes
@@ -217,7 +218,7 @@ def nc1_pairs(g: Geometry, look: Look) -> Array:
 
 
 @metric
-def subspace_angles(g: Geometry, weight: Array) -> Array:
+def subspace_angles(g: Geometry, weight: Float[Array, "K D"]) -> Float[Array, " R"]:
     """Principal angles [R] between the spans of centred class means and of centred W, in radians, smallest first.
 
     R = min(K - 1, D); with k usable classes, NaN beyond k - 1. All zero when classifier and means span the same space; a
@@ -236,7 +237,7 @@ def subspace_angles(g: Geometry, weight: Array) -> Array:
 
 
 @metric
-def cosines(g: Geometry) -> Array:
+def cosines(g: Geometry) -> Float[Array, "K K"]:
     """Cosines of centred class means [K, K]; NaN for classes left out."""
     return _cosines(g)
 
@@ -253,7 +254,7 @@ def nc1_cut(g: Geometry) -> Array:
     return g.cut
 
 
-def nearest_class_mean(stats: ClassStats, features: Array) -> Array:
+def nearest_class_mean(stats: ClassStats, features: Float[Array, "N D"]) -> Array:
     """[N] index of the nearest class mean of each feature [N, D], among usable classes."""
     keep = (stats.count >= 2)[:, None]
     origin = jnp.sum(jnp.where(keep, stats.mean, 0), axis=0, keepdims=True) / jnp.maximum(jnp.sum(keep), 1)
@@ -262,20 +263,22 @@ def nearest_class_mean(stats: ClassStats, features: Array) -> Array:
     return jnp.argmax(jnp.where(keep.T, score, -jnp.inf), axis=1)
 
 
-def nearest_class_mean_agreement(stats: ClassStats, features: Array, weight: Array, bias: Array) -> Array:
-    """NC4 of features [N, D] at hand: share where argmax(W h + b) is the nearest class mean, which `stats` give."""
+def nearest_class_mean_agreement(
+    stats: ClassStats, features: Float[Array, "N D"], weight: Float[Array, "K D"], bias: Float[Array, " K"]
+) -> Array:
+    """NC4 of features at hand: share where argmax(W h + b) is the nearest class mean, which `stats` give."""
     decided = jnp.argmax(matmul(features, weight.T) + bias[None, :], axis=1)
     return jnp.mean(decided == nearest_class_mean(stats, features))
 
 
-def mean_cdnv(g: Geometry, variance: Array) -> Array:
+def mean_cdnv(g: Geometry, variance: Float[Array, " K"]) -> Array:
     """CDNV, mean over pairs, of class variances [K] about the class means of a geometry."""
     pair = pairs(g)
     total = jnp.sum(jnp.where(pair, _cdnv_pairs(g, variance), 0))
     return undefined_unless(g.k >= 2, total / jnp.sum(pair.astype(g.k.dtype)))
 
 
-def _cdnv_pairs(g: Geometry, variance: Array) -> Array:
+def _cdnv_pairs(g: Geometry, variance: Float[Array, " K"]) -> Array:
     pair = pairs(g)
     ratio = (variance[:, None] + variance[None, :]) / (2 * jnp.where(pair, distances(g), 1))
     return jnp.where(pair, ratio, jnp.nan)

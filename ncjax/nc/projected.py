@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, double, geometry_of, inverse
@@ -25,13 +26,13 @@ FULL_UP_TO = 256  # directions (classes) up to which a look keeps all of `projec
 class Frame(NamedTuple):
     """What a second look needs of the first. K classes, R = min(K - 1, D) directions."""
 
-    keep: Array  # [K] 1 for a usable class
-    anchor: Array  # [K, D] class means as anchor + shift; the global mean for classes left out
+    keep: Float[Array, " K"]  # 1 for a usable class
+    anchor: Float[Array, "K D"]  # class means as anchor + shift; the global mean for classes left out
     shift: Array | None  # [K, D]; None for zero
     directions: Array  # [D, R] orthonormal directions of the class means; then, with a classifier, its rows: [D, R + K]
-    inverse: Array  # [R] 1 / (unit s^2), zero outside the numerical rank
-    unit: Array  # [] 1 / largest s^2: apart, so that `inverse` stays near 1 whatever the scale of the features
-    place: Array  # [K, R] centred class means in the basis
+    inverse: Float[Array, " R"]  # 1 / (unit s^2), zero outside the numerical rank
+    unit: Float[Array, ""]  # 1 / largest s^2: apart, so that `inverse` stays near 1 whatever the scale of the features
+    place: Float[Array, "K R"]  # centred class means in the basis
     between: Array | None  # [K, K] place place^T (none beyond 256 classes)
     logits: Array | None  # [K, K] classifier at each class mean
 
@@ -39,18 +40,18 @@ class Frame(NamedTuple):
 class Look(NamedTuple):
     """Sums over examples, about the class means of a frame. R as in `Frame`; `merge` adds two looks."""
 
-    unit: Array  # [] the frame's, by which `q` is to be multiplied
-    count: Array  # [K]
-    q: Array  # [K] sum of r^T (k Sigma_B)^+ r / unit, r = h - mu_k: NC1's numerator
-    q2: Array  # [K] sum of its square
-    rho: Array  # [K] sum of ||r||^2
-    rho2: Array  # [K] sum of its square
+    unit: Float[Array, ""]  # the frame's, by which `q` is to be multiplied
+    count: Float[Array, " K"]  #
+    q: Float[Array, " K"]  # sum of r^T (k Sigma_B)^+ r / unit, r = h - mu_k: NC1's numerator
+    q2: Float[Array, " K"]  # sum of its square
+    rho: Float[Array, " K"]  # sum of ||r||^2
+    rho2: Float[Array, " K"]  # sum of its square
     projected: Array  # [R, R] (beyond 256 directions [R], the diagonal) sum of p p^T, p = r in the basis
     toward: Array  # [K, K] (none beyond 256 classes) sum over class k of (r . (mu_k - mu_k'))^2
-    decided: Array  # [K] examples of all classes, those left out of the rest too
-    near: Array  # [K] of them, those whose nearest class mean is their own
-    agree: Array  # [K] those whose nearest class mean is what the classifier decides
-    correct: Array  # [K] those the classifier decides rightly
+    decided: Float[Array, " K"]  # examples of all classes, those left out of the rest too
+    near: Float[Array, " K"]  # of them, those whose nearest class mean is their own
+    agree: Float[Array, " K"]  # those whose nearest class mean is what the classifier decides
+    correct: Float[Array, " K"]  # those the classifier decides rightly
 
 
 BY_CLASS = tuple(name for name in Look._fields if name not in ("unit", "projected", "toward"))  # [K] each
@@ -59,8 +60,8 @@ BY_CLASS = tuple(name for name in Look._fields if name not in ("unit", "projecte
 class Tilt(NamedTuple):
     """With V the span of the class means and C = (I - V V^T) Sigma_W V [D, R]."""
 
-    outside: Array  # [R, R] C^T Sigma_W C
-    both: Array  # [R, R] C^T C
+    outside: Float[Array, "R R"]  # C^T Sigma_W C
+    both: Float[Array, "R R"]  # C^T C
 
 
 def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, weighting: str = "class") -> Frame:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Num
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
@@ -27,15 +28,15 @@ matmul = functools.partial(jnp.matmul, precision="highest")
 class ClassStats(NamedTuple):
     """Class-wise moments of features [N, D] with labels in [0, K)."""
 
-    count: Array  # [K] examples seen of each class
-    anchor: Array  # [K, D] a point near each class (zero where count is 0)
-    shift: Array  # [K, D] class mean mu_k less its anchor
-    spread: Array  # [K] sum_i ||h_{k,i} - mu_k||^2
-    bad: Array  # [K] examples with NaN or infinite features: where there are any, the moments are NaN
-    scatter: Array | None  # [D, D] sum_k sum_i (h_{k,i} - mu_k)(h_{k,i} - mu_k)^T over classes, if it is kept
+    count: Float[Array, " K"]  # examples seen of each class
+    anchor: Float[Array, "K D"]  # a point near each class (zero where count is 0)
+    shift: Float[Array, "K D"]  # class mean mu_k less its anchor
+    spread: Float[Array, " K"]  # sum_i ||h_{k,i} - mu_k||^2
+    bad: Float[Array, " K"]  # examples with NaN or infinite features: where there are any, the moments are NaN
+    scatter: Float[Array, "D D"] | None  # sum_k sum_i (h_{k,i} - mu_k)(h_{k,i} - mu_k)^T over classes, if it is kept
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "K D"]:
         """[K, D] class means mu_k, rounded to one float."""
         return self.anchor + self.shift
 
@@ -61,7 +62,7 @@ def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter
     )
 
 
-def by_class(values: Array, labels: Array, num_classes: int) -> Array:
+def by_class(values: Num[Array, N * rest], labels: Int[Array, " N"], num_classes: int) -> Num[Array, K * rest]:
     """[K, ...] sums of values [N, ...] over the examples of each class; the same bits every time."""
 
     def scatter_add(values: Array, labels: Array) -> Array:
@@ -106,7 +107,9 @@ def clean(
     return jnp.where(real[:, None] > 0, features.astype(dtype), 0), labels, real
 
 
-def observe(stats: ClassStats, features: Array, labels: Array, mask: Array | None = None) -> ClassStats:
+def observe(
+    stats: ClassStats, features: Float[Array, "N D"], labels: Int[Array, " N"], mask: Num[Array, " N"] | None = None
+) -> ClassStats:
     """Adds a batch. Under `jit`, donate `stats` to update it in place.
 
     Args:
@@ -163,6 +166,6 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     )
 
 
-def usable(stats: ClassStats) -> Array:
+def usable(stats: ClassStats) -> Bool[Array, " K"]:
     """[K] booleans: classes with at least two examples. Others have no spread and are left out of every metric."""
     return stats.count >= 2

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
@@ -30,17 +31,17 @@ NORMAL_975 = 1.959964
 class Floors(NamedTuple):
     """What each metric is expected to be for features that do not know their labels."""
 
-    nc1: Array
-    cdnv: Array
-    trace_ratio: Array
+    nc1: Float[Array, ""]
+    cdnv: Float[Array, ""]
+    trace_ratio: Float[Array, ""]
 
 
 class Errors(NamedTuple):
     """Standard error of each metric over draws of the examples; NaN where it cannot be had."""
 
-    nc1: Array
-    cdnv: Array
-    trace_ratio: Array
+    nc1: Float[Array, ""]
+    cdnv: Float[Array, ""]
+    trace_ratio: Float[Array, ""]
 
 
 def _narrow(rate: Array, k: Array, dim: Array) -> Array:
@@ -105,10 +106,10 @@ class Moments(NamedTuple):
     """How examples scatter within their classes: all that the standard errors are made of. R directions of the means."""
 
     within: Array  # [R, R] V^T Sigma_W V, V the span of the class means; beyond 256 directions [R], its diagonal
-    relative: Array  # [K] tr Sigma_k of each class, estimated without bias, over that of the pooled Sigma_W
-    q: Array  # [K] variance over examples of r^T (k Sigma_B)^+ r, r = h - mu_k: what NC1 averages
-    rho: Array  # [K] variance over examples of ||r||^2: what CDNV and the trace ratio average
-    pooled: Array  # [] tr Sigma_W
+    relative: Float[Array, " K"]  # tr Sigma_k of each class, estimated without bias, over that of the pooled Sigma_W
+    q: Float[Array, " K"]  # variance over examples of r^T (k Sigma_B)^+ r, r = h - mu_k: what NC1 averages
+    rho: Float[Array, " K"]  # variance over examples of ||r||^2: what CDNV and the trace ratio average
+    pooled: Float[Array, ""]  # tr Sigma_W
     tilt: Tilt | None
 
 

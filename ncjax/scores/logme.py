@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ncjax.core.types import Array
 from ncjax.scores.score import score
@@ -28,7 +29,7 @@ def _evidence(sigma: np.ndarray, x2: np.ndarray, rest: float, count: int, alpha:
 
 
 @score(label="LogME", higher_is_better=True)
-def logme(features: Array, labels: Array, num_classes: int) -> float:
+def logme(features: Float[Array, "N D"], labels: Int[Array, " N"], num_classes: int) -> float:
     """LogME (You et al., 2021): mean over classes of the maximal log evidence per example of one-hot labels, y = F w + e.
 
     max over alpha, beta > 0 of (1/N) log N(y; 0, F F^T / alpha + I / beta), by MacKay's fixed point. Higher is better.

@@ -397,7 +397,10 @@ def test_probe_solves_the_problem_it_states(rng):
 def test_probe_chooses_by_validation(rng):
     x, y = rng.normal(size=(60, 20)).astype(np.float32), rng.integers(0, 3, 60)
     fitted = probe.fit((x[:40], y[:40]), (x[40:], y[40:]), 3)
-    alone = {l2: probe.fit((x[:40], y[:40]), None, 3, l2_grid=(l2,)) for l2 in probe.L2_GRID}
-    scores = {l2: probe.accuracy(p.weight, p.bias, x[40:], y[40:]) for l2, p in alone.items()}
-    assert fitted.val_accuracy >= max(scores.values()) - 0.101
-    assert fitted.l2 in probe.L2_GRID
+    mean, std = x[:40].mean(0), x[:40].std(0) + 1e-6
+    path = probe.solve((x[:40] - mean) / std, y[:40], 3, probe.L2_GRID, tolerance=probe.FIT_TOLERANCE)
+    held_out = np.concatenate([(x[40:] - mean) / std, np.ones((20, 1), np.float32)], axis=1)
+    scores = [np.mean(np.argmax(held_out @ np.asarray(s.params).T, axis=1) == y[40:]) for s in path]
+    assert fitted.val_accuracy == pytest.approx(max(scores))
+    assert fitted.l2 == probe.L2_GRID[int(np.argmax(scores))]  # the strongest of equals
+    assert min(scores) < max(scores)

@@ -19,7 +19,7 @@ from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
 from ncjax.training import fit, loop
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SMOKE = ["--config.epochs=4", "--config.batch_size=16", "--config.augment=augment.crop_flip(strength=1.0)"]
 
 

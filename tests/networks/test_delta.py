@@ -22,7 +22,7 @@ from ncjax.transfer import few_shot
 from ncjax.transfer.grid_search import Search
 from ncjax.tuning import plans
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRETRAIN = [f"--config={ROOT}/configs/pretrain.py:smoke,epochs=1,measure_every=0"]
 FINETUNE = [f"--config={ROOT}/configs/finetune.py:smoke,epochs=1"]
 

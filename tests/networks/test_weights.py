@@ -26,7 +26,7 @@ from ncjax.networks import delta, weights
 from ncjax.networks.load import Init, load
 from ncjax.networks.weights import command, foreign, hub, layouts, torch_files
 
-# What the numbers mean is checked against PyTorch by tests/test_exact.py; this runs without it.
+# What the numbers mean is checked against PyTorch by tests/networks/test_exact.py; this runs without it.
 NETWORKS = {
     "torchvision ResNet": ("models.resnet.resnet50(stem=imagenet)", 224),
     "ResNet with a classifier named linear": ("models.resnet.resnet20", 32),
@@ -117,7 +117,7 @@ def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, ca
     variables = jax.jit(network.init, static_argnums=1)(jax.random.key(1), (32, 32, 3))
     before = weights.export(variables, network, "torchvision ResNet")
     np.savez("w.npz", **before)
-    config = Path(__file__).parent.parent / "configs" / "finetune.py"
+    config = Path(__file__).parents[2] / "configs" / "finetune.py"
     assert (
         main.main(
             [

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax import models
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import public_names, resolve
@@ -271,9 +270,14 @@ def test_default_layer_is_the_papers():
 
 
 def test_every_module_has_its_public_models():
-    assert public_names(models.sequential)  # helpers only; the models themselves:
     assert set(public_names(resnet)) >= {f"resnet{d}" for d in (18, 34, 50, 101, 152, 20, 32, 44, 56)}
     assert set(public_names(vit)) == {"vit_ti", "vit_s", "vit_b"}
+    for module in (resnet, vit):
+        for name in public_names(module):  # nothing but models is public there
+            model = getattr(module, name)(num_classes=3, projection_layers=1, dtype="bfloat16")
+            assert (model.num_classes, model.readout, model.blocks[-1]) == (3, "projection", "head"), name
+    with pytest.raises(UserError, match=r"no setting 'widht'; did you mean 'width'"):
+        resolve("models.resnet.resnet18(widht=3)")
 
 
 @pytest.mark.parametrize(

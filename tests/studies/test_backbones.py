@@ -90,7 +90,7 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
         np.savez(f"w{i}.npz", **weights.export(variables, network, "torchvision ResNet"))
     argv = [
         "--workdir=run",
-        f"--config={Path(__file__).parent.parent}/configs/e1_backbones.py",
+        f"--config={Path(__file__).parents[2]}/configs/e1_backbones.py",
         "--config.backbones=[w0.npz,w1.npz]",
         "--config.targets=[embedded.digits]",
         "--config.train_images=40",
