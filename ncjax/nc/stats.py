@@ -62,7 +62,7 @@ def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter
     )
 
 
-def by_class(values: Num[Array, N * rest], labels: Int[Array, " N"], num_classes: int) -> Num[Array, K * rest]:
+def by_class(values: Num[Array, " N *rest"], labels: Int[Array, " N"], num_classes: int) -> Num[Array, " K *rest"]:
     """[K, ...] sums of values [N, ...] over the examples of each class; the same bits every time."""
 
     def scatter_add(values: Array, labels: Array) -> Array:
