@@ -24,9 +24,8 @@ def old_run(tmp_path):
 
 def config_file(tmp_path, study, **values):
     path = tmp_path / f"{study}.py"
-    path.write_text(
-        f"from ncjax import config\n\n\ndef get_config(arg=''):\n    return config.make('{study}', arg, smoke={{}}, **{values})\n"
-    )
+    made = f"config.make('{study}', arg, smoke={{}}, **{values})"
+    path.write_text(f"from ncjax import config\n\n\ndef get_config(arg=''):\n    return {made}\n")
     return path
 
 
