@@ -27,7 +27,7 @@ import torch
 import torch_models
 
 from ncjax import data, optim
-from ncjax.core import mesh
+from ncjax.core import mesh, trees
 from ncjax.core.resolve import resolve
 from ncjax.core.types import Network
 from ncjax.losses import cross_entropy
@@ -116,7 +116,7 @@ def rival(network: str, method: str, batch: int, count: int, bf16: bool, compile
     kind, layer = ("full_ft", None) if method == "full" else NETWORKS[network][method]
     net = NETWORKS[network]["torch"](layer if kind == "scl_ft" else None)
     net = net.to(device, memory_format=torch.channels_last)
-    tuned = net.names if kind == "full_ft" else resolve("trees.match")(layer, net.names)
+    tuned = net.names if kind == "full_ft" else trees.match(layer, net.names)
     start = net.names.index(tuned[0])
     for name, block in zip(net.names, net.blocks, strict=True):
         block.train(name in tuned).requires_grad_(name in tuned)

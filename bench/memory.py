@@ -25,7 +25,8 @@ def child(network: str, batch: int, xla: bool) -> None:
     """Prints what a step takes, after two that do not count."""
     import train
 
-    job, _, _ = train.ours(train.NETWORKS[network][0], batch, 1, "float32", xla)
+    name, size = train.NETWORKS[network][0], {"side": train.SIDE, "classes": train.CLASSES}
+    job = train.ours(name, batch, 1, "float32", **size, xla=xla).job
     job(), job()
     before, seconds = resource.getrusage(resource.RUSAGE_SELF), []
     for _ in range(STEPS):
