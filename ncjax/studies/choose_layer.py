@@ -67,19 +67,12 @@ def run(
       shots: training images per class; 0 for all.
       search, budget: as in `compare`, for every block alike.
     """
-    if tune not in ("none", "top", "all"):
-        raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
-    seeds = search.seeds
-    if tune != "none" and seeds < 2:
-        raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    wanted = all_named(scores)
-    if rule not in ranking.rules(wanted):
-        raise UserError(f"rule={rule!r}: {nearest(rule, ranking.rules(wanted))}")
+    wanted = _checked(rule, scores, tune, search.seeds)
     bench = Bench(run, init, target, search, budget)
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
     run.announce(dataset, bench.describe())
     names = ranking.candidates(model, blocks)
-    found = [_scores(bench, names, wanted, shots, seed) for seed in range(seeds if tune != "none" else 1)]
+    found = [_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
     ranked = ranking.ordered(rule, found[0], model, wanted)
     meanings = {name: meaning for name, (_, meaning) in ranking.rules(wanted).items()}
     picks = {name: [ranking.choose(name, f, model, wanted) for f in found] for name in meanings}
@@ -89,18 +82,7 @@ def run(
     _show_scores(run, target.data, found[0], costs, wanted)
     for name, chosen in picks.items():
         run.say(f"  {name:<22} {chosen[0]:<10} {meanings[name]}")
-    known = {
-        "init": init.init,
-        "data": target.data,
-        "method": method,
-        "layer": ranked[0],
-        "n_per_class": shots or None,
-        **{k: v for k, v in init._asdict().items() if v not in (None, "last", [])},
-    }
-    run.say(
-        f"rule {rule} ({meanings[rule]}): tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n"
-        f"  --config=configs/finetune.py:{','.join(f'{k}={v}' for k, v in known.items() if v is not None)}"
-    )
+    _advise(run, init, target.data, method, shots, ranked, f"rule {rule} ({meanings[rule]})")
     out = {
         "data": dataset.describe(),
         "network": bench.describe(),
@@ -116,28 +98,55 @@ def run(
     }
     if tune == "none":
         return out
-    cells = {}
-    for block in names if tune == "all" else ranked[:top]:
-        cells[block], hyper = bench.search(method, layer=block, shots=shots)
-        run.say(
-            f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
-            + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
-        )
-    tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
-    out |= {
-        "tuned": tuned,
-        "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
-        "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()},
-    }
+    out |= _tuned(bench, method, names if tune == "all" else ranked[:top], shots)
     if tune == "all":
-        out |= regrets(tuned, picks)
+        out |= regrets(out["tuned"], picks)
         order = sorted(out["regret"], key=lambda r: out["regret"][r][0])
         run.table(
-            f"best in hindsight: {out['best']}; what each rule loses in test accuracy, {seeds} seeds",
+            f"best in hindsight: {out['best']}; what each rule loses in test accuracy, {search.seeds} seeds",
             ["rule", "chooses", "regret, 95 % t interval"],
             [[r, ", ".join(dict.fromkeys(picks.get(r, ["any"]))), intervals.percent(out["regret"][r])] for r in order],
         )
     return out
+
+
+def _checked(rule: str, scores: Sequence[str], tune: str, seeds: int) -> dict[str, Score]:
+    """The scores, once everything that was asked for is known to be possible."""
+    if tune not in ("none", "top", "all"):
+        raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
+    if tune != "none" and seeds < 2:
+        raise UserError(f"seeds={seeds}: an interval over seeds needs two")
+    wanted = all_named(scores)
+    if rule not in ranking.rules(wanted):
+        raise UserError(f"rule={rule!r}: {nearest(rule, ranking.rules(wanted))}")
+    return wanted
+
+
+def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Sequence[str], rule: str) -> None:
+    """Says which blocks to tune, and by which command."""
+    known = {"init": init.init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None}
+    known |= {k: v for k, v in init._asdict().items() if v not in (None, "last", [])}
+    settings = ",".join(f"{k}={v}" for k, v in known.items() if v is not None)
+    run.say(
+        f"{rule}: tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n  --config=configs/finetune.py:{settings}"
+    )
+
+
+def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
+    """Blocks tuned in turn: test accuracy by seed, its mean and that of NC1 on test with 95 % t intervals."""
+    cells = {}
+    for block in blocks:
+        cells[block], hyper = bench.search(method, layer=block, shots=shots)
+        bench.run.say(
+            f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
+            + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
+        )
+    tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
+    return {
+        "tuned": tuned,
+        "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
+        "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()},
+    }
 
 
 def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> ranking.Values:

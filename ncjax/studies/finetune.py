@@ -220,41 +220,44 @@ def run(
     tracker.write(best_epoch, chosen)
     size = delta.write(run.workdir / delta.NAME, card, best.variables, unsaved) if run.writes else None
     trained.store.close()
-    accuracy = {split: layers["output"]["accuracy"] for split, layers in chosen.items()}
-    nc1 = {split: chosen[split][network.model.penultimate].get("nc1") for split in ("train", "test")}
+    cost = {
+        "optimizer_bytes": trained.optimizer_bytes,
+        "flops_per_step": trained.flops_per_step,
+        "delta_bytes": size,
+        "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
+    }
+    found = _results(plan, chosen, network.model.penultimate, best_epoch)
+    _show(run, f"{method} on {data.data}", found)
+    return {"data": dataset.describe(), "network": card.describe(), "method": method, **found, **cost}
+
+
+def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int) -> dict[str, Any]:
+    """What the chosen epoch came to, and how much was tuned for it."""
     tuned, total = plan.share()
-    run.table(
-        f"{method} on {data.data}",
-        ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"],
-        [
-            [
-                f"{100 * tuned / total:.2f} %",
-                str(best_epoch),
-                *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
-                *(f"{x:.4g}" if x is not None else "-" for x in nc1.values()),
-            ]
-        ],
-    )
     return {
-        "data": dataset.describe(),
-        "network": card.describe(),
-        "method": method,
         "layer": plan.layer,
         "tuned_blocks": plan.tuned,
         "tuned": tuned,
         "total": total,
         "share": tuned / total,
-        "optimizer_bytes": trained.optimizer_bytes,
-        "flops_per_step": trained.flops_per_step,
-        "delta_bytes": size,
-        "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
         "best_epoch": best_epoch,
-        "accuracy": accuracy,
-        "nc1": nc1,
-        "penultimate": network.model.penultimate,
+        "accuracy": {split: layers["output"]["accuracy"] for split, layers in chosen.items()},
+        "nc1": {split: chosen[split][penultimate].get("nc1") for split in ("train", "test")},
+        "penultimate": penultimate,
         "readout": plan.model.readout,
         "chosen": chosen,
     }
+
+
+def _show(run: Run, title: str, found: dict[str, Any]) -> None:
+    accuracy = found["accuracy"]
+    cells = [
+        f"{100 * found['share']:.2f} %",
+        str(found["best_epoch"]),
+        *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
+        *(f"{x:.4g}" if x is not None else "-" for x in found["nc1"].values()),
+    ]
+    run.table(title, ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"], [cells])
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
