@@ -99,7 +99,7 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
     return {
         "model": args.model,
         "init": args.init,
-        "data": dataset.name,
+        "data": args.data or "random images",
         "images": batches.size,
         "image_shape": dataset.image_shape,
         "batch": args.batch,

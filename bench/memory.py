@@ -1,4 +1,4 @@
-"""What do huge pages gain (`ncjax/memory.py`)?
+"""What do huge pages gain (`ncjax/core/memory.py`)?
 
     python bench/memory.py [--networks resnet20 vit] [--batch 128] [--repeats 3] [--out FILE.json]
 

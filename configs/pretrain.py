@@ -5,7 +5,7 @@
     python -m ncjax.main --config=configs/pretrain.py:data=npz:cifar100.npz,model=models.resnet.resnet20,epochs=10
 
 SGD with momentum and weight decay 5e-4 on every leaf, cosine decay, no augmentation, so that 15 epochs are enough to fit
-the training set: the regime in which collapse is seen. Measured numbers are in the README's results table.
+the training set: the regime in which collapse is seen. Measured numbers are in docs/results.
 """
 
 from ncjax import config

@@ -5,7 +5,7 @@
 Source: 3 600 images of the Fashion-MNIST cut that ships with ncjax. Target: scikit-learn's digits. A 14-layer CIFAR ResNet
 is pre-trained without and with a projection head; both are measured and probed at every block on source and target; the
 one without is then fine-tuned by five methods on 20 images a class, at the same budget. Open runs/quickstart/report.html.
-Time and numbers are in the README's results table.
+Time and numbers are in docs/results.
 """
 
 from ncjax import config

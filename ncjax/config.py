@@ -102,18 +102,26 @@ def read_value(key: str, text: str, hint: Any) -> Any:
 
 
 def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
-    config = ConfigDict({"study": study}, sort_keys=False)
-    for key, option in schema(studies.module_of(study).run).items():
+    config, known = ConfigDict({"study": study}, sort_keys=False), schema(studies.module_of(study).run)
+    values = options.renamed(values, known, study)
+    for key, option in known.items():
         value = values.get(key, None if option.default is REQUIRED else option.default)
         if value is None:
             kind = next(k for k in kinds(option.hint) if k is not type(None))
             value = config_dict.placeholder(kind)
         elif isinstance(value, dict):
-            value = ConfigDict({n: _config_dict(s["study"], s) for n, s in value.items()}, sort_keys=False)
+            value = ConfigDict({name: _step(name, step) for name, step in value.items()}, sort_keys=False)
         elif isinstance(value, int) and not isinstance(value, bool) and float in kinds(option.hint):
             value = float(value)
         config[key] = value
     return config
+
+
+def _step(name: str, step: dict[str, Any]) -> ConfigDict:
+    try:
+        return _config_dict(str(step.get("study")), {k: v for k, v in step.items() if k != "study"})
+    except UserError as e:
+        raise UserError(f"step {name!r}: {e}") from None
 
 
 def make(
@@ -134,12 +142,11 @@ def make(
     known = schema(studies.module_of(study).run)
     named = {**(variants or {}), "smoke": smoke}
     words, chosen = parse_arg(arg or "", known, study, named)
-    merged = dict(values)
-    for name in sorted(words, key=list(named).index):
-        merged |= named[name]
-    merged |= chosen
+    merged: dict[str, Any] = {}
+    for given in (values, *(named[name] for name in sorted(words, key=list(named).index)), chosen):
+        merged |= options.renamed(given, known, study)
     for key, value in merged.items():
-        hint = known[key_of(key, known, study)].hint
+        hint = known[key].hint
         if not accepts(hint, value):
             raise UserError(f"{key}={value!r} for {study}: expected {describe(hint)}")
     return _config_dict(study, merged)

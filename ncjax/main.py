@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import argparse
 import errno
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -59,8 +60,10 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
 
 def _workdir(args: argparse.Namespace) -> Path:
     path, _, arg = args.config.partition(":")
-    variants = [word.strip() for word in arg.split(",") if word.strip().isidentifier()]
-    return Path(args.workdir or Path("runs") / "_".join([Path(path).stem, *variants]))
+    before, equals, after = arg.partition("=")  # names of variants come before keys, "smoke" comes anywhere
+    first = before.rpartition(",")[0] if equals else before
+    words = [*first.split(","), *(["smoke"] if "smoke" in re.split(r"\s*,\s*", after.strip()) else [])]
+    return Path(args.workdir or Path("runs") / "_".join([Path(path).stem, *filter(None, map(str.strip, words))]))
 
 
 def run(argv: list[str]) -> None:

@@ -44,8 +44,11 @@ def test_records_have_configs_that_make_them():
     assert len(records) == 9
     for spec, made in records.items():
         _, values = door.plain(door.load(str(ROOT / "configs" / "paper" / spec)))
-        differing = {k for k, v in made.items() if k in values and values[k] != v}
-        assert differing <= {"rule"}, (spec, differing)  # "default" then, "key_layer" now
+        differing = {k: v for k, v in made.items() if k != "study" and values.get(k, "gone") != v}
+        # A rule's name, and what is a setting of a score now.
+        allowed = {"choose_layer.py": {"rule": "default"}, "e1.py": {"neighbours": 5}}.get(spec.partition(":")[0], {})
+        assert differing == allowed, spec
+        assert values.get("rule") in (None, "key_layer")
 
 
 @pytest.fixture(scope="module")

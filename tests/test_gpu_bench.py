@@ -1,6 +1,7 @@
-"""The script for a lent GPU is rehearsed on a CPU: what fails there would cost device time."""
+"""The script for a GPU is rehearsed on a CPU: time on a GPU is dear."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ def test_parts_write_a_record_each(tmp_path):
     assert rows["ceilings"][0]["copy_bytes_per_second"] > 0
     assert rows["train_cnn"][0]["images_per_second"] > 0
     assert rows["probe"][0]["gradient"] < 1e-4
+
+
+def test_the_tests_it_runs_are_there():
+    named = re.findall(r'"(tests/[\w/]+\.py)"', (ROOT / "bench" / "gpu.py").read_text())
+    assert len(named) >= 5
+    assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
 def test_a_stopped_part_says_so(tmp_path):

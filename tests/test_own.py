@@ -1,12 +1,17 @@
 """One file for every thing: what a user writes outside ncjax is found in rows, printed tables, pages and CSV."""
 
 import csv
+import functools
 import json
+import re
 import textwrap
+from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from ncjax import main, nc
+from ncjax import main, nc, report
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import resolve
 from ncjax.runs.rows import read_rows
@@ -36,7 +41,7 @@ def mean_norm(features):
 
 
 @score(label="never", higher_is_better=True)
-def never(source_logits):
+def never(source_accuracy):
     return 1.0
 
 
@@ -181,8 +186,20 @@ def test_a_metric_prints_its_meaning_and_refuses_unknown_inputs(own, rng):
     def nc1(g):
         return g.k
 
+    def torn(g, features):
+        return g.k
+
+    def aligned(weight, look, *, power=1):
+        return jnp.sum(weight**power) * look.rho.sum()
+
     with pytest.raises(UserError, match="asks for 'colour'"):
         nc.measure(features, labels, metrics=[odd])
+    with pytest.raises(UserError, match="asks for features, which is on the host, and g"):
+        nc.measure(features, labels, metrics=[torn])
+    squared, weight = functools.partial(aligned, power=2), rng.normal(size=(2, 5)).astype(np.float32)
+    report = nc.measure(features, labels, classifier=(weight, np.zeros(2)), metrics=[squared])
+    within = sum(((features[k::2] - features[k::2].mean(axis=0)) ** 2).sum() for k in (0, 1))
+    assert report.aligned == pytest.approx((weight.astype(float) ** 2).sum() * within, rel=1e-5)
     with pytest.raises(UserError, match="there is one of that name"):
         nc.measure(features, labels, metrics=[nc1])
 
@@ -207,6 +224,36 @@ def test_model_loss_augmentation_and_method_are_remembered_and_run(own):
     assert main.main([*argv, f"--workdir={own / 'measured_tuned'}"]) == 0
 
 
+def test_an_objective_tunes_without_kept_activations_and_metrics_are_shown(own, capsys):
+    argv = [f"--config={own / 'finetune.py'}", f"--config.init={own / 'run'}", f"--config.data={own / 'own.py'}:blobs"]
+    argv += [f"--config.method={own / 'own.py'}:last_block", f"--config.loss={own / 'own.py'}:shifted"]
+    argv += [f"--config.metrics={own / 'own.py'}:spread_share"]
+    assert main.main([*argv, "--config.cache=device", f"--workdir={own / 'refused'}"]) == 2
+    assert "runs the whole network as it likes; set cache=auto" in capsys.readouterr().err
+    assert main.main([*argv, f"--workdir={own / 'moved'}"]) == 0
+    assert "spread_share test" in capsys.readouterr().out
+    record = json.loads((own / "moved" / "results.json").read_text())["results"]
+    assert record["cache"] is None
+    chosen = [r["value"] for r in read_rows(own / "moved") if r["metric"] == "spread_share" and r["phase"] == "chosen"]
+    assert record["chosen"]["test"]["deep.0"]["spread_share"] in chosen
+    assert "spread_share train</th>" in (own / "moved" / "report.html").read_text()
+
+
+def test_an_objective_that_returns_other_rows_is_refused(own, capsys):
+    broken = own / "halved.py"
+    broken.write_text(
+        "from ncjax.core.types import Objective\nfrom ncjax.losses import cross_entropy\n\n\ndef halved():\n"
+        "    plain = cross_entropy().value\n"
+        "    def value(apply, variables, batch, key):\n"
+        "        features = apply(variables, batch.image)\n"
+        "        return plain(features, batch.label, batch.mask), {'logits': features['logits']}\n"
+        "    return Objective(value, plain)\n"
+    )
+    argv = [f"--config={own / 'pretrain.py'}", f"--config.data={own / 'own.py'}:blobs", f"--config.loss={broken}:halved"]
+    assert main.main([*argv, f"--config.model={own / 'own.py'}:net", f"--workdir={own / 'halved'}"]) == 2
+    assert "logits and batch_stats for 8 images, got ['logits']" in capsys.readouterr().err
+
+
 def test_a_score_ranks_blocks_and_says_why_it_cannot(own, capsys):
     config = own / "choose.py"
     config.write_text(
@@ -217,7 +264,8 @@ def test_a_score_ranks_blocks_and_says_why_it_cannot(own, capsys):
     argv = [f"--config={config}", f"--config.init={own / 'run'}", f"--config.data={own / 'own.py'}:blobs"]
     argv += [f"--config.scores={scores}", f"--workdir={own / 'chosen'}"]
     assert main.main([*argv, "--config.rule=mean_norm"]) == 0
-    assert "mean norm" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean norm" in said
     record = json.loads((own / "chosen" / "results.json").read_text())["results"]
     assert record["scores"][0]["deep.0"]["mean_norm"] > 0
     assert record["scores"][0]["deep.0"]["never"] is None
@@ -225,6 +273,9 @@ def test_a_score_ranks_blocks_and_says_why_it_cannot(own, capsys):
     assert "<th>mean norm</th>" in page
     with open(own / "chosen" / "tables" / "blocks_on_chosen.csv") as file:
         assert float(next(csv.DictReader(file))["mean norm"]) > 0
+    assert "no never: deep.0: needs source_accuracy" in said
+    assert main.main([*argv[:-1], "--config.rule=never", f"--workdir={own / 'never'}"]) == 2
+    assert "rule=never: no block has that score" in capsys.readouterr().err
     assert main.main([*argv[:-1], "--config.rule=mean_nrm", f"--workdir={own / 'typo'}"]) == 2
     assert "did you mean 'mean_norm'" in capsys.readouterr().err
 
@@ -239,6 +290,10 @@ def test_a_study_of_its_own_without_a_data_set_has_its_section(own, capsys):
     with open(own / "theory" / "tables" / "answers.csv") as file:
         assert float(next(csv.DictReader(file))["answer"]) == 21
     assert main.main([f"--config={own / 'cfg.py'}:smoke", f"--workdir={own / 'smoke'}"]) == 0
+    (own / "theory.py").rename(own / "moved.py")
+    page = report.write([own / "theory"], own / "gone", title="x").read_text()
+    assert "What it says of them is not here: cannot read" in page
+    (own / "moved.py").rename(own / "theory.py")
     assert main.main([f"--config={own / 'cfg.py'}", "--config.side=2"]) == 2
     assert "did you mean 'sides'" in capsys.readouterr().err
 
@@ -262,3 +317,33 @@ def test_names_that_lead_nowhere_are_one_line(own, capsys, name, words):
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+def test_the_examples_of_the_documentation_run(own, capsys, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 4
+    made = re.search(r"`(def get_config.*?)`\.", text)
+    assert made
+    (own / "documented.py").write_text("\n".join(blocks[:3]))
+    (own / "answer.py").write_text(blocks[3])
+    (own / "answer_config.py").write_text(f"from ncjax import config\n\n\n{made[1]}\n")
+    monkeypatch.chdir(own)
+    argv = ["--config=pretrain.py", "--config.data=own.py:blobs(count=8)", "--config.model=own.py:net", "--config.epochs=1"]
+    argv += ["--config.loss=documented.py:fast_gradient", "--config.metrics=documented.py:largest_spread"]
+    assert main.main([*argv, "--workdir=documented"]) == 0
+    assert "largest_spread" in capsys.readouterr().out
+    choose = (
+        "from ncjax import config\n\n\ndef get_config(arg=''):\n    return config.make('choose_layer', arg, smoke={})\n"
+    )
+    (own / "by_norm.py").write_text(choose)
+    argv = ["--config=by_norm.py", "--config.init=documented", "--config.data=own.py:blobs", "--config.shots=3"]
+    argv += ["--config.scores=[documented.py:mean_norm,scores.logme]", "--config.rule=mean_norm", "--config.batch_size=8"]
+    assert main.main([*argv, "--config.method=own.py:last_block", "--workdir=by_norm"]) == 0
+    assert "largest mean norm" in capsys.readouterr().out
+    assert "mean norm" in (own / "by_norm" / "report.html").read_text()
+    argv = ["--config=answer_config.py", "--config.sides=7", "--workdir=answer"]
+    assert main.main(argv) == 0
+    assert "7 sides" in capsys.readouterr().out
+    monkeypatch.chdir(own.parent)  # files are found from anywhere
+    assert "Seven times the sides" in report.write([own / "answer"], own / "answered", title="x").read_text()

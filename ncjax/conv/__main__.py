@@ -10,7 +10,7 @@ from ncjax.core.cli import tell
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code, as of `command.tell`."""
+    """The exit code, as of `core.cli.tell`."""
     parser = argparse.ArgumentParser(
         prog="python -m ncjax.conv", description="Build oneDNN's convolutions, or say what convolves here."
     )

@@ -1,9 +1,10 @@
 """XLA's own convolutions in the forms that are fast on a CPU. Figures: two cores (AMD Zen 5), jax 0.10.2, 128 images.
 
-Tried without gain there, page faults being out of the way (`ncjax.memory`): two simulated devices (1.04 times as fast, and
-they can wait for each other forever), `xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID` (1.0), a weight
-gradient as nine matrix products (0.4 to 1.3) or of columns (0.5 to 1.1), forward pass and data gradient in pieces (0.7 to
-1.1). All that is elementwise, BatchNorm with it, takes less than a tenth of a ResNet-20's step: nothing to gain there.
+Tried without gain there, page faults being out of the way (`ncjax.core.memory`): two simulated devices (1.04 times as
+fast, and they can wait for each other forever), `xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID` (1.0),
+a weight gradient as nine matrix products (0.4 to 1.3) or of columns (0.5 to 1.1), forward pass and data gradient in pieces
+(0.7 to 1.1). All that is elementwise, BatchNorm with it, takes less than a tenth of a ResNet-20's step: nothing to gain
+there.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ def schema(study: Callable[..., Any]) -> dict[str, Option]:
         if parameter.kind is not parameter.KEYWORD_ONLY or name == "run":
             continue
         given = None if parameter.default is REQUIRED else parameter.default
+        if name not in hints:
+            raise UserError(f"{study.__module__}.{study.__name__}: say of what type {name} is, as in {name}: float = 1.0")
         if _is_block(hints[name]):
             found |= _block(hints[name], given)
         else:
@@ -111,19 +113,38 @@ def key_of(word: str, known: dict[str, Option], study: str) -> str:
         if any(isinstance(note, Also) and note.word == word for note in option.notes):
             return key
         if any(isinstance(note, Was) and note.word == word for note in option.notes):
-            raise UserError(f"no key {word!r} for {study}; did you mean {key!r}? (its name since version 0.2)")
+            raise UserError(f"no key {word!r} for {study}; did you mean {key!r}?")
     raise UserError(f"no key {word!r} for {study}; {nearest(word, known)}")
+
+
+def renamed(values: dict[str, Any], known: dict[str, Option], study: str) -> dict[str, Any]:
+    """The values by their keys, other words for a key translated.
+
+    Raises:
+      UserError: as for `key_of`, or two words for one key.
+    """
+    out: dict[str, Any] = {}
+    for word, value in values.items():
+        key = key_of(word, known, study)
+        if key in out:
+            raise UserError(f"{key} for {study} is given twice, once as {word!r}")
+        out[key] = value
+    return out
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def kinds(hint: Any) -> tuple[type, ...]:
     """The types that a hint allows."""
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
     return tuple(typing.get_origin(p) or p for p in parts)
 
 
 def element(hint: Any) -> Any:
     """The type of a list's elements, or None for other types."""
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
     return next((typing.get_args(p)[0] for p in parts if typing.get_origin(p) is list), None)
 
 
@@ -158,8 +179,7 @@ def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[
         function has.
     """
     known, out = schema(study), {}
-    for key in values:
-        key_of(key, known, name)
+    values = renamed(values, known, name)
     for key, option in known.items():
         value = values.get(key, option.default)
         if value is REQUIRED or (value is None and option.default is REQUIRED):

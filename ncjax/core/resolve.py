@@ -150,7 +150,14 @@ def _function(path: str) -> Callable[..., Any]:
     if itself is not None and name in public_names(itself):
         return getattr(itself, name)
     found = module(owner) if owner else importlib.import_module("ncjax")
+    if name not in public_names(found) and owner and found.__name__ == f"ncjax.{owner}":
+        found = _outside(owner, name) or found  # one's own module may have a name that ncjax's has too
     return _named(found, name, found.__name__)
+
+
+def _outside(owner: str, name: str) -> ModuleType | None:
+    own = _import(owner)
+    return own if own is not None and hasattr(own, name) else None
 
 
 def _named(found: ModuleType, name: str, place: str) -> Callable[..., Any]:
@@ -198,9 +205,9 @@ def resolve(text: str) -> Callable[..., Any]:
 def absolute(text: str) -> str:
     """The same name, found from any folder: the path of a file made absolute."""
     path, opened, arguments = text.partition("(")
-    file, colon, name = path.rpartition(":")
-    if colon and file.endswith(".py"):
-        path = f"{Path(file).expanduser().resolve()}:{name}"
+    file, colon, name = path.partition(".py:") if ".py:" in path else (path.removesuffix(".py"), "", "")
+    if file != path:
+        path = f"{Path(file + '.py').expanduser().resolve()}{colon and ':'}{name}"
     return path + opened + arguments
 
 

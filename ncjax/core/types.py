@@ -83,8 +83,8 @@ class Objective(NamedTuple):
 
     `value(apply, variables, batch, key) -> (scalar, features)`. `apply(variables, images, train=True)` returns the features
     of `Model.apply` and, as `features["batch_stats"]`, the BatchNorm statistics as they stand after it (moved only where
-    `train`). The features that come back are those of the step: their logits count as its accuracy, their statistics are
-    kept.
+    `train`). The features that come back are those of the step: their logits [N, K], a row for each of the batch, count as
+    its accuracy, their statistics are kept.
     """
 
     value: Callable[..., tuple[Array, dict[str, Any]]]

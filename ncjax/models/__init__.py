@@ -1,1 +1,1 @@
-"""Image classifiers as pairs of pure functions; see `ncjax.types.Model` for the contract."""
+"""Image classifiers as pairs of pure functions; see `ncjax.core.types.Model` for the contract."""

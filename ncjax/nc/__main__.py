@@ -61,7 +61,7 @@ def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code, as of `command.tell`: 2 for input that cannot be measured."""
+    """The exit code, as of `core.cli.tell`: 2 for input that cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.nc", description="Measure the collapse of features in a file.")
     parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
     parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")

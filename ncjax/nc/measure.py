@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ncjax.core.errors import UserError
+from ncjax.core.resolve import own_name
 from ncjax.core.types import Array
 from ncjax.nc import metrics, spectra, uncertainty
 from ncjax.nc import projected as looks
@@ -120,7 +121,7 @@ Functions = tuple[tuple[str, Any], ...]  # metrics by name
 
 def _chosen(functions: dict[str, Any], *, host: bool, classifier: bool) -> Functions:
     """The metrics that run on the host, or those that do not and look at a classifier, or those that do neither."""
-    asked = {name: asks_for(f) for name, f in functions.items()}
+    asked = {name: set(asks_for(f)) for name, f in functions.items()}
     return tuple(
         (name, f)
         for name, f in functions.items()
@@ -128,24 +129,27 @@ def _chosen(functions: dict[str, Any], *, host: bool, classifier: bool) -> Funct
     )
 
 
+def _by_name(g: Geometry, inputs: Inputs, weighting: str, spectrum: bool) -> dict[str, Any]:
+    """The inputs that metrics name, but for the classifier's."""
+    about = None
+    if inputs.about is not None:
+        about = About(g=geometry(inputs.about[0], weighting), stats=inputs.about[0], look=inputs.about[1])
+    return {
+        "g": g,
+        "stats": inputs.stats,
+        "look": inputs.look,
+        "about": about,
+        "outside": inputs.outside,
+        "spectrum": spectra.spectrum_of(inputs.stats) if spectrum else None,
+    }
+
+
 @functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum"))
 @double
 def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str, spectrum: bool) -> dict[str, Array]:
     stats, look = inputs.stats, inputs.look
-    g, about = refit(g, stats), None
-    if inputs.about is not None:
-        about = About(g=geometry(inputs.about[0], weighting), stats=inputs.about[0], look=inputs.about[1])
-    out = applied(
-        dict(functions),
-        {
-            "g": g,
-            "stats": stats,
-            "look": look,
-            "about": about,
-            "outside": inputs.outside,
-            "spectrum": spectra.spectrum_of(stats) if spectrum else None,
-        },
-    )
+    g = refit(g, stats)
+    out = applied(dict(functions), _by_name(g, inputs, weighting, spectrum))
     floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, inputs.tilt)
     for name in TRUSTED:
         out[f"floor.{name}"] = getattr(floors, name)
@@ -156,25 +160,28 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "angles"))
+@functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum", "angles"))
 @double
 def _classifier_values(
-    g: Geometry, stats: ClassStats, weight: Array, *, functions: Functions, angles: bool
+    g: Geometry, inputs: Inputs, weight: Array, *, functions: Functions, weighting: str, spectrum: bool, angles: bool
 ) -> dict[str, Array]:
     """By itself: at 1000 classes a K x K matrix takes 8 MB, and a program of everything holds many at once."""
-    g = refit(g, stats)
+    g = refit(g, inputs.stats)
     between = metrics.subspace_angles.of(g, weight) if angles else None
-    out = applied(dict(functions), {"g": g, "stats": stats, "weight": weight, "angles": between})
+    known = _by_name(g, inputs, weighting, spectrum) | {"weight": weight, "angles": between}
+    out = applied(dict(functions), known)
     return out if between is None else out | {"angles": between}
 
 
-def _functions(extra: Sequence[Any]) -> dict[str, Any]:
+def with_own(extra: Sequence[Any]) -> dict[str, Any]:
     """The metrics of a report, by name, with those of the caller's own.
 
     Raises:
-      UserError: two have one name.
+      UserError: two have one name, or one asks for what there is not, see `ncjax.nc.metric`.
     """
-    names = [f.__name__ for f in extra]
+    names = [own_name(f) for f in extra]
+    for function in extra:
+        asks_for(function)
     twice = [name for name in names if name in SCALARS or names.count(name) > 1]
     if twice:
         raise UserError(f"metric {twice[0]!r}: there is one of that name; rename the function")
@@ -218,19 +225,20 @@ def report(
     if outside is not None:
         outside = check_outside(outside, stats.anchor.shape[1])
     g = _geometry(check_sound(stats), weighting) if known is None else known
-    functions = _functions(metrics)
+    functions = with_own(metrics)
+    inputs = Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt)
+    shared = {"weighting": weighting, "spectrum": spectrum}
     found = _alone(
         _values,
         g,
-        Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt),
+        inputs,
         functions=_chosen({**functions, **ARRAYS}, host=False, classifier=False),
-        weighting=weighting,
-        spectrum=spectrum,
+        **shared,
     )
     if classifier is not None:
         of_classifier = _chosen(functions, host=False, classifier=True)
         angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
-        found |= _alone(_classifier_values, g, stats, classifier[0], functions=of_classifier, angles=angles)
+        found |= _alone(_classifier_values, g, inputs, classifier[0], functions=of_classifier, angles=angles, **shared)
     found = {name: np.asarray(x) for name, x in found.items()}
     found |= applied(
         dict(_chosen(functions, host=True, classifier=False)), {"decisions": look if about is None else about[1]}
@@ -354,6 +362,6 @@ def measure(
     )
     if not spectrum:
         return found
-    own = dict(_chosen(_functions(metrics), host=True, classifier=False))
+    own = dict(_chosen(with_own(metrics), host=True, classifier=False))
     values = {name: float(x) for name, x in applied(own, {"features": features, "labels": labels}).items()}
     return dataclasses.replace(found, values=found.values | values)

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
+from ncjax.core.resolve import own_name
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, double, geometry
 from ncjax.nc.projected import Look
@@ -77,14 +78,39 @@ def metric(function: Callable[..., Array]) -> Callable[..., Array]:
 
 def meaning(function: Callable[..., Any]) -> str:
     """The first line of a metric's docstring, or its name."""
-    text = (inspect.getdoc(function) or function.__name__).splitlines()[0]
+    documented = function.func if isinstance(function, functools.partial) else function
+    text = (inspect.getdoc(documented) or own_name(function)).splitlines()[0]
     return text.rstrip(".")
 
 
-def asks_for(function: Callable[..., Any]) -> frozenset[str]:
-    """The inputs that a metric names."""
-    parameters = inspect.signature(getattr(function, "of", function)).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of inputs in what `metric` made of it, settings bound or not."""
+    if isinstance(function, functools.partial):
+        return functools.partial(plain(function.func), *function.args, **function.keywords)
+    return getattr(function, "of", function)
+
+
+def asks_for(function: Callable[..., Any]) -> dict[str, bool]:
+    """The inputs that a metric names, and whether it cannot do without; its settings are none.
+
+    Raises:
+      UserError: it asks for what does not exist, or both for what is computed on the host and for what is not.
+    """
+    of_inputs, name = plain(function), own_name(function)
+    bound = set(of_inputs.keywords) if isinstance(of_inputs, functools.partial) else set()
+    asked = {
+        p.name: p.default is p.empty
+        for p in inspect.signature(of_inputs).parameters.values()
+        if p.name not in bound and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if p.default is p.empty or p.name in INPUTS
+    }
+    for key in asked:
+        if key not in INPUTS:
+            raise UserError(f"metric {name} asks for {key!r}, which does not exist; inputs: {', '.join(INPUTS)}")
+    host, others = ([key for key in asked if (key in ON_THE_HOST) == on] for on in (True, False))
+    if host and others:
+        raise UserError(f"metric {name} asks for {host[0]}, which is on the host, and {others[0]}, which is not; not both")
+    return asked
 
 
 def applied(functions: dict[str, Callable[..., Array]], inputs: dict[str, Any]) -> dict[str, Array]:
@@ -95,23 +121,15 @@ def applied(functions: dict[str, Callable[..., Array]], inputs: dict[str, Any]) 
       inputs: by name; None where something is not there.
 
     Raises:
-      UserError: a function names an input that does not exist.
+      UserError: as for `asks_for`.
     """
     found = {}
     for name, public in functions.items():
-        function = getattr(public, "of", public)
-        wanted = {}
-        for p in inspect.signature(function).parameters.values():
-            if p.kind is not p.POSITIONAL_OR_KEYWORD:
-                continue
-            if p.name not in INPUTS:
-                raise UserError(f"metric {name} asks for {p.name!r}, which does not exist; inputs: {', '.join(INPUTS)}")
-            if inputs.get(p.name) is not None or p.default is p.empty:
-                wanted[p.name] = inputs.get(p.name)
-        if any(x is None for x in wanted.values()):
+        asked = asks_for(public)
+        if any(needed and inputs.get(key) is None for key, needed in asked.items()):
             continue
         try:
-            found[name] = function(**wanted)
+            found[name] = plain(public)(**{k: inputs[k] for k in asked if inputs.get(k) is not None})
         except UserError:  # it does not apply
             continue
     return found

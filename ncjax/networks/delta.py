@@ -77,7 +77,7 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code, as of `command.tell`."""
+    """The exit code, as of `core.cli.tell`."""
     parser = argparse.ArgumentParser(
         prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its base, as one safetensors file."
     )

@@ -11,6 +11,7 @@ import numpy as np
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.options import FUNCTION, Also
+from ncjax.core.resolve import absolute
 from ncjax.core.types import Model, Network
 from ncjax.data import Data, Dataset
 from ncjax.data import load as load_data
@@ -56,7 +57,7 @@ def load(options: Init) -> Network:
         card, source = from_json(text["card"], Path(init)), init
     else:
         card, flat, source = _checkpointed(init, options.which)
-    card = card if options.model is None else card._replace(model=options.model)
+    card = card if options.model is None else card._replace(model=absolute(options.model))
     model, wanted, merge = card.build()
     names = trees.paths(wanted)
     if card.base is not None:

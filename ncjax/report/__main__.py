@@ -12,7 +12,7 @@ from ncjax.report import write
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code, as of `command.tell`: 2 for folders that hold no finished run."""
+    """The exit code, as of `core.cli.tell`: 2 for folders that hold no finished run."""
     parser = argparse.ArgumentParser(prog="python -m ncjax.report", description="Compare finished runs in one page.")
     parser.add_argument("runs", nargs="+", help="folders of finished runs or chains")
     parser.add_argument("--out", default="runs/report", help="folder to write report.html and tables/ into")

@@ -32,12 +32,10 @@ STYLE: dict[Any, Any] = {
 NAMES = {
     "nc1": "NC1",
     "nc2": "NC2 (class means)",
-    "nc2_w": "NC2 (classifier)",
     "nc3": "NC3",
     "nc4": "NC4",
     "cdnv": "CDNV",
     "accuracy": "accuracy",
-    "probe_accuracy": "probe accuracy",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from ncjax.core.errors import UserError
 from ncjax.core.files import replacing
 from ncjax.core.resolve import study_module
 from ncjax.report import figures, sections
@@ -63,6 +64,9 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
 
 
 def _sections(study: str, runs: list[Finished]) -> list[sections.Section]:
-    """What a study says of its runs; nothing where it has no function `section`."""
-    speak = getattr(study_module(study), "section", None)
+    """What a study says of its runs; nothing where it has no function `section`, and why where it is no longer there."""
+    try:
+        speak = getattr(study_module(study), "section", None)
+    except UserError as e:
+        return [sections.Section(f"Runs of {study}", f"What it says of them is not here: {e}.", [], [])]
     return [] if speak is None else speak(runs)

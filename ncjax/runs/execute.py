@@ -10,6 +10,7 @@ from typing import Any
 
 from ncjax.core.errors import UserError
 from ncjax.core.options import bind
+from ncjax.core.resolve import absolute
 from ncjax.runs.environment import environment
 from ncjax.runs.files import FORMAT, check_format, read_json, write_text
 from ncjax.runs.run import Run
@@ -56,7 +57,7 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
     Raises:
       UserError: the workdir cannot be written, or holds another run or other files.
     """
-    config = json.loads(json.dumps({"format": FORMAT, "study": name, **config}))
+    config = json.loads(json.dumps({"format": FORMAT, "study": absolute(name), **config}))
     _prepare(run.workdir, config)
     results = run.workdir / "results.json"
     if results.exists():
@@ -75,7 +76,7 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
         raise
     record = {
         "format": FORMAT,
-        "study": name,
+        "study": config["study"],
         "config": config,
         "results": found,
         "seconds": round(time.time() - started, 2),

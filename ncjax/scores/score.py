@@ -10,7 +10,6 @@ A score is a function of the inputs that it names, without a default where it ca
     kernels                           the block's kernels as matrices [rows, columns]
     parameters, width                 of the backbone, and D
     source_accuracy                   of the network on its own task
-    source_logits                     [N, K_source] of the target's training images, of the network's own classifier
 
 `@score(label=..., higher_is_better=...)` says how it is read. It returns a float; where it does not apply it raises
 `UserError` with the reason. Scores are found by name (`scores.logme`, `file.py:function`), nothing else is to be edited.
@@ -43,7 +42,6 @@ INPUTS = (
     "parameters",
     "width",
     "source_accuracy",
-    "source_logits",
 )
 
 

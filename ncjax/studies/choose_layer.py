@@ -72,9 +72,15 @@ def run(
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
     run.announce(dataset, bench.describe())
     names = ranking.candidates(model, blocks)
-    found = [_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
+    seen = [_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
+    found, reasons = [x["values"] for x in seen], {k: v for x in seen for k, v in x["reasons"].items()}
+    for name, reason in reasons.items():
+        run.say(f"  no {wanted[name].label}: {reason}")
+    cannot = ranking.without_value(found, wanted)
+    if rule in cannot:
+        raise UserError(f"rule={rule}: no block has that score ({reasons[rule]})")
     ranked = ranking.ordered(rule, found[0], model, wanted)
-    meanings = {name: meaning for name, (_, meaning) in ranking.rules(wanted).items()}
+    meanings = {name: meaning for name, (_, meaning) in ranking.rules(wanted).items() if name not in cannot}
     picks = {name: [ranking.choose(name, f, model, wanted) for f in found] for name in meanings}
     costs = run.once(
         {"costs": method, "shots": shots, **bench.identity(shots, 0)}, lambda: _costs(bench, method, names, shots)
@@ -91,6 +97,7 @@ def run(
         "choice": ranked[0],
         "ranked": ranked,
         "scores": found,
+        "reasons": reasons,
         "picks": picks,
         "costs": costs,
         "labels": {s.name: s.label for s in wanted.values()},
@@ -149,15 +156,18 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
     }
 
 
-def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> ranking.Values:
-    """Of every block for the images of a seed, computed once in a workdir."""
+def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
+    """Values and reasons of every block for the images of a seed, computed once in a workdir."""
     key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
-    return bench.run.once(
-        key,
-        lambda: ranking.scores(
-            bench.network, bench.subsets.get(shots, seed), bench.mesh, names, wanted, batch_size=bench.budget.batch_size
-        ),
-    )
+
+    def compute() -> dict[str, Any]:
+        dataset = bench.subsets.get(shots, seed)
+        values, reasons = ranking.scores(
+            bench.network, dataset, bench.mesh, names, wanted, batch_size=bench.budget.batch_size
+        )
+        return {"values": values, "reasons": reasons}
+
+    return bench.run.once(key, compute)
 
 
 def _costs(bench: Bench, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:

@@ -25,7 +25,7 @@ from ncjax.networks.weights import hub
 from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished
-from ncjax.report.sections import Section, file_stem
+from ncjax.report.sections import Section, file_stem, own_metrics
 from ncjax.report.tables import Table, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -60,6 +60,10 @@ def _cached(run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, options: Cache, 
             "keep that many views of each image, or cache=off"
         )
     if cache == "off" or (augment is not None and not cache_views):
+        return None
+    if training.sees_network():
+        if cache != "auto":
+            raise UserError(f"cache={cache}: loss={training.loss} runs the whole network as it likes; set cache=auto")
         return None
     if plan.start == first:
         if cache != "auto":
@@ -214,10 +218,12 @@ def run(
         trained = fit.settle(run, plan, mesh, card, seed=training.seed, unsaved=unsaved)
     best, best_epoch = trained.store.restore("best", trained.state), int(trained.state.best_epoch) + 1
     # The chosen epoch is measured in full, once; its rows are of a phase of their own.
-    tracker = fit.Tracker(run, plan, dataset, mesh, training, phase="chosen")
+    tracker = trained.tracker
+    if tracker is None or kept is not None:  # that one saw kept activations
+        tracker = fit.Tracker(run, plan, dataset, mesh, training, phase="chosen")
     chosen = tracker.evaluate(best.variables, collapse=True)
     run.forget_rows(lambda row: row["phase"] == "chosen")
-    tracker.write(best_epoch, chosen)
+    tracker.write(best_epoch, chosen, phase="chosen")
     size = delta.write(run.workdir / delta.NAME, card, best.variables, unsaved) if run.writes else None
     trained.store.close()
     cost = {
@@ -227,7 +233,7 @@ def run(
         "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
     }
     found = _results(plan, chosen, network.model.penultimate, best_epoch)
-    _show(run, f"{method} on {data.data}", found)
+    _show(run, f"{method} on {data.data}", found, [short_name(name) for name in training.metrics])
     return {"data": dataset.describe(), "network": card.describe(), "method": method, **found, **cost}
 
 
@@ -249,15 +255,17 @@ def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int)
     }
 
 
-def _show(run: Run, title: str, found: dict[str, Any]) -> None:
-    accuracy = found["accuracy"]
+def _show(run: Run, title: str, found: dict[str, Any], extra: Sequence[str]) -> None:
+    accuracy, last = found["accuracy"], found["penultimate"]
+    own = {f"{m} {split}": found["chosen"][split][last].get(m) for m in extra for split in ("train", "test")}
     cells = [
         f"{100 * found['share']:.2f} %",
         str(found["best_epoch"]),
         *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
-        *(f"{x:.4g}" if x is not None else "-" for x in found["nc1"].values()),
+        *(f"{x:.4g}" if x is not None else "-" for x in (*found["nc1"].values(), *own.values())),
     ]
-    run.table(title, ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test"], [cells])
+    columns = ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test", *own]
+    run.table(title, columns, [cells])
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -266,6 +274,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     for data in dict.fromkeys(run.config["data"] for run in runs):
         here = [run for run in runs if run.config["data"] == data]
         rows, intervals = [], []
+        own = [(m, split) for m in own_metrics(here) for split in ("train", "test")]
         for run in here:
             r, count = run.results, run.results["data"]["test"]["size"]
             file = f"{run.name}/results.json: "
@@ -286,6 +295,10 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     percent(r["accuracy"]["train"], file + "accuracy.train"),
                     number(r["nc1"]["train"], file + "nc1.train"),
                     number(r["nc1"]["test"], file + "nc1.test"),
+                    *(
+                        number(r["chosen"][s][r["penultimate"]].get(m), f"{file}chosen.{s}.{r['penultimate']}.{m}")
+                        for m, s in own
+                    ),
                 ]
             )
         first = here[0]
@@ -303,6 +316,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "train %",
             "NC1 train",
             "NC1 test",
+            *(f"{m} {split}" for m, split in own),
         ]
         sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
         stem = file_stem("tuning", data)

@@ -20,6 +20,7 @@ from ncjax.data import Dataset, Split, batches_of
 from ncjax.data.batches import Augment
 from ncjax.features import passes
 from ncjax.models.sequential import classifier_arrays
+from ncjax.nc.measure import with_own
 from ncjax.networks import checkpoint
 from ncjax.networks.card import Card
 from ncjax.networks.card import read as read_card
@@ -67,6 +68,10 @@ class Training(NamedTuple):
             raise UserError(f"loss={self.loss}: wants {found.views} augmented views; set augment=augment.crop_flip")
         return lift(found)
 
+    def sees_network(self) -> bool:
+        """Whether the step runs the network as its objective likes, rather than once, forward."""
+        return isinstance(resolve(self.loss)(), Objective)
+
     def augmentation(self) -> Augment | None:
         """What augments images, (key, images) -> images."""
         return None if self.augment is None else resolve(self.augment)
@@ -79,6 +84,7 @@ class Trained(NamedTuple):
     store: checkpoint.Store
     optimizer_bytes: int
     flops_per_step: float | None  # by XLA's cost analysis of the compiled step; None where it does not say
+    tracker: Tracker | None  # that measured it; None where nothing was trained
 
 
 class Tracker:
@@ -86,9 +92,10 @@ class Tracker:
 
     def __init__(self, run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, training: Training, *, phase: str):
         model, dims = plan.model, widths(plan.model, plan.variables, dataset.image_shape)
-        objective = lift(resolve(training.loss)())
+        objective = training.objective()
         self.run, self.model, self.training, self.phase = run, model, training, phase
         self.metrics = [resolve(name) for name in training.metrics]
+        with_own(self.metrics)  # raises now rather than after an epoch
         self.batches = {
             name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()
         }
@@ -207,7 +214,7 @@ def fit(
             watch=run,
             mesh=mesh,
         )
-    return Trained(state, store, optimizer_bytes, flops)
+    return Trained(state, store, optimizer_bytes, flops, tracker)
 
 
 def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int, unsaved: frozenset[str]) -> Trained:
@@ -216,4 +223,4 @@ def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int, unsaved: 
     state = loop.init_state(plan.variables, optax.identity(), plan.mask, jax.random.key(seed), mesh)
     for which in ("best", "last"):
         store.save(which, 0, state)
-    return Trained(state, store, 0, None)
+    return Trained(state, store, 0, None, None)

@@ -136,6 +136,12 @@ def make_step(
         def minimised(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             variables = {**state.variables, "params": trees.join(chosen, frozen)}
             value, features = objective.value(run, variables, batch, jax.random.fold_in(key, 2))
+            rows = features["logits"].shape[0] if {"logits", "batch_stats"} <= features.keys() else None
+            if rows != batch.label.shape[0]:
+                raise UserError(
+                    "an objective returns (loss, features), the features as `apply` returns them for a batch: logits and "
+                    f"batch_stats for {batch.label.shape[0]} images, got {rows or sorted(features)}"
+                )
             return value, (features["logits"], features["batch_stats"])
 
         (value, (logits, stats)), gradient = jax.value_and_grad(minimised, has_aux=True)(chosen)

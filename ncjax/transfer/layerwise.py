@@ -64,7 +64,7 @@ def extract(
     run: Run | None = None,
     written: Callable[..., Parts | None] = lambda split, layers: None,
 ) -> Measured:
-    """Passes over every split: all layers measured, and how fast is told to `run`; `written` is from `parts.kept`.
+    """Passes over every split: all layers measured, and how fast is told to `run`; `written` is from `resume.kept`.
 
     All layers' features come to the host for probes (N * sum of widths float32), or where they take up to 2 GiB. Else only
     those of the last layers do, and every split runs through the network a second time.

@@ -63,8 +63,8 @@ def _gradient(plan: Plan, dataset: Dataset, mesh: Mesh, batch_size: int) -> PyTr
 
 def scores(
     network: Network, dataset: Dataset, mesh: Mesh, blocks: Sequence[str], wanted: dict[str, Score], *, batch_size: int
-) -> Values:
-    """Every score of every block.
+) -> tuple[Values, dict[str, str]]:
+    """Every score of every block, and by score why some block has none.
 
     Args:
       network, dataset, mesh: what to score, for what, where.
@@ -85,7 +85,7 @@ def scores(
     reports = passes.collapse(train, train)
     fitted = {b: probe.fit((train.features[b], train.labels), (val.features[b], val.labels), classes) for b in layers}
     plan = solved.with_classifier(plan, fitted[model.penultimate])
-    gradient, out = _gradient(plan, dataset, mesh, batch_size), {}
+    gradient, out, reasons = _gradient(plan, dataset, mesh, batch_size), {}, {}
     for b in blocks:
         params = variables["params"][b]
         inputs = {
@@ -106,8 +106,9 @@ def scores(
             ],
             "width": dims[b],
         }
-        out[b], _ = applied(wanted, inputs)
-    return out
+        out[b], why = applied(wanted, inputs)
+        reasons |= {name: f"{b}: {reason}" for name, reason in why.items()}
+    return out, reasons
 
 
 def tunnel_start(accuracies: Sequence[float], share: float = TUNNEL_SHARE) -> int:
@@ -137,7 +138,10 @@ PLACES: dict[str, tuple[Rule, str]] = {
 
 
 def rules(wanted: dict[str, Score]) -> dict[str, tuple[Rule, str]]:
-    """{rule: (what chooses, its meaning)}: the best block by each score, and by place."""
+    """{rule: (what chooses, its meaning)}: the best block by each score, and by place.
+
+    The tunnel's start is offered only where the probe's accuracy is among the scores.
+    """
 
     def best(score: Score) -> Rule:
         return lambda found, _: max(found, key=lambda b: score.better(found[b][score.name]))
@@ -145,7 +149,13 @@ def rules(wanted: dict[str, Score]) -> dict[str, tuple[Rule, str]]:
     by_score: dict[str, tuple[Rule, str]] = {
         s.name: (best(s), f"{'largest' if s.higher_is_better else 'smallest'} {s.label}") for s in wanted.values()
     }
-    return by_score | PLACES
+    places = {name: rule for name, rule in PLACES.items() if name != "tunnel_start" or "probe_accuracy" in wanted}
+    return by_score | places
+
+
+def without_value(found: Sequence[Values], wanted: dict[str, Score]) -> set[str]:
+    """Scores that no block has, on some seed: their rules cannot choose."""
+    return {name for name in wanted if any(all(x[name] is None for x in values.values()) for values in found)}
 
 
 def choose(rule: str, found: Values, model: Model, wanted: dict[str, Score]) -> str:

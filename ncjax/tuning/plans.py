@@ -208,7 +208,7 @@ def with_batch_norm(plan: Plan, policy: str) -> Plan:
     Args:
       plan: a method's.
       policy: "freeze": they stay bit for bit; "update": every block normalises by its batch and moves its statistics,
-        so nothing can be computed once; "reestimate": as "freeze", once `features.reestimate` has replaced them.
+        so nothing can be computed once; "reestimate": as "freeze", once `features.passes.reestimate` has replaced them.
 
     Raises:
       UserError: no such policy.

@@ -12,7 +12,7 @@ from ncjax.report import __main__ as report_main
 
 @pytest.fixture
 def old_run(tmp_path):
-    """A run as version 0.1 left it: no format in its files."""
+    """A run as the layout before format 2 left it: no format in its files."""
     run = tmp_path / "old"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({"study": "pretrain", "head": 0}))

@@ -9,7 +9,7 @@ from ncjax.networks.weights import hub, read, table
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code, as of `command.tell`."""
+    """The exit code, as of `core.cli.tell`."""
     parser = argparse.ArgumentParser(
         prog="python -m ncjax.weights",
         description="Show the layout of a file of weights and "
