@@ -216,6 +216,11 @@ def short_name(text: str) -> str:
     return re.split(r"[.:]", text.partition("(")[0])[-1]
 
 
+def unbound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without its bound arguments."""
+    return unbound(function.func) if isinstance(function, functools.partial) else function
+
+
 def own_name(function: Callable[..., Any]) -> str:
     """The name of a function, bound arguments or not."""
-    return own_name(function.func) if isinstance(function, functools.partial) else function.__name__
+    return unbound(function).__name__

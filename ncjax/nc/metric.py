@@ -29,7 +29,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import own_name
+from ncjax.core.inputs import named_inputs
+from ncjax.core.resolve import own_name, unbound
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, double, geometry
 from ncjax.nc.projected import Look
@@ -78,8 +79,7 @@ def metric(function: Callable[..., Array]) -> Callable[..., Array]:
 
 def meaning(function: Callable[..., Any]) -> str:
     """The first line of a metric's docstring, or its name."""
-    documented = function.func if isinstance(function, functools.partial) else function
-    text = (inspect.getdoc(documented) or own_name(function)).splitlines()[0]
+    text = (inspect.getdoc(unbound(function)) or own_name(function)).splitlines()[0]
     return text.rstrip(".")
 
 
@@ -96,17 +96,8 @@ def asks_for(function: Callable[..., Any]) -> dict[str, bool]:
     Raises:
       UserError: it asks for what does not exist, or both for what is computed on the host and for what is not.
     """
-    of_inputs, name = plain(function), own_name(function)
-    bound = set(of_inputs.keywords) if isinstance(of_inputs, functools.partial) else set()
-    asked = {
-        p.name: p.default is p.empty
-        for p in inspect.signature(of_inputs).parameters.values()
-        if p.name not in bound and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        if p.default is p.empty or p.name in INPUTS
-    }
-    for key in asked:
-        if key not in INPUTS:
-            raise UserError(f"metric {name} asks for {key!r}, which does not exist; inputs: {', '.join(INPUTS)}")
+    name = own_name(function)
+    asked = named_inputs(plain(function), f"metric {name}", INPUTS)
     host, others = ([key for key in asked if (key in ON_THE_HOST) == on] for on in (True, False))
     if host and others:
         raise UserError(f"metric {name} asks for {host[0]}, which is on the host, and {others[0]}, which is not; not both")

@@ -17,15 +17,14 @@ A score is a function of the inputs that it names, without a default where it ca
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import own_name, resolve
+from ncjax.core.inputs import named_inputs
+from ncjax.core.resolve import own_name, resolve, unbound
 
 INPUTS = (
     "features",
@@ -79,22 +78,17 @@ def named(text: str) -> Score:
       UserError: no such function, one that `@score` does not describe, or one that asks for an unknown input.
     """
     function = resolve(text)
-    plain = function.func if isinstance(function, functools.partial) else function
+    plain = unbound(function)
     if not hasattr(plain, "label"):
         raise UserError(f"{text} is no score: say how it is read with @score(label=..., higher_is_better=...)")
-    bound = set(function.keywords) if isinstance(function, functools.partial) else set()
-    parameters = [p for p in inspect.signature(plain).parameters.values() if p.name not in bound]
-    asked = [p for p in parameters if p.default is p.empty or p.name in INPUTS]
-    for p in asked:
-        if p.name not in INPUTS:
-            raise UserError(f"score {text} asks for {p.name!r}, which does not exist; inputs: {', '.join(INPUTS)}")
+    asked = named_inputs(function, f"score {text}", INPUTS)
     return Score(
         name=own_name(function),
         label=plain.label,
         higher_is_better=plain.higher_is_better,
         function=function,
-        asks_for=tuple(p.name for p in asked if p.default is p.empty),
-        can_do_without=tuple(p.name for p in asked if p.default is not p.empty),
+        asks_for=tuple(name for name, needed in asked.items() if needed),
+        can_do_without=tuple(name for name, needed in asked.items() if not needed),
     )
 
 
