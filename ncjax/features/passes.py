@@ -21,6 +21,7 @@ from ncjax.core.types import Array, Batch, Loss, Model, Objective, PyTree, lift
 from ncjax.data.batches import Batches
 from ncjax.features.resume import Parts, Seen
 from ncjax.models.layers import STATISTICS_MOMENTUM
+from ncjax.nc.null import choose_rows
 
 Looks = dict[str, tuple[nc.Look, ...]]
 LABELS = "labels"  # of the rows, beside layers' features
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
     accuracy: float
     stats: dict[str, nc.ClassStats]
     features: dict[str, np.ndarray]  # [N, D] float32, in the order of the split
+    sample: dict[str, np.ndarray]  # of the other layers with statistics, [M, D] features of some examples, for their floors
     labels: np.ndarray  # [N]
 
 
@@ -64,7 +66,8 @@ def make_pass(
       model, loss: what to run.
       dims: feature widths, from `widths`.
       mesh: devices.
-      stats: layers whose `ClassStats` are kept; memory 2 K D scalars each, and D D where they keep a scatter.
+      stats: layers whose `ClassStats` are kept; memory 2 K D scalars each, and D D where they keep a scatter. On the host,
+        features of a sample (`ncjax.nc.null.choose_rows`), from which floors are drawn.
       keep: layers whose features come back to the host; memory N D float32 each.
       scatter: as for `nc.empty`.
     """
@@ -79,8 +82,9 @@ def make_pass(
         sums = (total + evaluate(features, batch.label, batch.mask) * real, correct + hits, count + real)
         moments = {name: nc.observe(m, features[name], batch.label, batch.mask) for name, m in moments.items()}
         # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
-        return (sums, moments), {name: features[name] for name in keep}, batch.label
+        return (sums, moments), {name: features[name] for name in (*keep, *sampled)}, batch.label
 
+    sampled = [name for name in stats if name not in keep]
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
     def run(
@@ -88,12 +92,15 @@ def make_pass(
     ) -> Evaluation:
         zero = np.zeros((), np.float32)
         start = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
-        sink = Sink((*keep, LABELS), batches, tick, parts)
+        sink = Sink((*keep, *sampled, LABELS), batches, tick, parts)
         sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
-        for batch in evaluation_batches(batches, -(-sink.done // batches.batch_size)):
+        first = -(-sink.done // batches.batch_size)
+        taken = _taken(batches, model.num_classes)[first:]
+        for batch, rows in zip(evaluation_batches(batches, first), taken, strict=True):
             sink.write_if_due(sums)
             sums, features, label = observe(sums, variables, batch)
-            sink.add({**features, LABELS: label})
+            few = _rows({name: features.pop(name) for name in sampled}, rows)
+            sink.add({**features, **few, LABELS: label}, {name: int((rows >= 0).sum()) for name in sampled})
         (total, correct, count), moments = sums
         features = sink.close(sums)
         assert int(count) == len(features[LABELS]) == batches.size, (int(count), batches.size)
@@ -103,10 +110,26 @@ def make_pass(
             accuracy=float(correct) / batches.size,
             stats=moments,
             features={name: features[name] for name in keep},
+            sample={name: features[name] for name in sampled},
             labels=features[LABELS],
         )
 
     return run
+
+
+@jax.jit
+def _rows(features: dict[str, Array], rows: Array) -> dict[str, Array]:
+    return {name: x[rows] for name, x in features.items()}
+
+
+def _taken(batches: Batches, num_classes: int) -> np.ndarray:
+    """[batches, .] the rows of each batch whose features are sampled for floors, then -1."""
+    chosen = choose_rows(batches.size, num_classes)
+    owner, place = np.divmod(chosen, batches.batch_size)
+    counts = np.bincount(owner, minlength=batches.steps)
+    out = np.full((batches.steps, counts.max()), -1)
+    out[owner, np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)] = place
+    return out
 
 
 class Sink:
@@ -119,7 +142,7 @@ class Sink:
         self.rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
         self.done = 0  # rows that have arrived
         self._written = 0  # lists that have been written down
-        self._behind: dict[str, Array] | None = None
+        self._behind: tuple[dict[str, Array], dict[str, int]] | None = None
 
     def resume(self, start: PyTree) -> PyTree:
         """The running sums of an earlier pass that was stopped, its rows taken over; else `start`."""
@@ -130,17 +153,18 @@ class Sink:
         self.done, self._written = len(before.columns[LABELS]), 1
         return before.sums
 
-    def add(self, found: dict[str, Array]) -> None:
-        """What a batch gave; the batch before is taken to the host."""
+    def add(self, found: dict[str, Array], counts: dict[str, int]) -> None:
+        """What a batch gave, `counts` rows where that is not a row an example; the batch before is taken to the host."""
         self._arrive()
-        self._behind = found
+        self._behind = found, counts
 
     def _arrive(self) -> None:
         if self._behind is None:
             return
         real = min(self.batches.batch_size, self.batches.size - self.done)  # the others are filler
-        for name, x in self._behind.items():
-            self.rows[name].append(np.asarray(x)[:real])
+        found, counts = self._behind
+        for name, x in found.items():
+            self.rows[name].append(np.asarray(x)[: counts.get(name, real)])
         self.done, self._behind = self.done + real, None
         if self.tick is not None:
             self.tick(self.done, self.batches.size)
@@ -262,10 +286,17 @@ def collapse(
     own = {name: classifier if name == readout else None for name in seen.stats}
     means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
 
+    chosen = choose_rows(len(seen.labels), next((len(s.count) for s in seen.stats.values()), 0))
+
     def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
         about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
         return nc.report(
-            seen.stats[name], classifier=own[name], look=looks[0] if looks else None, about=about, metrics=metrics
+            seen.stats[name],
+            classifier=own[name],
+            look=looks[0] if looks else None,
+            about=about,
+            sample=seen.sample[name] if name in seen.sample else seen.features[name][chosen],
+            metrics=metrics,
         )
 
     out, wanted = {}, []

@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     """Of the first rows of a split."""
 
     sums: PyTree  # running, over all of them
-    columns: dict[str, np.ndarray]  # [rows, ...], when written those since the last part
+    columns: dict[str, np.ndarray]  # when written, what came since the last part; the last is [rows, ...]
 
 
 class Parts:
@@ -51,7 +51,7 @@ class Parts:
 
         Args:
           like: a tree of the running sums' structure, shapes and types.
-          names: of the columns.
+          names: of the columns; the last has an entry a row.
         """
         try:
             arrays = _load(self.folder / "sums.npz")
@@ -59,7 +59,7 @@ class Parts:
             sums = jax.tree.map(lambda i, x: _like(arrays[f"{i}"], x), _numbered(like), like)
             files = [_load(self.folder / f"{i}.npz") for i in range(count)]
             columns = {name: np.concatenate([file[name] for file in files]) for name in names}
-            if any(len(x) != total for x in columns.values()):
+            if len(columns[names[-1]]) != total:
                 raise ValueError("rows of another writing")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -76,7 +76,7 @@ class Parts:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _save(self.folder / f"{self.count}.npz", seen.columns)
-            rows = self.rows + len(next(iter(seen.columns.values())))
+            rows = self.rows + len(list(seen.columns.values())[-1])
             leaves = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(seen.sums))}
             _save(self.folder / "sums.npz", {**leaves, "progress": np.array([self.count + 1, rows])})
             self.count, self.rows, self._written = self.count + 1, rows, time.time()

@@ -9,10 +9,13 @@ from ncjax.nc.metric import metric
 from ncjax.nc.metrics import (
     cdnv,
     cdnv_pairs,
-    class_separation,
     cosines,
+    directional_cdnv,
+    discrimination,
+    discrimination_centred,
     equiangularity,
     equinorm,
+    maximal_angle,
     nc1,
     nc1_classes,
     nc1_cut,
@@ -30,14 +33,16 @@ from ncjax.nc.metrics import (
     subspace_angles,
     trace_ratio,
 )
+from ncjax.nc.null import Floors, floors
 from ncjax.nc.projected import Frame, Look, Tilt, frame, look, merge, tilt, unseen
 from ncjax.nc.report import Report
 from ncjax.nc.spectra import Ranks, numerical_rank, ranks
 from ncjax.nc.stats import ClassStats, empty, observe, usable
-from ncjax.nc.uncertainty import errors, floors, resolution
+from ncjax.nc.uncertainty import errors, resolution
 
 __all__ = [
     "ClassStats",
+    "Floors",
     "Frame",
     "Look",
     "Ranks",
@@ -45,9 +50,11 @@ __all__ = [
     "Tilt",
     "cdnv",
     "cdnv_pairs",
-    "class_separation",
     "collect",
     "cosines",
+    "directional_cdnv",
+    "discrimination",
+    "discrimination_centred",
     "empty",
     "equiangularity",
     "equinorm",
@@ -56,6 +63,7 @@ __all__ = [
     "frame",
     "look",
     "look_at",
+    "maximal_angle",
     "measure",
     "merge",
     "metric",

@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import own_name
 from ncjax.core.types import Array
-from ncjax.nc import metrics, spectra, uncertainty
+from ncjax.nc import metrics, null, spectra, uncertainty
 from ncjax.nc import projected as looks
 from ncjax.nc.chunks import fold, rows_together
 from ncjax.nc.geometry import Geometry, check_weighting, double, geometry, geometry_of, refit
@@ -150,10 +150,8 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
     stats, look = inputs.stats, inputs.look
     g = refit(g, stats)
     out = applied(dict(functions), _by_name(g, inputs, weighting, spectrum))
-    floors, errors = uncertainty.floors_of(g), uncertainty.errors_of(g, stats, look, inputs.tilt)
-    for name in TRUSTED:
-        out[f"floor.{name}"] = getattr(floors, name)
-        out[f"error.{name}"] = getattr(errors, name)
+    errors = uncertainty.errors_of(g, stats, look, inputs.tilt)
+    out |= {f"error.{name}": getattr(errors, name) for name in TRUSTED}
     resolution = uncertainty.resolution_of(g)
     if look is None and stats.scatter is not None:
         resolution = jnp.where(uncertainty.scatter_rounding_of(g, stats) > uncertainty.ROUGH * out["nc1"], 0, resolution)
@@ -199,6 +197,8 @@ def report(
     spectrum: bool = False,
     tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
+    sample: np.ndarray | None = None,
+    floors: bool = True,
     metrics: Sequence[Any] = (),
 ) -> Report:
     """Every metric that what is given allows; the others are NaN.
@@ -215,6 +215,8 @@ def report(
       spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
+      sample: all features [N, D], or the rows that `ncjax.nc.null.choose_rows` chooses, from which floors are then drawn.
+      floors: whether there are any. Without a sample they come from the scatter, D^3 operations.
       metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
     Raises:
@@ -245,7 +247,8 @@ def report(
     )
     if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
         found.pop("nc1_pairs")
-    return assemble(found, functions, np.asarray(stats.count), stats.anchor.shape[1], weighting)
+    draws = null.null_draws(stats, sample, weighting=weighting) if floors else {}
+    return assemble(found, functions, draws, np.asarray(stats.count), stats.anchor.shape[1], weighting)
 
 
 def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:
@@ -301,6 +304,7 @@ def measure(
     weighting: str = "class",
     spectrum: bool = False,
     decisions: bool = True,
+    floors: bool = True,
     metrics: Sequence[Any] = (),
 ) -> Report:
     """Collapse of features [N, D] with integer labels [N], in two reads of the features.
@@ -316,7 +320,8 @@ def measure(
       weighting: "class" or "sample", see `nc1`.
       spectrum: also ranks, RankMe and VCI, 2 N D^2 operations and per-class spectra in float64; and the angles where
         they are over 256.
-      decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`).
+      decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`, directional CDNV).
+      floors: also say what the metrics are where labels are permuted, see `ncjax.nc.null`.
       metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
     Raises:
@@ -358,6 +363,8 @@ def measure(
         spectrum=spectrum,
         tilt=tilt,
         known=known,
+        sample=np.asarray(features[null.choose_rows(len(features), classes)]) if floors else None,
+        floors=floors,
         metrics=metrics,
     )
     if not spectrum:

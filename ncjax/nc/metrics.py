@@ -69,6 +69,23 @@ def trace_ratio(g: Geometry) -> Float[Array, ""]:
 
 
 @metric
+def directional_cdnv(g: Geometry, look: Look) -> Float[Array, ""]:
+    """CDNV along the line between the two class means, mean over ordered pairs.
+
+    u^T Sigma_k u / ||mu_k - mu_k'||^2, u the unit vector from mu_k' to mu_k: the part of the variance that blurs the
+    border between the two classes (Luthra, Salunkhe & Galanti, 2026).
+
+    Raises:
+      UserError: beyond 256 classes, where a look keeps too little for it.
+    """
+    if not look.toward.size:
+        raise UserError("directional CDNV is kept for up to 256 classes")
+    pair = pairs(g)
+    along = look.toward / jnp.maximum(look.count, 1)[:, None] / jnp.square(jnp.where(pair, distances(g), 1))
+    return undefined_unless(g.k >= 2, jnp.sum(jnp.where(pair, along, 0)) / jnp.sum(pair.astype(g.k.dtype)))
+
+
+@metric
 def nc1_about(about: About) -> Float[Array, ""]:
     """NC1 about the other set's class means: of test features, those of training."""
     return nc1.of(about.g, about.stats, about.look)
@@ -99,9 +116,20 @@ def equinorm(g: Geometry) -> Float[Array, ""]:
 
 @metric
 def equiangularity(g: Geometry) -> Float[Array, ""]:
-    """Mean |cos + 1/(K-1)| over pairs of centred class means; 0 for a simplex ETF.
+    """Standard deviation of cosines of centred class means, over pairs; 0 for equal angles (Papyan et al., 2020)."""
+    pair = pairs(g)
+    count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
+    cosine = _cosines(g)
+    mean = jnp.sum(jnp.where(pair, cosine, 0)) / count
+    variance = jnp.sum(jnp.where(pair, jnp.square(cosine - mean), 0)) / count
+    return undefined_unless(g.k >= 2, jnp.sqrt(variance))
 
-    The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
+
+@metric
+def maximal_angle(g: Geometry) -> Float[Array, ""]:
+    """Mean |cos + 1/(K-1)| over pairs of centred class means; 0 for maximal angles (Papyan et al., 2020).
+
+    0 for a simplex ETF. The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
     """
     pair = pairs(g)
     deviation = jnp.where(pair, jnp.abs(_cosines(g) + 1 / jnp.maximum(g.k - 1, 1)), 0)
@@ -109,11 +137,16 @@ def equiangularity(g: Geometry) -> Float[Array, ""]:
 
 
 @metric
-def class_separation(g: Geometry) -> Float[Array, ""]:
-    """1 - largest cosine of centred class means, over pairs."""
-    pair = pairs(g)
-    separation = jnp.maximum(1 - jnp.max(jnp.where(pair, _cosines(g), -jnp.inf)), 0)
-    return undefined_unless(jnp.any(pair), separation)
+def discrimination(g: Geometry) -> Float[Array, ""]:
+    """Between-class discrimination, 1 - largest cosine of class means as they are, over pairs (Wang et al., 2023)."""
+    raw = g.keep[:, None] * (g.means + g.middle[None, :])
+    return _largest_cosine_away(g, cosines_of_rows(raw))
+
+
+@metric
+def discrimination_centred(g: Geometry) -> Float[Array, ""]:
+    """The same of centred class means: 1 - largest cosine, over pairs."""
+    return _largest_cosine_away(g, _cosines(g))
 
 
 @metric
@@ -288,9 +321,19 @@ def _variance(g: Geometry) -> Array:
     return g.spread / jnp.maximum(g.n, 1)
 
 
+def _largest_cosine_away(g: Geometry, cosine: Array) -> Array:
+    pair = pairs(g)
+    return undefined_unless(jnp.any(pair), jnp.maximum(1 - jnp.max(jnp.where(pair, cosine, -jnp.inf)), 0))
+
+
 def _cosines(g: Geometry) -> Array:
     """Cosines of centred means [K, K]; NaN where a class is left out or its mean is the global mean."""
-    gram = matmul(g.means, g.means.T)
+    return cosines_of_rows(g.means)
+
+
+def cosines_of_rows(rows: Float[Array, "K D"]) -> Float[Array, "K K"]:
+    """Cosines of rows; NaN where one is zero."""
+    gram = matmul(rows, rows.T)
     norm = jnp.sqrt(jnp.diagonal(gram))
     norm = jnp.where(norm > 0, norm, jnp.nan)
     return gram / norm[:, None] / norm[None, :]

@@ -12,6 +12,7 @@ import numpy as np
 from ncjax.core.types import Array
 from ncjax.nc import metrics, spectra, uncertainty
 from ncjax.nc.metric import meaning
+from ncjax.nc.null import FLOORED, Draws, standing
 
 # What a report holds, in the order in which it is shown. A metric is one function; its name and meaning are the function's.
 SCALARS: dict[str, Callable[..., Array]] = {
@@ -20,12 +21,15 @@ SCALARS: dict[str, Callable[..., Array]] = {
         metrics.nc1,
         metrics.cdnv,
         metrics.trace_ratio,
+        metrics.directional_cdnv,
         metrics.nc1_about,
         metrics.cdnv_about,
         metrics.nc2,
         metrics.equinorm,
         metrics.equiangularity,
-        metrics.class_separation,
+        metrics.maximal_angle,
+        metrics.discrimination,
+        metrics.discrimination_centred,
         metrics.nc2_w,
         metrics.nc2_w_centred,
         metrics.nc3,
@@ -38,7 +42,9 @@ SCALARS: dict[str, Callable[..., Array]] = {
         spectra.vci,
         spectra.rankme,
         spectra.effective_rank,
+        spectra.effective_rank_centred,
         spectra.stable_rank,
+        spectra.stable_rank_centred,
         spectra.numerical_rank,
         spectra.numerical_rank_share,
     )
@@ -46,7 +52,7 @@ SCALARS: dict[str, Callable[..., Array]] = {
 ARRAYS: dict[str, Callable[..., Array]] = {
     f.__name__: f for f in (metrics.cdnv_pairs, metrics.nc1_classes, metrics.nc1_pairs)
 }  # and "angles"
-TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with a floor and an interval
+TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with an interval; those of `FLOORED` have a floor
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -62,8 +68,9 @@ class Report:
     arrays: dict[str, np.ndarray]
     rank: int  # rank of Sigma_B that nc1 used
     cut: float  # singular value of the centred means below which a direction counts as rounding
-    floor: dict[str, float]  # nc1, cdnv, trace_ratio of features that do not know their labels
+    floor: dict[str, float]  # nc1, cdnv, trace_ratio, directional_cdnv of these features where labels carry no signal
     over_floor: dict[str, float]  # the value divided by that
+    p: dict[str, float]  # probability of as small a value where labels carry no signal
     interval: dict[str, tuple[float, float]]  # 95 % over draws of as many examples; (NaN, NaN) where it cannot be had
     flags: tuple[str, ...]
     counts: np.ndarray  # [K] examples of each class
@@ -85,13 +92,15 @@ class Report:
         return len(self.counts) - self.num_classes
 
     def scalars(self) -> dict[str, float]:
-        """Every defined metric by name, and of those with a floor `nc1_floor`, `nc1_over_floor`, `nc1_low`, `nc1_high`.
+        """Every defined metric by name; `nc1_floor`, `nc1_over_floor`, `nc1_p`, and the interval `nc1_low`, `nc1_high`.
 
         This is what rows, JSON and pages hold.
         """
         out = dict(self.values)
-        for name in TRUSTED:
+        for name in FLOORED:
             out[f"{name}_floor"], out[f"{name}_over_floor"] = self.floor[name], self.over_floor[name]
+            out[f"{name}_p"] = self.p[name]
+        for name in TRUSTED:
             out[f"{name}_low"], out[f"{name}_high"] = self.interval[name]
         return {name: float(value) for name, value in out.items() if math.isfinite(value)}
 
@@ -102,7 +111,8 @@ class Report:
           arrays: include what has an entry for each class or pair, as lists with None for NaN.
         """
         used, defined = self.counts[self.counts >= 2], self.scalars()
-        names = [*self.values, *(f"{name}_{end}" for name in TRUSTED for end in ("floor", "over_floor", "low", "high"))]
+        names = [*self.values, *(f"{name}_{end}" for name in FLOORED for end in ("floor", "over_floor", "p"))]
+        names += [f"{name}_{end}" for name in TRUSTED for end in ("low", "high")]
         out: dict[str, Any] = {name: defined.get(name) for name in names}
         out |= {
             "rank": self.rank,
@@ -148,18 +158,23 @@ def _plain(x: Any) -> Any:
 
 
 def assemble(
-    found: dict[str, Any], functions: dict[str, Callable[..., Array]], counts: np.ndarray, dim: int, weighting: str
+    found: dict[str, Any],
+    functions: dict[str, Callable[..., Array]],
+    draws: Draws,
+    counts: np.ndarray,
+    dim: int,
+    weighting: str,
 ) -> Report:
-    """The report of what was found: metrics and arrays by name, `floor.NAME`, `error.NAME`, rank, cut and resolution."""
+    """The report of what was found: metrics and arrays by name, `error.NAME`, rank, cut, resolution; and draws."""
     value = {name: float(found.get(name, np.nan)) for name in functions}
-    floor = {name: float(found[f"floor.{name}"]) for name in TRUSTED}
+    standings = {name: standing(value[name], draws.get(name, np.array([]))) for name in FLOORED}
     error = {name: float(found[f"error.{name}"]) for name in TRUSTED}
-    over = {name: value[name] / floor[name] for name in TRUSTED}
     usable, rank = int(np.sum(counts >= 2)), int(found["rank"])
     flags = uncertainty.flags(
-        over_floor=list(over.values()),
+        standings=list(standings.values()),
         rank=rank,
         full_rank=min(usable - 1, dim),
+        dim=dim,
         counts=counts.tolist(),
         resolution=float(found["resolution"]),
     )
@@ -169,8 +184,9 @@ def assemble(
         arrays={name: found[name] for name in (*ARRAYS, "angles") if name in found},
         rank=rank,
         cut=float(found["cut"]),
-        floor=floor,
-        over_floor=over,
+        floor={name: s.floor for name, s in standings.items()},
+        over_floor={name: s.over for name, s in standings.items()},
+        p={name: s.p for name, s in standings.items()},
         interval={name: uncertainty.interval(value[name], error[name]) for name in TRUSTED},
         flags=flags,
         counts=counts,

@@ -32,7 +32,9 @@ class Ranks(NamedTuple):
 
     rankme: Array
     effective_rank: Array
+    effective_rank_centred: Array
     stable_rank: Array
+    stable_rank_centred: Array
     numerical_rank_share: Array
     vci: Array
 
@@ -69,19 +71,32 @@ def vci(g: Geometry, stats: ClassStats, spectrum: Spectrum) -> Array:
 
 @metric
 def rankme(spectrum: Spectrum) -> Array:
-    """RankMe, exp of the entropy of s_i / sum s (Garrido et al., 2023)."""
-    return _entropy_rank(spectrum.raw)
+    """RankMe, exp of the entropy of s_i / sum s + 1e-7 (Garrido et al., 2023): the effective rank, but for the constant."""
+    share = spectrum.raw / jnp.sum(spectrum.raw) + 1e-7
+    return jnp.exp(-jnp.sum(share * jnp.log(share)))
 
 
 @metric
 def effective_rank(spectrum: Spectrum) -> Array:
-    """Effective rank, RankMe of the features less their mean (Roy & Vetterli, 2007)."""
+    """Effective rank, exp of the entropy of s_i / sum s of the features as they are (Roy & Vetterli, 2007)."""
+    return _entropy_rank(spectrum.raw)
+
+
+@metric
+def effective_rank_centred(spectrum: Spectrum) -> Array:
+    """Effective rank of the features less their mean."""
     return _entropy_rank(spectrum.centred)
 
 
 @metric
 def stable_rank(spectrum: Spectrum) -> Array:
-    """Stable rank, sum s_i^2 / s_1^2, of the features less their mean."""
+    """Stable rank, ||H||_F^2 / ||H||_2^2 = sum s_i^2 / s_1^2 of the features as they are (Rudelson & Vershynin, 2007)."""
+    return jnp.sum(jnp.square(spectrum.raw)) / jnp.square(spectrum.raw[0])
+
+
+@metric
+def stable_rank_centred(spectrum: Spectrum) -> Array:
+    """Stable rank of the features less their mean."""
     return jnp.sum(jnp.square(spectrum.centred)) / jnp.square(spectrum.centred[0])
 
 
@@ -121,7 +136,9 @@ def ranks(stats: ClassStats) -> Ranks:
     return Ranks(
         rankme=rankme.of(spectrum),
         effective_rank=effective_rank.of(spectrum),
+        effective_rank_centred=effective_rank_centred.of(spectrum),
         stable_rank=stable_rank.of(spectrum),
+        stable_rank_centred=stable_rank_centred.of(spectrum),
         numerical_rank_share=numerical_rank_share.of(spectrum),
         vci=vci.of(geometry(stats), stats, spectrum),
     )

@@ -1,4 +1,4 @@
-"""How far a number can be trusted: its value where labels carry no signal, its interval, and flags.
+"""How far a number can be trusted: its interval, and flags. `ncjax.nc.null` has its floor.
 
 What an interval covers is the mean of the metric over repeated draws of n_k examples from the same K classes: the number
 another sample *of the same size* would give, not the number at infinite n. NC1, CDNV and the trace ratio all depend on n.
@@ -7,18 +7,20 @@ another sample *of the same size* would give, not the number at infinite n. NC1,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
+from ncjax.nc.null import Standing
 from ncjax.nc.projected import Look, Tilt
 from ncjax.nc.stats import ClassStats, matmul
 
 NEAR_FLOOR = 0.5  # share of the floor from which a value says little about the labels
+UNSURE = 0.05  # probability of as small a value without signal, above which it says nothing about them
 FEW = 10  # examples in the smallest class below which `too_few_per_class` is raised
 MANY = 20  # examples of a class from which their own fourth moments are trusted alone
 IMBALANCE = 10  # largest class over smallest, above which `imbalanced` is raised
@@ -28,78 +30,12 @@ ROUGH = 1e-3  # share of NC1 that may be rounding of the scatter before a second
 NORMAL_975 = 1.959964
 
 
-class Floors(NamedTuple):
-    """What each metric is expected to be for features that do not know their labels."""
-
-    nc1: Float[Array, ""]
-    cdnv: Float[Array, ""]
-    trace_ratio: Float[Array, ""]
-
-
 class Errors(NamedTuple):
     """Standard error of each metric over draws of the examples; NaN where it cannot be had."""
 
     nc1: Float[Array, ""]
     cdnv: Float[Array, ""]
     trace_ratio: Float[Array, ""]
-
-
-def _narrow(rate: Array, k: Array, dim: Array) -> Array:
-    """E tr (Z^T S Z)^-1 for Z standard Gaussian [K - 1, D], D < K - 2, S with about the eigenvalues `rate` [K].
-
-    Each z_i^T A^-1 z_i of A = Z^T S Z is t / (1 + s_i t), t near tr A^-1, so sum_i s_i t / (1 + s_i t) = D gives t; the
-    last factor makes it exact for equal rates.
-    """
-    some, low, high = rate > 0, jnp.min(jnp.where(rate > 0, rate, jnp.inf)), jnp.max(rate)
-    room = jnp.maximum(k - 1 - dim, 1)
-
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        middle = jnp.sqrt(ends[0] * ends[1])
-        filled = jnp.sum(jnp.where(some, rate * middle / (1 + rate * middle), 0)) * (k - 1) / k
-        return jnp.where(filled < dim, middle, ends[0]), jnp.where(filled < dim, ends[1], middle)
-
-    # So many that the ends are one float64 apart, were they a factor of 10^9 apart.
-    ends = jax.lax.fori_loop(0, 60, halve, (dim / (room * high), dim / (room * low)))
-    return ends[1] * room / jnp.maximum(room - 1, 1)
-
-
-def floors_of(g: Geometry) -> Floors:
-    """`floors` where the geometry is known."""
-    dim = jnp.asarray(g.means.shape[1], g.k.dtype)
-    rate = jnp.where(g.keep > 0, g.weight / jnp.maximum(g.n, 1), 0)  # [K] variance of a row of the weighted class means
-    size = jnp.where(rate > 0, 1 / jnp.where(rate > 0, rate, 1), 0)
-    within = 1 - g.k / jnp.maximum(g.total, 1)  # E tr Sigma_W per direction
-    wide = (jnp.sum(size) - jnp.sum(jnp.square(size)) / jnp.maximum(jnp.sum(size), 1)) / jnp.maximum(dim - g.k, 1)
-    found = jnp.where(dim > g.k - 1, wide, _narrow(rate, g.k, dim))
-    nc1 = undefined_unless((g.k >= 2) & (jnp.abs(g.k - 1 - dim) > 1), within * found)
-    total = jnp.sum(rate)  # K - 1 eigenvalues of the rows' covariance: their sum, and the sum of their squares
-    first = total * (g.k - 1) / jnp.maximum(g.k, 1)
-    second = jnp.sum(jnp.square(rate)) * (1 - 2 / jnp.maximum(g.k, 1)) + jnp.square(total / jnp.maximum(g.k, 1))
-    freedom = dim * jnp.square(first) / jnp.where(second > 0, second, 1)
-    trace = within * g.k / jnp.where(first > 0, first, 1) * freedom / jnp.maximum(freedom - 2, 1)
-    pair, mean_rate = pairs(g), jnp.where(g.keep > 0, 1 / jnp.maximum(g.n, 1), 0)
-    both = mean_rate[:, None] + mean_rate[None, :]
-    ratio = jnp.where(pair, (2 - both) / (2 * jnp.where(pair, both, 1)), 0)
-    cdnv = jnp.sum(ratio) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1) * dim / jnp.maximum(dim - 2, 1)
-    return Floors(
-        nc1=nc1, cdnv=undefined_unless((g.k >= 2) & (dim > 2), cdnv), trace_ratio=undefined_unless(freedom > 2, trace)
-    )
-
-
-@double
-def floors(stats: ClassStats, *, weighting: str = "class") -> Floors:
-    """Expected NC1, CDNV and trace ratio of isotropic Gaussian features without signal, for these n_k, K and D.
-
-    NC1: (1 - K/N) E tr(W^-1), W the Gram matrix of the centred class means over the features' variance. For D >= K it is
-    Wishart, and the mean is (N - sum n_k^2 / N) / (D - K): with equal n_k about n (K - 1) / D for D >> K. For K - 1 > D
-    it is n_h D / (K - D - 2) with equal n_k, and close to it in general. NaN where |K - 1 - D| <= 1: no mean exists.
-    CDNV: the mean over pairs of (2 - 1/n - 1/n') / (2 (1/n + 1/n')) D / (D - 2), about n/2. Trace ratio: (1 - K/N) n_h
-    K / (K - 1) f / (f - 2), n_h the harmonic mean of the n_k and f = (K - 1) D with equal n_k, less with unequal ones.
-    Weighted by sample, all is as for equal n_k = N / K.
-
-    Features of low effective dimension have higher floors than these.
-    """
-    return floors_of(geometry(stats, weighting))
 
 
 class Moments(NamedTuple):
@@ -274,18 +210,23 @@ def resolution(stats: ClassStats) -> Array:
     return resolution_of(geometry(stats))
 
 
-def flags(*, over_floor: list[float], rank: int, full_rank: int, counts: list[int], resolution: float) -> tuple[str, ...]:
+def flags(
+    *, standings: Sequence[Standing], rank: int, full_rank: int, dim: int, counts: list[int], resolution: float
+) -> tuple[str, ...]:
     """What a reader must know before using the numbers.
 
-    `near_floor`: NC1, CDNV or the trace ratio reaches half of what labels without signal give. `rank_deficient`: Sigma_B
-    has not rank min(K - 1, D). `classes_left_out`: some have fewer than two examples. `too_few_per_class`: fewer than
-    10 in the smallest. `imbalanced`: the largest more than 10 times the smallest. `float32_limit`: spread or separation
-    within 30 float32 roundings of the class means, or NC1 read from a scatter that is too coarse for it.
+    `near_floor`: NC1, CDNV, the trace ratio or directional CDNV is not below what labels without signal give (p > 0.05),
+    or reaches half of that. `rank_deficient`: Sigma_B has not rank min(K - 1, D). `narrow`: D < K - 1, so that the rank of
+    Sigma_B is D; NC1 grows with the rank, and does not compare with that of wider layers. `classes_left_out`: some have
+    fewer than two examples. `too_few_per_class`: fewer than 10 in the smallest. `imbalanced`: the largest more than 10
+    times the smallest. `float32_limit`: spread or separation within 30 float32 roundings of the class means, or NC1 read
+    from a scatter that is too coarse for it.
     """
     used = [n for n in counts if n >= 2]
     raised = {
-        "near_floor": any(x > NEAR_FLOOR for x in over_floor),
+        "near_floor": any(x.over > NEAR_FLOOR or x.p > UNSURE for x in standings),
         "rank_deficient": rank < full_rank,
+        "narrow": dim < len(used) - 1,
         "classes_left_out": len(used) < len(counts),
         "too_few_per_class": bool(used) and min(used) < FEW,
         "imbalanced": bool(used) and max(used) > IMBALANCE * min(used),

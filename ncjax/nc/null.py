@@ -1,0 +1,277 @@
+"""What a collapse metric is where labels carry no signal: its floor, and where a value stands among such draws.
+
+Labels without signal do not give NC1 = infinity. Class means of n examples from features of covariance Sigma_T scatter
+like N(0, Sigma_T / n), and NC1, which sees them as signal, is then about n (K - 1) / r with r = (tr Sigma_T)^2 / tr
+Sigma_T^2, the participation ratio of the spectrum: real features, whose spectra are steep, have floors many times those of
+isotropic ones. So a floor is computed from the features at hand, in one of two ways, both of them the same bits every time:
+
+- Where there are features, by permuting labels: of all examples up to 1024, or 20 per class (5 beyond 256 classes), else
+  of as many chosen at random. Class means of n' examples scatter n / n' times as much as those of n, so that metrics of
+  a sample of N' examples are multiplied by (N - K) / (N' - K).
+- Where there is only the scatter, by rotating examples (Langsrud, 2005). Centred labels span K - 1 orthonormal directions
+  in the space R^(N-1) of examples; permuting them turns these directions, and all that a metric sees of uniformly random
+  ones are the eigenvalues of Sigma_T. That is exact for Gaussian features.
+
+All of it is float64 on the host, without compiling.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import linalg, stats
+
+from ncjax.nc.geometry import check_weighting
+from ncjax.nc.stats import ClassStats
+
+FLOORED = ("nc1", "cdnv", "trace_ratio", "directional_cdnv")
+DIRECTIONS = 512  # of class means to draw in all: how precise a floor is depends on their number, not on that of draws
+DRAWS = (4, 64)  # fewest and most
+ROWS, ROWS_A_CLASS, MOST_ROWS = 1024, 20, 5120  # of a sample; 5 a class where that is more than the last
+LOOKED_AT = 1024  # rows of it that the within-class covariance comes from
+SMALL = 256  # classes up to which an eigendecomposition is cheap
+ROUNDING = 1e-7  # eigenvalue of a float32 scatter, over the largest, that says nothing
+CUT = 1e-12  # eigenvalue, over the largest, from which a direction of the class means counts
+
+Draws = dict[str, np.ndarray]
+
+
+class Draw(NamedTuple):
+    """Class means about the mean of all examples, and the within-class covariance in their directions."""
+
+    gram: Float[np.ndarray, "K K"]  # M M^T
+    within: Float[np.ndarray, "K K"]  # M Sigma_W M^T
+    toward: Float[np.ndarray, "K K"]  # (mu_k - mu_k')^T Sigma_k (mu_k - mu_k')
+    variance: Float[np.ndarray, " K"]  # sigma_k^2
+
+
+class Standing(NamedTuple):
+    """Where a value stands among draws without signal."""
+
+    floor: float  # geometric mean of the draws, near their median
+    over: float  # the value over it
+    p: float  # probability of as small a value where labels carry no signal
+
+
+def number_of_draws(num_classes: int) -> int:
+    """How often labels are drawn anew."""
+    return int(np.clip(DIRECTIONS // max(num_classes - 1, 1), *DRAWS))
+
+
+def choose_rows(size: int, num_classes: int) -> Int[np.ndarray, " M"]:
+    """Which of so many examples to draw from, in order: all, or as many as are enough; random, and always the same."""
+    wanted = max(ROWS, min(ROWS_A_CLASS * num_classes, MOST_ROWS), 5 * num_classes)
+    return np.arange(size) if wanted >= size else np.sort(np.random.default_rng(0).choice(size, wanted, replace=False))
+
+
+def _sizes(counts: np.ndarray, rows: int) -> np.ndarray:
+    """Class sizes in proportion to `counts`, two at least, `rows` in all (or a few more where classes are many)."""
+    if rows == counts.sum():
+        return counts.astype(int)
+    exact = counts * rows / counts.sum()
+    sizes = np.maximum(np.floor(exact).astype(int), 2)
+    short = rows - sizes.sum()
+    if short > 0:
+        sizes[np.argsort(-(exact - sizes), kind="stable")[:short]] += 1
+    while sizes.sum() > rows:  # small classes were given two
+        sizes[np.argmax(sizes)] -= 1
+    return sizes
+
+
+def permuted(
+    sample: Float[np.ndarray, "M D"], counts: Int[np.ndarray, " K"], *, weighting: str = "class", seed: int = 0
+) -> Draws:
+    """Metrics of features under permuted labels.
+
+    Args:
+      sample: all features, or those that `choose_rows` chooses.
+      counts: examples of each usable class, two or more each, of which the floor is wanted.
+      weighting: as for `ncjax.nc.nc1`.
+      seed: of the permutations.
+    """
+    rng, num_classes = np.random.default_rng(seed), len(counts)
+    sizes = _sizes(np.asarray(counts), min(len(sample), int(np.sum(counts))))
+    share = sizes.sum() / np.sum(counts)
+    features = np.asarray(sample, np.float32)[: sizes.sum()]
+    features = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    features = features / max(np.abs(features).max(), np.finfo(np.float32).tiny)  # no metric sees the scale
+    squares = np.einsum("nd,nd->n", features, features, dtype=np.float64)
+    starts, owner = np.cumsum(sizes) - sizes, np.repeat(np.arange(num_classes), sizes)
+    seen = np.unique(np.linspace(0, len(owner) - 1, min(len(owner), max(LOOKED_AT, 4 * num_classes))).astype(int))
+    own, own_starts = owner[seen], np.searchsorted(owner[seen], np.arange(num_classes))
+    scale = (np.sum(counts) - num_classes) / (sizes.sum() - num_classes)
+    found = []
+    for _ in range(number_of_draws(num_classes)):
+        order = rng.permutation(len(owner))
+        means = np.add.reduceat(features[order], starts, axis=0) / sizes[:, None]
+        toward = (features[order[seen]] - means[own]) @ means.T  # r . mu_k
+        away = np.square(np.take_along_axis(toward, own[:, None], axis=1) - toward)
+        means = means.astype(np.float64)
+        gram, within = means @ means.T, toward.T.astype(np.float64) @ toward / len(seen)
+        # A class's own examples vary along its own mean more than others do, the more the fewer they are.
+        own_toward = np.add.reduceat(away, own_starts, axis=0) / np.bincount(own, minlength=num_classes)[:, None]
+        draw = Draw(
+            gram=gram,
+            within=within,
+            toward=share * own_toward + (1 - share) * _of_differences(within),
+            variance=np.add.reduceat(squares[order], starts) / sizes - np.diag(gram),
+        )
+        found.append(_metrics(draw, sizes, weighting))
+    return {name: scale * np.array([f[name] for f in found]) for name in FLOORED}
+
+
+def rotated(
+    eigenvalues: Float[np.ndarray, " D"], counts: Int[np.ndarray, " K"], *, weighting: str = "class", seed: int = 0
+) -> Draws:
+    """Metrics of class means that point into uniformly random directions of the space of examples.
+
+    Args:
+      eigenvalues: of Sigma_T = (1/N) sum_i (h_i - mu)(h_i - mu)^T, over the examples of the usable classes.
+      counts, weighting, seed: as for `permuted`.
+
+    Returns:
+      As `permuted`, but no directional CDNV (NaN).
+    """
+    rng, counts = np.random.default_rng(seed), np.asarray(counts, np.float64)
+    total, directions = counts.sum(), len(counts) - 1
+    spectrum = np.sort(eigenvalues)[::-1][: int(total) - 1]
+    spectrum = spectrum[spectrum > ROUNDING * spectrum[0]]
+    rank = len(spectrum)
+    # M = diag(n)^-1/2 C Z diag(N spectrum)^1/2: C [K, K - 1] spans what is orthogonal to (n / N)^1/2, Z is Haar.
+    contrasts = linalg.null_space(np.sqrt(counts / total)[None, :]) / np.sqrt(counts)[:, None]
+    found = []
+    for _ in range(number_of_draws(len(counts))):
+        inside = rng.normal(size=(directions, rank))
+        outside = _wishart_root(rng, directions, int(total) - 1 - rank)
+        root = np.linalg.cholesky(inside @ inside.T + outside @ outside.T)
+        frame = linalg.solve_triangular(root, inside, lower=True)  # [K - 1, rank] of an orthonormal [K - 1, N - 1]
+        means = contrasts @ (frame * np.sqrt(total * spectrum))
+        gram = means @ means.T
+        within = (means * spectrum) @ means.T - gram @ ((counts / total)[:, None] * gram)
+        toward = np.full_like(within, np.nan)  # what it is depends on more than the spectrum
+        variance = spectrum.sum() - np.diag(gram)
+        found.append(_metrics(Draw(gram=gram, within=within, toward=toward, variance=variance), counts, weighting))
+    return {name: np.array([f[name] for f in found]) for name in FLOORED}
+
+
+def _of_differences(products: np.ndarray) -> np.ndarray:
+    """[K, K] (x_k - x_k')^T S (x_k - x_k') from x_k^T S x_k'."""
+    own = np.diag(products)
+    return own[:, None] + own[None, :] - 2 * products
+
+
+def _wishart_root(rng: np.random.Generator, size: int, freedom: int) -> np.ndarray:
+    """L [size, .] with L L^T the sum of `freedom` squares g g^T of standard Gaussians (Bartlett's decomposition)."""
+    columns = min(size, freedom)
+    root = np.tril(rng.normal(size=(size, columns)), -1)
+    np.fill_diagonal(root, np.sqrt(rng.chisquare(freedom - np.arange(columns))) if columns else 0.0)
+    return root
+
+
+def _metrics(draw: Draw, sizes: np.ndarray, weighting: str) -> dict[str, float]:
+    """The metrics of `ncjax.nc.metrics`, from products of class means."""
+    num_classes = len(sizes)
+    share = np.full(num_classes, 1 / num_classes) if weighting == "class" else sizes / sizes.sum()
+    scale = np.sqrt(num_classes * share)
+
+    def centred(products: np.ndarray) -> np.ndarray:  # those of scale (mu_k - mu_G)
+        products = products - share @ products
+        products = products - (products @ share)[:, None]
+        return scale[:, None] * products * scale[None, :]
+
+    gram = centred(draw.gram)
+    pair = ~np.eye(num_classes, dtype=bool)
+    apart = _of_differences(draw.gram)[pair]
+    both = (draw.variance[:, None] + draw.variance[None, :])[pair]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "nc1": _trace_of_inverse_square(gram, centred(draw.within), scale),
+            "cdnv": float(np.mean(both / (2 * apart))),
+            "trace_ratio": float(sizes @ draw.variance / sizes.sum() / (np.trace(gram) / num_classes)),
+            "directional_cdnv": float(np.mean(draw.toward[pair] / np.square(apart))),
+        }
+
+
+def _trace_of_inverse_square(gram: np.ndarray, within: np.ndarray, null: np.ndarray) -> float:
+    """tr (G^+)^2 W, which is K times NC1 of G = M M^T / K and W = M Sigma_W M^T / K; `null` [K] is in the kernel of G."""
+    if len(gram) > SMALL:  # a factorisation is an order cheaper than eigenvectors, where the rank is full
+        unit = null / np.linalg.norm(null)
+        try:
+            factor = linalg.cho_factor(gram + np.trace(gram) / len(gram) * np.outer(unit, unit), lower=True)
+            if np.square(np.diag(factor[0]).min() / np.diag(factor[0]).max()) > np.sqrt(CUT):
+                return float(np.trace(linalg.cho_solve(factor, linalg.cho_solve(factor, within).T)))
+        except linalg.LinAlgError:
+            pass
+    values, vectors = np.linalg.eigh(gram)
+    used = values > CUT * values[-1]
+    values, vectors = values[used], vectors[:, used]
+    return float(np.sum(np.einsum("ki,ki->i", vectors, within @ vectors) / np.square(values)))
+
+
+def total_spectrum(seen: ClassStats) -> Float[np.ndarray, " D"]:
+    """Eigenvalues of Sigma_T over usable classes, from the scatter, to which the others, of one example, add nothing."""
+    assert seen.scatter is not None, "the spectrum is in the scatter"
+    counts = np.asarray(seen.count, np.float64)
+    counts = np.where(counts >= 2, counts, 0)
+    means = np.asarray(seen.anchor, np.float64) + np.asarray(seen.shift, np.float64)
+    total = max(counts.sum(), 1)
+    means = means - counts @ means / total
+    return np.linalg.eigvalsh((np.asarray(seen.scatter, np.float64) + (means.T * counts) @ means) / total)
+
+
+def null_draws(seen: ClassStats, sample: np.ndarray | None = None, *, weighting: str = "class") -> Draws:
+    """Draws of each metric without signal, from a sample of the features or else from the scatter; {} with neither.
+
+    Args:
+      seen: statistics of all features.
+      sample: rows of the features that `choose_rows` chooses, or all of them.
+      weighting: as for `ncjax.nc.nc1`.
+    """
+    check_weighting(weighting)
+    counts = np.asarray(seen.count, np.int64)
+    counts = counts[counts >= 2]
+    if len(counts) < 2:
+        return {}
+    if sample is not None:
+        return permuted(sample, counts, weighting=weighting)
+    return rotated(total_spectrum(seen), counts, weighting=weighting) if seen.scatter is not None else {}
+
+
+def standing(value: float, draws: np.ndarray) -> Standing:
+    """Where a value stands among draws.
+
+    The logarithms of d draws are taken as Gaussian with mean m and deviation s, so that of a further one (log x - m) / (s
+    sqrt(1 + 1/d)) is Student's t with d - 1 degrees of freedom.
+    """
+    if not len(draws) or not (np.isfinite(draws).all() and (draws > 0).all()):
+        return Standing(np.nan, np.nan, np.nan)
+    logs = np.log(draws)
+    floor = float(np.exp(logs.mean()))
+    if not value >= 0:
+        return Standing(floor, np.nan, np.nan)
+    deviation = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
+    score = (np.log(value) - logs.mean()) / max(deviation, 1e-12) if value > 0 else -np.inf
+    return Standing(floor, value / floor, float(stats.t.cdf(score, len(logs) - 1)))
+
+
+class Floors(NamedTuple):
+    """What each metric is expected to be for features that do not know their labels; NaN where it cannot be had."""
+
+    nc1: float
+    cdnv: float
+    trace_ratio: float
+    directional_cdnv: float
+
+
+def floors(seen: ClassStats, sample: np.ndarray | None = None, *, weighting: str = "class") -> Floors:
+    """The floor of each metric for these features: the geometric mean of `null_draws`.
+
+    Args:
+      seen: statistics of the features, with their scatter where there is no sample.
+      sample: all features [N, D], or the rows that `choose_rows` chooses.
+      weighting: as for `ncjax.nc.nc1`.
+    """
+    draws = null_draws(seen, sample, weighting=weighting)
+    return Floors(**{name: standing(np.nan, draws[name]).floor if draws else np.nan for name in FLOORED})
