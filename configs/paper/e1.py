@@ -30,6 +30,7 @@ IMAGENET = [
     )
 ]
 CIFAR = [f"weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 44, 56)]
+FAMILIES = ["alexnet", "vgg", "squeezenet", "mobilenet_v2", *["efficientnet_lite"] * 3, "resnet50"]
 TARGETS = [f"npz:data/{name}.npz" for name in ("caltech101", "flowers5", "dtd10", "cifar10", "cifar100")]
 
 
@@ -38,6 +39,7 @@ def get_config(arg=""):
         "backbones",
         arg,
         backbones=IMAGENET + CIFAR,
+        families=FAMILIES + ["cifar_resnet"] * len(CIFAR),
         targets=TARGETS,
         train_images=1500,
         val_images=500,
@@ -47,11 +49,14 @@ def get_config(arg=""):
         weakest=-0.3,
         variants=dict(
             all={},
-            imagenet=dict(backbones=IMAGENET, source_accuracy=[0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911]),
+            imagenet=dict(
+                backbones=IMAGENET, families=FAMILIES, source_accuracy=[0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911]
+            ),
         ),
         smoke=dict(
             backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"],
             source_accuracy=[],
+            families=[],
             targets=["embedded.digits"],
             train_images=60,
             val_images=20,

@@ -44,8 +44,9 @@ PREDICTORS = [
     "scores.train_accuracy",
 ]
 CLAIMS = {
-    "C1": ("across backbones, a lower NC1 on the target's training images goes with a better probe", ("nc1",)),
-    "C12": ("so do lower CDNV and numerical rank", ("cdnv", "numerical_rank")),
+    "C1": ("across backbones, a lower NC1 on the target's training images goes with a better probe", "nc1"),
+    "C12, CDNV": ("so does a lower CDNV", "cdnv"),
+    "C12, rank": ("so does a lower numerical rank", "numerical_rank"),
 }
 
 
@@ -55,6 +56,14 @@ def spaced(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
         return layers
     at = np.unique(np.round(np.linspace(0, len(layers) - 1, count + 1)[1:]).astype(int))
     return tuple(layers[i] for i in at)
+
+
+def to_probe(narrow: dict[str, bool], count: int) -> tuple[str, ...]:
+    """`count` layers at equal distances among those wide enough for NC1 to compare, and among others where they are few."""
+    wide = spaced(tuple(b for b, is_narrow in narrow.items() if not is_narrow), count)
+    others = tuple(b for b, is_narrow in narrow.items() if is_narrow)
+    more = spaced(others, max(count - len(wide), 0)) if not count or count > len(wide) else ()
+    return tuple(b for b in narrow if b in wide or b in more)
 
 
 class Sizes(NamedTuple):
@@ -103,14 +112,15 @@ def pair(
       network, dataset: the network and the target.
       wanted: the scores.
       batch_size: images a step.
-      probe_layers: layers with a probe, at equal distances; 0 for all.
+      probe_layers: layers with a probe, as for `run`.
       source_accuracy: of the network on its own task; 0 where unknown.
     """
     model, count, last = network.model, len(dataset.class_names), network.model.penultimate
     with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
         options = layerwise.Measurement(batch_size=batch_size, probes=True)
         seen, reports = layerwise.extract(network, dataset, make(), options, classifier=None, run=run, written=written)
-        found = layerwise.layers(seen, reports, count, probed=spaced(model.backbone, probe_layers))
+        narrow = {b: b != last and "narrow" in reports["train"][b].flags for b in model.backbone}
+        found = layerwise.layers(seen, reports, count, probed=to_probe(narrow, probe_layers))
         entry, held = found[last], {name: (x.features[last], x.labels) for name, x in seen.items()}
         inputs = {
             "features": held["train"][0],
@@ -138,13 +148,17 @@ def pair(
         }
 
 
-def correlations(cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def correlations(
+    cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str], families: dict[str, str]
+) -> dict[str, dict[str, Any]]:
     """{predictor: {"spearman" and "weighted_kendall": {target, "mean": correlation with test accuracy}}}.
 
     Args:
       cells: {target: {backbone: what `pair` found}}.
       names: of the predictors.
+      families: of every backbone.
     """
+    owner = list(families.values())
     measures = {"spearman": correlation.spearman, "weighted_kendall": correlation.weighted_kendall}
     out: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -157,49 +171,48 @@ def correlations(cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[st
         }
         out[name] = {
             how: {
-                **{target: correlation.over_networks([p], measure) for target, p in pairs.items()},
-                "mean": correlation.over_networks(list(pairs.values()), measure),
+                **{target: correlation.over_networks([p], measure, families=owner) for target, p in pairs.items()},
+                "mean": correlation.over_networks(list(pairs.values()), measure, families=owner),
             }
             for how, measure in measures.items()
         }
     return out
 
 
-def by_layers(cells: dict[str, dict[str, dict[str, Any]]]) -> correlation.Correlation | None:
-    """C10: Spearman's correlation of NC1 (train) and probe accuracy over the layers of a network, averaged over targets.
+def over_layers(
+    cells: dict[str, dict[str, dict[str, Any]]], families: dict[str, str]
+) -> dict[str, correlation.Correlation | None]:
+    """C10: {target, "mean": mean over backbones of Spearman's correlation of NC1 (train) and probe accuracy over layers}.
 
-    Returns:
-      The mean over backbones with a defined one, its interval resampling them; None with fewer than
-      `correlation.FEWEST`, or with fewer than four probed layers.
+    Layers narrower than K - 1 are left out: the rank of their NC1 is their width, so that it grows with the width. A
+    backbone with fewer than four comparable probed layers has no correlation.
     """
-    per_backbone: dict[str, list[float]] = {}
-    for many in cells.values():
+    each: dict[str, dict[str, float]] = {}
+    for target, many in cells.items():
         for backbone, cell in many.items():
             points = [
                 (e["train"]["nc1"], e["probe"]["test"])
                 for e in cell["layers"].values()
-                if "probe" in e and e["train"]["nc1"] is not None
+                if "probe" in e and e["train"]["nc1"] is not None and "narrow" not in e["train"]["flags"]
             ]
             if len(points) > 3:
-                per_backbone.setdefault(backbone, []).append(correlation.spearman(*zip(*points, strict=True)))
-    means = np.array([np.mean(x) for x in per_backbone.values()])  # NaN where every probe of a target is as good
-    means = means[np.isfinite(means)]
-    if len(means) < correlation.FEWEST:
-        return None
-    rng = np.random.default_rng(0)
-    drawn = rng.choice(means, (correlation.DRAWS, len(means))).mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return correlation.Correlation(float(means.mean()), float(low), float(high), len(means))
+                each.setdefault(target, {})[backbone] = correlation.spearman(*zip(*points, strict=True))
+    names, owner = list(families), list(families.values())
+    out = {t: correlation.mean_of([each.get(t, {}).get(b, np.nan) for b in names], families=owner) for t in cells}
+    means = []
+    for b in names:
+        found = [many[b] for many in each.values() if np.isfinite(many.get(b, np.nan))]
+        means.append(np.mean(found) if found else np.nan)
+    return {**out, "mean": correlation.mean_of(means, families=owner)}
 
 
 def verdicts(found: dict[str, dict[str, Any]], layers: correlation.Correlation | None, weakest: float) -> dict[str, str]:
-    """A verdict for each claim: that of its predictors if they agree, "undecided" if not."""
-    out = {}
-    for claim, (_, names) in CLAIMS.items():
-        if not set(names) <= set(found):
-            continue
-        each = {verdict(found[n]["spearman"]["mean"], weakest=weakest) for n in names}
-        out[claim] = each.pop() if len(each) == 1 else "undecided"
+    """A verdict for each claim whose predictor was asked for, and for C10."""
+    out = {
+        claim: verdict(found[name]["spearman"]["mean"], weakest=weakest)
+        for claim, (_, name) in CLAIMS.items()
+        if name in found
+    }
     return {**out, "C10": verdict(layers, weakest=weakest)}
 
 
@@ -207,7 +220,7 @@ def _show(
     run: Run,
     cells: dict[str, dict[str, dict[str, Any]]],
     found: dict[str, dict[str, Any]],
-    layers: correlation.Correlation | None,
+    layers: dict[str, correlation.Correlation | None],
     claims: dict[str, str],
     labels: dict[str, str],
 ) -> None:
@@ -221,13 +234,13 @@ def _show(
         [
             [labels[name], words(both["spearman"]["mean"]), *(words(both["spearman"][t]) for t in targets)]
             for name, both in found.items()
-        ],
+        ]
+        + [["over a network's layers: NC1 (C10)", words(layers["mean"]), *(words(layers[t]) for t in targets)]],
     )
-    run.say(f"over the layers of a network: NC1 and probe accuracy {words(layers)}")
     run.say("  ".join(f"{claim}: {word}" for claim, word in claims.items()))
 
 
-def _check(backbones: list[str], targets: list[str], source_accuracy: list[float]) -> None:
+def _check(backbones: list[str], targets: list[str], source_accuracy: list[float], families: list[str]) -> None:
     if len(set(backbones)) < len(backbones) or len(set(targets)) < len(targets):
         raise UserError("a backbone or a target is named twice")
     if len(backbones) < 2 or not targets:
@@ -236,6 +249,8 @@ def _check(backbones: list[str], targets: list[str], source_accuracy: list[float
         raise UserError(
             f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where unknown"
         )
+    if families and len(families) != len(backbones):
+        raise UserError(f"families has {len(families)} names for {len(backbones)} backbones: one each")
 
 
 def run(
@@ -244,6 +259,7 @@ def run(
     backbones: list[str],
     targets: list[str],
     source_accuracy: list[float] = [],
+    families: list[str] = [],
     sizes: Sizes = Sizes(),
     scores: Annotated[list[str], FUNCTION] = PREDICTORS,
     probe_layers: int = 6,
@@ -257,17 +273,20 @@ def run(
       backbones: networks as for `networks.load.Init.init`.
       targets: data sets as for `data.Data.data`.
       source_accuracy: of each backbone on its own task, 0 where unknown; a control. Empty for none.
+      families: of each backbone, any names: networks of one family are alike, and intervals are over families. Empty for
+        one each.
       sizes: how much of each target.
       scores: what may predict transfer, see `ncjax.scores.score`.
-      probe_layers: layers with a probe, at equal distances, the last among them; 0 for all.
+      probe_layers: layers with a probe, at equal distances, those at least as wide as classes - 1 first; 0 for all.
       batch_size: images a step.
       weakest: the rule for verdicts, fixed before the run: a claim of a negative correlation is "supported" if the 95 %
-        interval of its mean over targets is below 0, "not supported" if it is above this, else "undecided".
+        interval of its mean over targets is below 0, "contradicted" if it is above 0, "not supported" if it is above this,
+        else "undecided".
 
     Raises:
-      UserError: fewer than two backbones, no target, or another number of source accuracies than of backbones.
+      UserError: fewer than two backbones, no target, or another number of source accuracies or families than of backbones.
     """
-    _check(backbones, targets, source_accuracy)
+    _check(backbones, targets, source_accuracy, families)
     wanted = all_named(scores)
     for init in backbones:  # all of them, before an hour is spent on the first
         network = load(Init(init))
@@ -304,8 +323,9 @@ def run(
                 + ", ".join(f"{m} {x:.3g}" for m in list(wanted)[:2] if (x := cell["predictors"][m]) is not None)
             )
     labels = {s.name: s.label for s in wanted.values()}
-    found, layers = correlations(cells, list(wanted)), by_layers(cells)
-    claims = verdicts(found, layers, weakest)
+    owner = dict(zip(backbones, families or backbones, strict=True))
+    found, layers = correlations(cells, list(wanted), owner), over_layers(cells, owner)
+    claims = verdicts(found, layers["mean"], weakest)
     _show(run, cells, found, layers, claims, labels)
     seen = {t: next(iter(many.values()))["data"] for t, many in cells.items()}
     return {
@@ -316,6 +336,7 @@ def run(
         "verdicts": claims,
         "predictors": labels,
         "claims": {**{k: v[0] for k, v in CLAIMS.items()}, "C10": "across the layers of one network, the same"},
+        "families": owner,
     }
 
 
@@ -423,8 +444,8 @@ def _table(run: Finished, stem: str) -> Table:
 def _cell(found: dict[str, Any] | list[Any] | None, source: str) -> Cell:
     if found is None:
         return text("–")
-    value, low, high, count = found
-    return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{source} ({count} backbones)")
+    value, low, high, count, families = found
+    return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{source} ({count} backbones of {families} families)")
 
 
 def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
@@ -439,10 +460,19 @@ def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
         ]
         for name, both in r["correlations"].items()
     ]
+    if how == "spearman":
+        targets = ("mean", *r["cells"])
+        rows.append(
+            [
+                text("over a network's layers: NC1"),
+                *(_cell(r["layers"][t], f"{run.name}/results.json: layers.{t}") for t in targets),
+            ]
+        )
     return Table(
         f"{how}_{stem}",
         f"{title} of each predictor with the probe's test accuracy over backbones. Intervals: "
-        "95 %, bootstrap over backbones, the same draw for every target.",
+        "95 %, jackknife over families of backbones. Over layers: mean over backbones of the correlation of NC1 with "
+        "the probes' accuracy over the layers at least as wide as classes - 1.",
         ["predictor", "mean over targets", *r["cells"]],
         rows,
     )
@@ -459,7 +489,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 text(claim),
                 text(r["claims"][claim]),
                 _cell(
-                    r["layers"] if claim == "C10" else r["correlations"][CLAIMS[claim][1][0]]["spearman"]["mean"],
+                    r["layers"]["mean"] if claim == "C10" else r["correlations"][CLAIMS[claim][1]]["spearman"]["mean"],
                     f"{run.name}/results.json",
                 ),
                 text(word),
@@ -468,8 +498,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         ]
         rule = (
             "The rule, fixed before the run: supported if the interval of the mean Spearman correlation is below 0, "
-            f"not supported if it is above {weakest:g}, else undecided. C12 needs CDNV (shown) and numerical rank to "
-            "agree."
+            f"contradicted if it is above 0, not supported if it is above {weakest:g}, else undecided. Intervals: 95 %, "
+            "jackknife over families of backbones."
         )
         verdict = Table(f"verdicts_{stem}", rule, ["claim", "says", "Spearman [95 %]", "verdict"], judged)
         intro = (
