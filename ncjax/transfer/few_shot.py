@@ -345,7 +345,12 @@ class Bench:
                     plan, dataset, self.mesh, batch_size=self.budget.batch_size, how=plan.classifier_init
                 )
                 mine = solved.with_classifier(plan, fitted)
-                fit = {"l2": fitted.l2, "gradient": fitted.gradient, "solve_seconds": time.time() - started}
+                fit = {
+                    "l2": fitted.l2,
+                    "l2_at_end": fitted.at_end,
+                    "gradient": fitted.gradient,
+                    "solve_seconds": time.time() - started,
+                }
             whole = self.activations.get(shots, seed, program.plan)
             variables = mine.variables
             if trained:

@@ -128,6 +128,7 @@ def layers(
                 "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
                 "val": fitted.val_accuracy if "val" in pairs else None,
                 "l2": fitted.l2,
+                "l2_at_end": fitted.at_end,
             }
     return found
 

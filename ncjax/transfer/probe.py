@@ -17,6 +17,7 @@ import numpy as np
 from ncjax.core.types import Array
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4)  # from strong to weak, each warm-started from the one before
+L2_ENDS = (1e3, 1e-7)  # as far as `fit` widens a path whose best is at an end
 MAX_STEPS = 500
 TOLERANCE = 1e-4  # on the largest entry of the gradient, scikit-learn's default
 FIT_TOLERANCE = 1e-5  # in `fit`: with more features than examples a looser one is met before weak strengths differ
@@ -37,6 +38,7 @@ class Probe(NamedTuple):
     gradient: float = 0.0  # largest entry of the gradient where the chosen fit stopped
     steps: int = 0  # L-BFGS steps over the whole path
     kept: float = 1.0  # share of features with weights
+    at_end: bool = False  # whether the strength is the strongest or the weakest that may be tried
 
 
 class Solution(NamedTuple):
@@ -182,6 +184,7 @@ def solve(
     num_classes: int,
     l2_path: tuple[float, ...],
     *,
+    start: Array | None = None,
     tolerance: float = TOLERANCE,
     max_steps: int = MAX_STEPS,
 ) -> list[Solution]:
@@ -195,13 +198,14 @@ def solve(
       labels: [N].
       num_classes: K.
       l2_path: strengths, strongest first.
+      start: [K, D + 1] where the first starts; None for zero.
       tolerance: on the largest entry of the gradient.
       max_steps: L-BFGS steps at most, for each strength.
     """
     features = jnp.asarray(features)
     wide = jnp.concatenate([features, jnp.ones((len(features), 1), features.dtype)], axis=1)
     labels, second_moment = jnp.asarray(labels, jnp.int32), _moments(wide)
-    params, out = jnp.zeros((num_classes, wide.shape[1]), features.dtype), []
+    params, out = jnp.zeros((num_classes, wide.shape[1]), features.dtype) if start is None else start, []
     for l2 in l2_path:
         l2, limit = (jnp.asarray(x, features.dtype) for x in (l2, tolerance))
         out.append(_minimise(params, wide, labels, second_moment, l2, limit, max_steps=max_steps))
@@ -265,10 +269,14 @@ def fit(
 ) -> Probe:
     """Fits a probe to features standardised on the training split; its strength is the best on validation.
 
+    Where the best is an end of the path, the path goes on by factors of ten: to stronger ones while they are no worse, to
+    weaker ones, which take long, while they are better. Of equals the one nearest to the first path is taken, and there the
+    strongest.
+
     Args:
       train, val: (features [N, D], labels [N]); without `val` the middle of the grid is used.
       num_classes: K.
-      l2_grid: regularisation strengths tried, strongest first, see `solve`.
+      l2_grid: regularisation strengths tried first, strongest first, see `solve`.
       keep: [D] booleans, the features that may have weights; None for all.
       tolerance, max_steps: see `solve`.
     """
@@ -278,17 +286,45 @@ def fit(
         std = np.where(keep, std, np.float32(np.inf))
     if val is None:
         l2_grid = (l2_grid[len(l2_grid) // 2],)
-    path = solve((features - mean) / std, labels, num_classes, l2_grid, tolerance=tolerance, max_steps=max_steps)
-    best, steps = None, sum(int(s.steps) for s in path)
-    for l2, found in zip(l2_grid, path, strict=True):
-        params = np.asarray(found.params)
-        weight = params[:, :-1] / std
-        bias = params[:, -1] - weight @ mean
-        score = accuracy(weight, bias, *val) if val is not None else float("nan")
-        if best is None or score > best.val_accuracy:
-            best = Probe(weight, bias, l2, accuracy(weight, bias, *train), score, float(found.gradient), steps)
-    assert best is not None, "l2_grid is empty"
-    return best._replace(kept=1.0 if keep is None else float(np.mean(keep)))
+    scaled = (features - mean) / std
+
+    def probes(l2_path: tuple[float, ...], start: Array | None = None) -> list[tuple[Probe, Array]]:
+        path = solve(scaled, labels, num_classes, l2_path, start=start, tolerance=tolerance, max_steps=max_steps)
+        return [(_probe(found, l2, mean, std, train, val), found.params) for l2, found in zip(l2_path, path, strict=True)]
+
+    tried = probes(l2_grid)
+    best = max((p for p, _ in tried), key=lambda p: p.val_accuracy) if val is not None else tried[0][0]
+    if val is not None and len(l2_grid) > 1:
+        (strongest, _), (weakest, end) = tried[0], tried[-1]
+        if best.l2 == strongest.l2:
+            while strongest.l2 < L2_ENDS[0] and strongest.val_accuracy >= best.val_accuracy:
+                strongest, _ = (tried := [*tried, *probes((10 * strongest.l2,))])[-1]
+                best = max(best, strongest, key=lambda p: p.val_accuracy)
+        elif best.l2 == weakest.l2:
+            while best.l2 == weakest.l2 and weakest.l2 > L2_ENDS[1]:
+                weakest, end = (tried := [*tried, *probes((weakest.l2 / 10,), end)])[-1]
+                best = max(best, weakest, key=lambda p: p.val_accuracy)
+    return best._replace(
+        steps=sum(p.steps for p, _ in tried),
+        kept=1.0 if keep is None else float(np.mean(keep)),
+        at_end=not L2_ENDS[1] * 1.5 < best.l2 < L2_ENDS[0] / 1.5,
+    )
+
+
+def _probe(found: Solution, l2: float, mean: np.ndarray, std: np.ndarray, train: Pair, val: Pair | None) -> Probe:
+    """A solution on standardised features as a probe on raw ones."""
+    params = np.asarray(found.params)
+    weight = params[:, :-1] / std
+    bias = params[:, -1] - weight @ mean
+    return Probe(
+        weight=weight,
+        bias=bias,
+        l2=l2,
+        train_accuracy=accuracy(weight, bias, *train),
+        val_accuracy=accuracy(weight, bias, *val) if val is not None else float("nan"),
+        gradient=float(found.gradient),
+        steps=int(found.steps),
+    )
 
 
 def fit_sparse(
