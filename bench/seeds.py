@@ -49,7 +49,7 @@ def jobs_of(case: str, seeds: int, batch: int, steps: int) -> dict[str, Callable
     if start is not None:
         shape, model = prefix.carry_shape(model, init(jax.random.key(0)), shape, start), prefix.tail(model, start)
     tx, _ = optim.build(optim.Optim(lr=1e-2, schedule="optim.constant"), mask, steps, 1)
-    step = loop.make_step(model.apply, cross_entropy(), tx, mask, frozenset(tuned), devices, ragged=False)
+    step = loop.make_step(model.apply, cross_entropy(), tx, mask, frozenset(tuned), devices, ragged=0)
     rng = np.random.default_rng(0)
     row = np.arange(batch, dtype=np.int32) % CLASSES
     feed = [

@@ -102,7 +102,7 @@ class Optim(NamedTuple):
       lr: peak learning rate.
       weight_decay: coefficient.
       decay: which leaves decay, `optim.everything` or `optim.kernels`.
-      warmup_epochs: linear warm-up from 0.
+      warmup_epochs: linear warm-up: of w steps the i-th has i / (w + 1) of the peak.
       clip: largest global gradient norm over the trainable leaves; 0 for none.
     """
 
@@ -144,7 +144,7 @@ def build(
     warmup = round(warmup_epochs * steps_per_epoch)
     shape = resolve(options.schedule)(1.0, epochs * steps_per_epoch - warmup)
     if warmup:
-        shape = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), shape], [warmup])
+        shape = optax.join_schedules([optax.linear_schedule(1 / (warmup + 1), 1.0, warmup), shape], [warmup])
     decays, method = resolve(options.decay), resolve(options.optimizer)
 
     def decaying(head: bool) -> Callable[[PyTree], PyTree]:

@@ -144,8 +144,10 @@ def test_sweeps_are_told_with_their_intervals(folder, tmp_path):
     page = (folder / "few_labels_smoke" / "report.html").read_text()
     assert "Which method with few labels?" in page
     record = json.loads((folder / "few_labels_smoke" / "results.json").read_text())
-    mean, low, high = (100 * x for x in record["results"]["table"]["3"]["tuning.scl_ft"]["paired"]["tuning.full_ft"])
-    assert f'paired.tuning.full_ft">{mean:.1f} [{low:.1f}, {high:.1f}]<' in page
+    mean, low, high = (
+        100 * x for x in record["results"]["table"]["3"]["tuning.scl_ft"]["paired"]["tuning.full_ft"]["difference"]
+    )
+    assert f'paired.tuning.full_ft.difference">{mean:.1f} [{low:.1f}, {high:.1f}]' in page
     one, other = folder / "choose_layer_smoke", tmp_path / "other"
     shutil.copytree(one, other)
     page = report.write([one, other], tmp_path / "r", title="x").read_text()

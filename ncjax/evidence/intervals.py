@@ -28,6 +28,12 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(centre, centre - half, centre + half)
 
 
+def share(values: Sequence[float] | np.ndarray) -> Interval:
+    """`mean` of shares, such as accuracies, its interval cut to [0, 1], outside which no mean lies."""
+    found = mean(values)
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
+
+
 def paired(values: Sequence[float], others: Sequence[float]) -> Interval:
     """The mean of values[i] - others[i], its interval over i."""
     return mean(np.asarray(values, np.float64) - np.asarray(others, np.float64))

@@ -210,6 +210,11 @@ def resolution(stats: ClassStats) -> Array:
     return resolution_of(geometry(stats))
 
 
+def near_floor(over: float | None, p: float | None) -> bool:
+    """Whether a value says little about the labels: half of its floor or more, or no less than chance would give."""
+    return (over is not None and over > NEAR_FLOOR) or (p is not None and p > UNSURE)
+
+
 def flags(
     *, standings: Sequence[Standing], rank: int, full_rank: int, dim: int, counts: list[int], resolution: float
 ) -> tuple[str, ...]:
@@ -224,7 +229,7 @@ def flags(
     """
     used = [n for n in counts if n >= 2]
     raised = {
-        "near_floor": any(x.over > NEAR_FLOOR or x.p > UNSURE for x in standings),
+        "near_floor": any(near_floor(x.over, x.p) for x in standings),
         "rank_deficient": rank < full_rank,
         "narrow": dim < len(used) - 1,
         "classes_left_out": len(used) < len(counts),

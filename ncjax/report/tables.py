@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.evidence import intervals
-from ncjax.nc.uncertainty import NEAR_FLOOR
+from ncjax.nc.uncertainty import near_floor
 
 
 class Cell(NamedTuple):
@@ -48,9 +48,9 @@ def trusted(found: dict[str, Any], metric: str, source: str = "") -> Cell:
     cell = number(found.get(metric), source)
     if cell.value is None:
         return cell
-    low, high, over = (found.get(f"{metric}_{end}") for end in ("low", "high", "over_floor"))
+    low, high, over, p = (found.get(f"{metric}_{end}") for end in ("low", "high", "over_floor", "p"))
     between = "" if low is None else f" [{number(low).text}, {number(high).text}]"
-    return cell._replace(text=cell.text + between, faint=over is not None and over > NEAR_FLOOR)
+    return cell._replace(text=cell.text + between, faint=near_floor(over, p))
 
 
 def whole(value: float | None, source: str = "") -> Cell:

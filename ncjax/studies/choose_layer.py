@@ -145,15 +145,24 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
     for block in blocks:
         cells[block], hyper = bench.search(method, layer=block, shots=shots)
         bench.run.say(
-            f"{block:<10} test {intervals.percent(intervals.mean([c['test'] for c in cells[block]]))}  "
+            f"{block:<10} test {intervals.percent(intervals.share([c['test'] for c in cells[block]]))}  "
             + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
         )
     tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
     return {
         "tuned": tuned,
-        "accuracy": {b: list(intervals.mean(x)) for b, x in tuned.items()},
-        "nc1_test": {b: list(intervals.mean([c["nc1_test"] for c in many])) for b, many in cells.items()},
+        "accuracy": {b: list(intervals.share(x)) for b, x in tuned.items()},
+        **{
+            name: {b: _mean_of(many, name) for b, many in cells.items()}
+            for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
+        },
     }
+
+
+def _mean_of(cells: Sequence[dict[str, Any]], name: str) -> list[float] | None:
+    """Mean over seeds with its 95 % t interval; None where a seed has none."""
+    values = [c[name] for c in cells]
+    return None if any(v is None for v in values) else list(intervals.mean(values))
 
 
 def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
@@ -234,16 +243,31 @@ def _score_table(run: Finished, stem: str) -> Table:
                 percent(found[block].get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
                 *(number(found[block][name], f"{at}scores.0.{block}.{name}") for name in labels),
                 spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}"),
+                *(
+                    number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
+                    for name in ("nc1_test", "nc1_readout_test")
+                ),
                 text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
             ]
         )
-    columns = ["block", "tuned %", "FLOPs %", "probe val %", *labels.values(), "tuned: test % [95 %]", "chosen by"]
+    columns = [
+        "block",
+        "tuned %",
+        "FLOPs %",
+        "probe val %",
+        *labels.values(),
+        "tuned: test % [95 %]",
+        "NC1 test",
+        "NC1 readout, test",
+        "chosen by",
+    ]
     c = run.config
     return Table(
         f"blocks_{stem}",
         f"{named(run)}, {c['shots']} images per class. Scores and choices of seed 0, before any "
         f"tuning; FLOPs: a training step of {figures.plain(c['method'])} above the kept prefix, as a share of full "
-        "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals.",
+        "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals. NC1 after tuning, of held-out images, at "
+        "the penultimate layer without the skip and at the readout, what the classifier reads.",
         columns,
         rows,
     )

@@ -11,16 +11,19 @@ import numpy as np
 from ncjax.core.errors import UserError
 from ncjax.core.options import FUNCTION
 from ncjax.evidence import intervals
+from ncjax.evidence.claims import compared
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import Table, number, percent, spread, text
+from ncjax.report.tables import Cell, Table, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
 
+SKIP, NO_SKIP = "tuning.scl_ft", "tuning.layer_ft"
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
+SPLITS = ("train", "test")
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
 
 
@@ -33,19 +36,51 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
 
     first = cells[0]
     return {
-        "hyper": hyper or {"l2": [c["l2"] for c in cells]},
+        "hyper": hyper or {"l2": [c["l2"] for c in cells], "at_end": [c["l2_at_end"] for c in cells]},
         **{
             name: over(lambda c, name=name: c[name])
-            for name in ("test", "val", "train", "nc1_train", "nc1_test", "nc1_over_floor_train", "nc1_over_floor_test")
+            for name in (
+                f"{m}{at}_{split}" for m in ("nc1", "nc1_over_floor") for at in ("", "_readout") for split in SPLITS
+            )
         },
+        **{name: list(intervals.share([c[name] for c in cells])) for name in ("test", "val", "train")},
         "gap": over(lambda c: c["train"] - c["test"]),
         "tuned": first["tuned"],
         "total": first["total"],
         "share": first["tuned"] / first["total"],
         "seconds": over(lambda c: c["seconds"]),
         "flops_per_step": first.get("flops_per_step"),
-        "seeds": {"test": [c["test"] for c in cells], "val": [c["val"] for c in cells]},
+        "seeds": {name: [c[name] for c in cells] for name in ("test", "val", "nc1_readout_test")},
     }
+
+
+def what_the_skip_does(entries: dict[str, dict[str, Any]], margin: float) -> dict[str, Any]:
+    """C14, SCL FT against layer FT: accuracy, and the logarithm of NC1 of held-out features where the classifier reads.
+
+    "supported" where the accuracy is ahead and NC1 lower beyond their 95 % intervals over seeds; "contradicted" where one
+    of them goes the other way beyond its own; "half supported" where one does as claimed; else "undecided".
+    """
+    ours, theirs = entries[SKIP]["seeds"], entries[NO_SKIP]["seeds"]
+    accuracy = compared(ours["test"], theirs["test"], margin=margin)
+    found: dict[str, Any] = {"accuracy": accuracy._asdict(), "log_nc1_readout": None}
+    lower = higher = False
+    values = [ours["nc1_readout_test"], theirs["nc1_readout_test"]]
+    if all(v is not None and v > 0 for each in values for v in each):
+        ratio = intervals.paired(*(np.log(each).tolist() for each in values))
+        found["log_nc1_readout"] = list(ratio)
+        lower, higher = ratio.high < 0, ratio.low > 0
+    ahead, behind = accuracy.difference.low > 0, accuracy.difference.high < 0
+    word = "contradicted" if behind or higher else "supported" if ahead and lower else "undecided"
+    return {**found, "verdict": "half supported" if word == "undecided" and (ahead or lower) else word}
+
+
+def _about_the_skip(found: dict[str, Any]) -> str:
+    ratio = found["log_nc1_readout"]
+    nc1 = "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}] times".format(*np.exp(ratio))
+    return (
+        f"the skip adds {intervals.percent(found['accuracy']['difference'])} to test accuracy, and makes NC1 (test, "
+        f"readout) {nc1} that of layer FT: C14 {found['verdict']}"
+    )
 
 
 def run(
@@ -54,9 +89,10 @@ def run(
     init: Init,
     target: FewLabels = FewLabels(),
     methods: Annotated[list[str], FUNCTION] = METHODS,
-    references: Annotated[list[str], FUNCTION] = ["tuning.layer_ft_scaled", "tuning.full_ft"],
+    references: Annotated[list[str], FUNCTION] = ["tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft"],
     layer: str | None = None,
     shots: list[int] = [5, 20],
+    margin: float = 0.01,
     search: Search = Search(),
     budget: Budget = Budget(),
 ) -> dict[str, Any]:
@@ -70,6 +106,8 @@ def run(
       references: methods that every other one is compared with, seed by seed.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images per class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
+      margin: difference in test accuracy that does not matter, fixed before the run: two methods are called level where two
+        one-sided tests put them within it.
       search: the grid, the same for every method.
       budget: of every training run.
     """
@@ -89,6 +127,7 @@ def run(
         tuned = bench.plan(method, layer, dataset, 0).tuned
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
+    skip: dict[str, dict[str, Any]] = {}
     for count in shots:
         for method in methods:
             cells, hyper = bench.search(method, layer=layer, shots=count)
@@ -100,9 +139,12 @@ def run(
             )
         for entry in table[str(count)].values():
             entry["paired"] = {
-                name: list(intervals.paired(entry["seeds"]["test"], table[str(count)][name]["seeds"]["test"]))
+                name: compared(entry["seeds"]["test"], table[str(count)][name]["seeds"]["test"], margin=margin)._asdict()
                 for name in references
             }
+        if {SKIP, NO_SKIP} <= table[str(count)].keys():
+            skip[str(count)] = what_the_skip_does(table[str(count)], margin)
+            run.say(f"{count:>4} per class  {_about_the_skip(skip[str(count)])}")
     run.table(
         f"test accuracy on {target.data}, mean over {seeds} seeds with 95 % t intervals",
         ["method", "tuned", *(f"{count} per class" for count in shots)],
@@ -123,15 +165,22 @@ def run(
         "references": references,
         "shots": shots,
         "table": table,
+        "skip": skip,
     }
 
 
-def _hyper(hyper: dict[str, float], config: dict[str, Any]) -> str:
-    """The learning rate and weight decay of a search; a star for a learning rate at an end of its grid."""
+def _hyper(hyper: dict[str, Any], config: dict[str, Any]) -> str:
+    """The learning rate and weight decay of a search, or a solved classifier's strengths; a star at an end of the grid."""
     if "lr" not in hyper:
-        return "solved"
+        found = dict.fromkeys(f"{l2:g}{'*' if end else ''}" for l2, end in zip(hyper["l2"], hyper["at_end"], strict=True))
+        return "l2 " + ", ".join(found)
     edge = "*" if hyper["lr"] in (min(config["lr_grid"]), max(config["lr_grid"])) else ""
     return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}"
+
+
+def _difference(found: dict[str, Any], source: str) -> Cell:
+    cell = spread(found["difference"], source)
+    return cell._replace(text=cell.text + (" =" if found["word"] == "level" else ""))
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -148,8 +197,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         percent(e["share"], at + "share"),
                         text(_hyper(e["hyper"], run.config)),
                         *(spread(e[k], at + k) for k in ("val", "test", "gap")),
-                        *(spread(e["paired"][ref], f"{at}paired.{ref}") if name != ref else text("–") for ref in refs),
-                        number(e["nc1_test"] and e["nc1_test"][0], at + "nc1_test"),
+                        *(
+                            _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
+                            for ref in refs
+                        ),
+                        *(number(e[k] and e[k][0], at + k) for k in ("nc1_test", "nc1_readout_test")),
                         number(e["flops_per_step"], at + "flops_per_step"),
                         number(e["seconds"][0], at + "seconds"),
                     ]
@@ -163,6 +215,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "train − test",
             *(f"test − {figures.plain(ref)}" for ref in refs),
             "NC1 test",
+            "NC1 readout, test",
             "FLOPs a step",
             "seconds a run",
         ]
@@ -171,16 +224,18 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             f"{named(run)}: means over {c['seeds']} seeds with 95 % t intervals; differences are paired by seed. "
             f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
             f"validation over the first {c['tune_seeds']} of them; {c['steps']} steps of {c['batch_size']} images "
-            "for every method that trains. NC1 at the penultimate layer."
+            "for every method that trains. NC1 at the penultimate layer, without the skip, and at the readout, what the "
+            f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %."
         )
         stem = file_stem("methods", run.name)
         intro = (
             "Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
             "steps and search the same grid (a star: the best is at its end, so that a wider one might do better). "
             "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
-            "where the interval of their paired difference leaves 0 out; of many such intervals, one in twenty does "
-            "by chance."
+            "where the interval of their paired difference leaves 0 out (of many such intervals, one in twenty does "
+            "by chance), and are level where a = says so; else they are not told apart."
         )
+        intro += "".join(f" {count} per class: {_about_the_skip(s)}." for count, s in run.results["skip"].items())
         sections.append(
             Section(
                 f"Which method with few labels? {named(run)}",

@@ -215,6 +215,7 @@ def run(
         kept = _cached(run, plan, dataset, mesh, cache, training)
         trained = _trained(run, plan, dataset, mesh, card, kept, training, optim, unsaved)
     else:
+        run.say(f"{method} solves its classifier: seed={training.seed} and the learning rate change nothing in the result")
         trained = fit.settle(run, plan, mesh, card, seed=training.seed, unsaved=unsaved)
     best, best_epoch = trained.store.restore("best", trained.state), int(trained.state.best_epoch) + 1
     # The chosen epoch is measured in full, once; its rows are of a phase of their own.
@@ -249,6 +250,7 @@ def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int)
         "best_epoch": best_epoch,
         "accuracy": {split: layers["output"]["accuracy"] for split, layers in chosen.items()},
         "nc1": {split: chosen[split][penultimate].get("nc1") for split in ("train", "test")},
+        "nc1_readout": {split: chosen[split][plan.model.readout].get("nc1") for split in ("train", "test")},
         "penultimate": penultimate,
         "readout": plan.model.readout,
         "chosen": chosen,
@@ -262,9 +264,23 @@ def _show(run: Run, title: str, found: dict[str, Any], extra: Sequence[str]) -> 
         f"{100 * found['share']:.2f} %",
         str(found["best_epoch"]),
         *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
-        *(f"{x:.4g}" if x is not None else "-" for x in (*found["nc1"].values(), *own.values())),
+        *(
+            f"{x:.4g}" if x is not None else "-"
+            for x in (*found["nc1"].values(), *found["nc1_readout"].values(), *own.values())
+        ),
     ]
-    columns = ["tuned", "best epoch", "val", "test", "train", "NC1 train", "NC1 test", *own]
+    columns = [
+        "tuned",
+        "best epoch",
+        "val",
+        "test",
+        "train",
+        "NC1 train",
+        "NC1 test",
+        "readout train",
+        "readout test",
+        *own,
+    ]
     run.table(title, columns, [cells])
 
 
@@ -293,8 +309,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     percent(r["accuracy"].get("val"), file + "accuracy.val"),
                     percent(r["accuracy"]["test"], file + "accuracy.test", count),
                     percent(r["accuracy"]["train"], file + "accuracy.train"),
-                    number(r["nc1"]["train"], file + "nc1.train"),
-                    number(r["nc1"]["test"], file + "nc1.test"),
+                    *(number(r[key][s], f"{file}{key}.{s}") for key in ("nc1", "nc1_readout") for s in ("train", "test")),
                     *(
                         number(r["chosen"][s][r["penultimate"]].get(m), f"{file}chosen.{s}.{r['penultimate']}.{m}")
                         for m, s in own
@@ -316,6 +331,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "train %",
             "NC1 train",
             "NC1 test",
+            "NC1 readout, train",
+            "NC1 readout, test",
             *(f"{m} {split}" for m, split in own),
         ]
         sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
@@ -328,8 +345,9 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         table = Table(
             stem,
             f"Fine-tuning on {data} ({sizes}){shared}. The epoch is chosen on validation. "
-            "NC1 at the penultimate layer. layer_ft_scaled is the control for the skip: layer FT whose "
-            "classifier reads twice the penultimate feature.",
+            "NC1 at the penultimate layer, without the skip, and at the readout, what the classifier reads: with a skip "
+            "these differ, and the skip's claim is judged on the readout. layer_ft_scaled is the control for the skip: "
+            "layer FT whose classifier reads twice the penultimate feature.",
             columns,
             rows,
         )

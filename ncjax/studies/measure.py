@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from ncjax.data import Data
-from ncjax.nc.uncertainty import NEAR_FLOOR
+from ncjax.nc.uncertainty import near_floor
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
@@ -110,7 +110,7 @@ def _with_error_bars(
     for x, value, entry in zip(at, values, entries, strict=True):
         low, high = entry.get("nc1_low"), entry.get("nc1_high")
         bars = None if low is None or high is None else [[value - low], [high - value]]
-        grey = (entry.get("nc1_over_floor") or 0) > NEAR_FLOOR
+        grey = near_floor(entry.get("nc1_over_floor"), entry.get("nc1_p"))
         axis.errorbar(x, value, bars, fmt="o", ms=3, color=figures.NEAR if grey else colour, capsize=2, lw=0.9)
 
 

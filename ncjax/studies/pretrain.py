@@ -16,7 +16,7 @@ from ncjax.core.mesh import make
 from ncjax.core.options import FUNCTION, Was
 from ncjax.core.resolve import absolute, resolve, short_name
 from ncjax.data import Data
-from ncjax.nc.uncertainty import NEAR_FLOOR
+from ncjax.nc.uncertainty import near_floor
 from ncjax.networks.card import Card
 from ncjax.optim import Optim
 from ncjax.report import figures
@@ -167,8 +167,8 @@ def _band(axis: Any, run: Finished, split: str, layer: str, metric: str, colour:
     (epochs, low), (others, high) = (series(run, split, layer, f"{metric}_{end}") for end in ("low", "high"))
     if epochs and epochs == others:
         axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
-    over = dict(zip(*series(run, split, layer, f"{metric}_over_floor"), strict=True))
-    near = [(x, y) for x, y in zip(*series(run, split, layer, metric), strict=True) if over.get(x, 0) > NEAR_FLOOR]
+    over, p = (dict(zip(*series(run, split, layer, f"{metric}_{end}"), strict=True)) for end in ("over_floor", "p"))
+    near = [(x, y) for x, y in zip(*series(run, split, layer, metric), strict=True) if near_floor(over.get(x), p.get(x))]
     axis.plot([x for x, _ in near], [y for _, y in near], "o", ms=4, color=figures.NEAR, zorder=3)
 
 

@@ -132,7 +132,7 @@ class Tracker:
                 self.run.rows(epoch, phase or self.phase, split, layer, values)
 
     def __call__(self, state: loop.State, epoch: int, seen: dict[str, float]) -> float:
-        """The validation accuracy (training accuracy, where nothing was held out)."""
+        """The validation accuracy; where nothing was held out, the epoch, so that the last one is chosen."""
         epoch, every, epochs = epoch + 1, self.training.measure_every, self.training.epochs
         found = self.evaluate(state.variables, collapse=every > 0 and (epoch % every == 0 or epoch == epochs))
         self.write(epoch, {**found, "augmented": {"output": {k: seen[k] for k in ("loss", "accuracy")}}})
@@ -144,7 +144,7 @@ class Tracker:
             + (f"  NC1 {nc1:.3g}" if nc1 is not None else "")
             + f"  ({seen['images'] / seen['seconds']:,.0f} images/s)"
         )
-        return accuracy.get("val", accuracy["train"])
+        return accuracy.get("val", float(epoch))
 
 
 def _store(run: Run, card: Card, unsaved: frozenset[str]) -> checkpoint.Store:
@@ -186,6 +186,8 @@ def fit(
     batches = batches_of(split, dataset, mesh, batch_size=training.batch_size, views=objective.views, augment=augment)
     tx, lr_at = optim.build(options, plan.mask, batches.steps, training.epochs, plan.factors, plan.anchored)
     tracker = Tracker(run, plan, dataset, mesh, training, phase=phase)
+    if "val" not in dataset.splits:
+        run.say("nothing is held out for validation: the last epoch is kept, whatever it is worth")
     store = _store(run, card, unsaved)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(training.seed), mesh)
     step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)

@@ -109,13 +109,15 @@ def make_step(
     live: frozenset[str],
     mesh: Mesh,
     *,
-    ragged: bool,
+    ragged: int,
 ) -> Callable[[State, Batch], tuple[State, Array]]:
     """One optimisation step, `(state, batch) -> (state, loss)`, mapped over the mesh.
 
     The gradient is taken with respect to the leaves where `mask` is True and no others, so nothing downstream can bring
-    back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit. `ragged` says
-    whether some batch has filler rows, which batch statistics must leave out. A plain loss is lifted into an objective.
+    back the cost of the frozen ones. Blocks outside `live` keep their BatchNorm statistics bit for bit. `ragged` is
+    that of `Batches`: where some batch has filler rows, batch statistics leave them out, and the gradient of a batch counts
+    by its share of a full one: a single image left over at the end of an epoch does not move the parameters as a full
+    batch does. A plain loss is lifted into an objective.
     """
     objective = lift(loss)
 
@@ -133,7 +135,9 @@ def make_step(
             )
             return {**features, "batch_stats": moved["batch_stats"]}
 
-        def minimised(chosen: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        count = jnp.sum(batch.mask)
+
+        def minimised(chosen: PyTree) -> tuple[Array, tuple[Array, Array, PyTree]]:
             variables = {**state.variables, "params": trees.join(chosen, frozen)}
             value, features = objective.value(run, variables, batch, jax.random.fold_in(key, 2))
             rows = features["logits"].shape[0] if {"logits", "batch_stats"} <= features.keys() else None
@@ -142,12 +146,12 @@ def make_step(
                     "an objective returns (loss, features), the features as `apply` returns them for a batch: logits and "
                     f"batch_stats for {batch.label.shape[0]} images, got {rows or sorted(features)}"
                 )
-            return value, (features["logits"], features["batch_stats"])
+            weighed = value * (count / ragged) if ragged else value
+            return weighed, (value, features["logits"], features["batch_stats"])
 
-        (value, (logits, stats)), gradient = jax.value_and_grad(minimised, has_aux=True)(chosen)
+        (_, (value, logits, stats)), gradient = jax.value_and_grad(minimised, has_aux=True)(chosen)
         updates, opt_state = tx.update(gradient, state.opt_state, chosen)
         params = trees.join(optax.apply_updates(chosen, updates), frozen)
-        count = jnp.sum(batch.mask)
         correct = jnp.sum((jnp.argmax(logits, -1) == batch.label) * batch.mask)
         totals = Totals(*(t + x for t, x in zip(state.totals, (value * count, correct, count), strict=True)))
         variables = {**state.variables, "params": params, "batch_stats": stats}
@@ -255,7 +259,9 @@ def fit(
     """Trains until `epochs` epochs are done, from wherever `state` (or the stored one) stands.
 
     After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns
-    (higher is better) decides the "best" checkpoint. A run killed and started again ends bit-identical on a CPU.
+    (higher is better) decides the "best" checkpoint. Of equals the latest is kept: accuracies of a few validation images
+    tie by the dozen, and under a falling learning rate the latest is the one that has settled. A run killed and started
+    again ends bit-identical on a CPU.
 
     Raises:
       Diverged: the loss is not finite.
@@ -276,7 +282,7 @@ def fit(
         value = on_epoch(state, epoch, seen)
         fresh = meshes.place(Totals(*[np.zeros((), np.float32)] * 3), meshes.replicated(mesh))
         state = state._replace(totals=fresh)
-        if value > float(state.best):
+        if np.float32(value) >= np.float32(state.best):  # as it is kept: two that are equal must be so here
             best = meshes.place((np.float32(value), np.int32(epoch)), meshes.replicated(mesh))
             state = state._replace(best=best[0], best_epoch=best[1])
             store.save("best", int(state.step), state)

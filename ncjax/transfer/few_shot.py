@@ -101,14 +101,14 @@ class Program:
         self.tx, self.lr_at = optim.build(
             options, plan.mask, budget.steps // budget.rounds, budget.rounds, plan.factors, plan.anchored
         )
-        ragged = meshes.round_up(budget.batch_size, mesh) != budget.batch_size
+        ragged = budget.batch_size if meshes.round_up(budget.batch_size, mesh) != budget.batch_size else 0
         self._step = loop.make_step(self.model.apply, cross_entropy(), self.tx, plan.mask, plan.live, mesh, ragged=ragged)
         self._compiled: Any = None
         self.flops_per_step: float | None = None  # by XLA's cost analysis, once trained
         dims = widths(plan.model, plan.variables, image_shape)
         kept = list(dict.fromkeys((self.model.penultimate, self.model.readout)))
         self.plain = passes.make_pass(self.model, cross_entropy(), dims, mesh)
-        self.measured = passes.make_pass(self.model, cross_entropy(), dims, mesh, stats=[self.model.penultimate], keep=kept)
+        self.measured = passes.make_pass(self.model, cross_entropy(), dims, mesh, stats=kept, keep=kept)
 
     def _batches(self, dataset: Dataset, split: str) -> Any:
         return batches_of(dataset.splits[split], dataset, self.mesh, batch_size=self.budget.batch_size)
@@ -184,14 +184,19 @@ class Program:
         best = variables if store.best is None else store.best.variables
         return best, {
             "curve": curve,
-            "best_round": int(np.argmax(curve)) + 1 if curve else 0,
+            "best_round": len(curve) - int(np.argmax(curve[::-1]))
+            if curve
+            else 0,  # the latest of equals, as `loop.fit` keeps
             "diverged": diverged,
             "seconds": time.time() - started,
             "flops_per_step": self.flops_per_step,
         }
 
     def evaluate(self, variables: PyTree, dataset: Dataset) -> dict[str, float | None]:
-        """Accuracy of every split, and NC1 of the penultimate layer on train and test; None where it cannot be measured."""
+        """Accuracy of every split; NC1 on train and test, of the penultimate layer and of what the classifier reads.
+
+        They are one but for methods with a skip. None where it cannot be measured.
+        """
         out: dict[str, float | None] = {"val": self.plain(variables, self._batches(dataset, "val")).accuracy}
         centres = None
         for split in ("train", "test"):
@@ -202,10 +207,12 @@ class Program:
                 reports = passes.collapse(
                     seen, centres, readout=self.model.readout, classifier=classifier_arrays(variables["params"])
                 )
-                report = reports[self.model.penultimate].to_dict()
+                found = {layer: report.to_dict() for layer, report in reports.items()}
             except UserError:  # features beyond float32, from a learning rate far too high
-                report = {"nc1": None, "nc1_over_floor": None}
-            out[f"nc1_{split}"], out[f"nc1_over_floor_{split}"] = report["nc1"], report["nc1_over_floor"]
+                found = {}
+            for name, layer in (("", self.model.penultimate), ("_readout", self.model.readout)):
+                for metric in ("nc1", "nc1_over_floor"):
+                    out[f"{metric}{name}_{split}"] = found.get(layer, {}).get(metric)
         return out
 
 

@@ -297,11 +297,11 @@ def fit(
     if val is not None and len(l2_grid) > 1:
         (strongest, _), (weakest, end) = tried[0], tried[-1]
         if best.l2 == strongest.l2:
-            while strongest.l2 < L2_ENDS[0] and strongest.val_accuracy >= best.val_accuracy:
+            while strongest.l2 < L2_ENDS[0] / 1.5 and strongest.val_accuracy >= best.val_accuracy:
                 strongest, _ = (tried := [*tried, *probes((10 * strongest.l2,))])[-1]
                 best = max(best, strongest, key=lambda p: p.val_accuracy)
         elif best.l2 == weakest.l2:
-            while best.l2 == weakest.l2 and weakest.l2 > L2_ENDS[1]:
+            while best.l2 == weakest.l2 and weakest.l2 > 1.5 * L2_ENDS[1]:
                 weakest, end = (tried := [*tried, *probes((weakest.l2 / 10,), end)])[-1]
                 best = max(best, weakest, key=lambda p: p.val_accuracy)
     return best._replace(

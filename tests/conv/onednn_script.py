@@ -136,7 +136,7 @@ def stepped(method, network):
     plan = getattr(methods, method)(whole, Target(5, jax.random.key(1)))
     tx = optax.sgd(0.05, momentum=0.9)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(0), devices)
-    return loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=False), state
+    return loop.make_step(plan.model.apply, cross_entropy(), tx, plan.mask, plan.live, devices, ragged=0), state
 
 
 counted = {method: cost.flops(*stepped(method, network), batch) for method in ("full_ft", "probe")}

@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 from ncjax import data, main
 from ncjax.core import mesh, trees
 from ncjax.core.errors import UserError
+from ncjax.core.types import Batch
+from ncjax.losses import cross_entropy
 from ncjax.networks import checkpoint
 from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
@@ -211,6 +215,50 @@ def test_totals_are_of_their_own_epoch_and_orders_differ(tmp_path, monkeypatch):
     assert (first == again).all()
     assert (first != second).any()
     assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [((0.3, 0.5, 0.5, 0.4), 3), ((0.5, 0.4, 0.3, 0.2), 1), ((0.2, 0.2, 0.2, 0.2), 4)],
+    ids=["a tie", "the first", "all alike"],
+)
+def test_of_equal_epochs_the_latest_is_kept(tmp_path, monkeypatch, values, kept):
+    real = fit.Tracker.__call__
+    monkeypatch.setattr(
+        fit.Tracker, "__call__", lambda self, state, epoch, seen: (real(self, state, epoch, seen), values[epoch])[1]
+    )
+    assert main.main([*command(tmp_path / "run")[3:], "--config.measure_every=0"]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["results"]["best_epoch"] == kept
+
+
+def test_without_validation_the_last_epoch_is_kept_and_said(tmp_path, capsys):
+    assert main.main([*command(tmp_path / "run")[3:], "--config.measure_every=0", "--config.val_fraction=0"]) == 0
+    assert "the last epoch is kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["results"]["best_epoch"] == 4
+
+
+def test_a_left_over_image_weighs_one_image():
+    """The gradient of a batch of one in steps of four is a quarter of what it would be as a batch of its own."""
+    devices, tx = mesh.make(), optax.sgd(1.0)
+
+    def apply(variables, image, **_):
+        return {"logits": image.reshape(len(image), -1) @ variables["params"]["head"], "batch_stats": {}}, variables
+
+    variables = {"params": {"head": np.ones((2, 3), np.float32)}, "batch_stats": {}}
+    image = np.random.default_rng(0).normal(size=(8, 1, 2, 1)).astype(np.float32)
+    batch = Batch(image=image, label=np.arange(8) % 3, mask=np.eye(1, 8, dtype=np.float32)[0])
+    mask = {"head": True}
+
+    def moved(ragged):
+        state = loop.init_state(variables, tx, mask, jax.random.key(0), devices)
+        step = loop.make_step(apply, cross_entropy(), tx, mask, frozenset(), devices, ragged=ragged)
+        state, value = step(state, batch)
+        return np.asarray(state.variables["params"]["head"]) - 1, float(value)
+
+    (alone, value), (left_over, same) = moved(1), moved(4)
+    assert np.abs(alone).max() > 0.01
+    assert left_over == pytest.approx(alone / 4, rel=1e-5)
+    assert value == same
 
 
 def test_epochs_of_any_length_see_every_example_equally_often():

@@ -365,7 +365,7 @@ def test_weight_decay_reaches_what_the_mask_says():
 def test_schedules():
     mask = {"a": True}
     _, lr = optim.build(optim.Optim(lr=1.0, warmup_epochs=1.0), mask, 10, 10)
-    assert [float(lr(s)) for s in (0, 5, 10)] == pytest.approx([0, 0.5, 1.0])
+    assert [float(lr(s)) for s in (0, 4, 9, 10)] == pytest.approx([1 / 11, 5 / 11, 10 / 11, 1.0])
     assert float(lr(55)) == pytest.approx(0.5)
     assert float(lr(100)) == pytest.approx(0, abs=1e-6)
     _, lr = optim.build(optim.Optim(lr=1.0, schedule="optim.step(factor=0.1)"), mask, 10, 10)
@@ -394,20 +394,28 @@ def test_probe_solves_the_problem_it_states(rng):
     assert fitted.train_accuracy == pytest.approx(theirs.score(scaled, y), abs=0.01)
 
 
-def test_a_path_whose_best_is_an_end_is_widened(rng):
-    def data(count, noise):
-        y = rng.integers(0, 4, count)
-        return (2 * np.eye(4, 300)[y] + noise * rng.normal(size=(count, 300))).astype(np.float32), y.astype(np.int32)
-
-    few, val = data(24, 1.0), data(400, 1.0)  # many features, few examples: stronger is better
-    strong = probe.fit(few, val, 4)
-    assert strong.l2 > max(probe.L2_GRID)
-    assert strong.val_accuracy > max(probe.fit(few, val, 4, l2_grid=(x,)).val_accuracy for x in probe.L2_GRID)
-    assert not strong.at_end
-    x = rng.normal(size=(4000, 2)).astype(np.float32)
-    y = (x[:, 0] + 1e-2 * x[:, 1] > 0).astype(np.int32)  # nearly no noise: weaker is better
-    weak = probe.fit((x[:2000], y[:2000]), (x[2000:], y[2000:]), 2, l2_grid=(10.0, 1.0))
-    assert weak.l2 < 0.5
+@pytest.mark.parametrize(
+    ("accuracy", "chosen", "at_end"),
+    [
+        (lambda l2: -abs(np.log10(l2) - 2), 100, False),  # best at 100
+        (lambda l2: np.log10(l2), 1000, True),  # the stronger the better
+        (lambda l2: min(np.log10(l2), -1) + (l2 > 50), 100, False),  # over a plateau
+        (lambda l2: 0.5, 0.1, False),  # all alike: where the path begins
+        (lambda l2: -abs(np.log10(l2) + 5), 1e-5, False),
+        (lambda l2: -np.log10(l2), 1e-7, True),
+        (lambda l2: -abs(np.log10(l2) + 2), 0.01, False),  # within the path
+    ],
+)
+def test_a_path_of_strengths_widens_where_its_best_is_an_end(rng, monkeypatch, accuracy, chosen, at_end):
+    data = rng.normal(size=(12, 3)).astype(np.float32), np.arange(12) % 2
+    made = probe._probe
+    monkeypatch.setattr(
+        probe, "_probe", lambda found, l2, *rest: made(found, l2, *rest)._replace(val_accuracy=accuracy(l2))
+    )
+    found = probe.fit(data, data, 2)
+    assert found.l2 == pytest.approx(chosen)
+    assert found.at_end == at_end
+    assert found.steps > 0
 
 
 def test_probe_chooses_by_validation(rng):
