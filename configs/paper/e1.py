@@ -31,6 +31,7 @@ IMAGENET = [
 ]
 CIFAR = [f"weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 44, 56)]
 FAMILIES = ["alexnet", "vgg", "squeezenet", "mobilenet_v2", *["efficientnet_lite"] * 3, "resnet50"]
+SOURCE_ACCURACY = [0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911]  # top-1 as stated; 0 where unknown
 TARGETS = [f"npz:data/{name}.npz" for name in ("caltech101", "flowers5", "dtd10", "cifar10", "cifar100")]
 
 
@@ -40,6 +41,7 @@ def get_config(arg=""):
         arg,
         backbones=IMAGENET + CIFAR,
         families=FAMILIES + ["cifar_resnet"] * len(CIFAR),
+        source_accuracy=SOURCE_ACCURACY + [0.0] * len(CIFAR),
         targets=TARGETS,
         train_images=1500,
         val_images=500,
@@ -49,9 +51,7 @@ def get_config(arg=""):
         weakest=-0.3,
         variants=dict(
             all={},
-            imagenet=dict(
-                backbones=IMAGENET, families=FAMILIES, source_accuracy=[0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911]
-            ),
+            imagenet=dict(backbones=IMAGENET, families=FAMILIES, source_accuracy=SOURCE_ACCURACY),
         ),
         smoke=dict(
             backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"],
