@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import own_name
@@ -73,18 +71,12 @@ def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassSta
     return ClassStats(count=count, anchor=mean, shift=jnp.zeros_like(mean), spread=none, bad=none, scatter=None)
 
 
-@functools.cache
-def _blas() -> ThreadpoolController:
-    importlib.import_module("scipy.linalg")  # whose BLAS jaxlib calls: a controller knows only what is loaded
-    return ThreadpoolController()
-
-
 def _alone(function: Any, *args: Any, **kwargs: Any) -> Any:
     """Calls a compiled function whose work is a small eigenproblem, with one BLAS thread.
 
     More would not help it, and they spin for a while after: a third of the time of the products that follow.
     """
-    with _blas().limit(limits=1, user_api="blas"):
+    with null.blas().limit(limits=1, user_api="blas"):
         return jax.block_until_ready(function(*args, **kwargs))
 
 

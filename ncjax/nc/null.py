@@ -17,18 +17,21 @@ All of it is float64 on the host, without compiling.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg, stats
+from threadpoolctl import ThreadpoolController
 
 from ncjax.nc.geometry import check_weighting
 from ncjax.nc.stats import ClassStats
 
 FLOORED = ("nc1", "cdnv", "trace_ratio", "directional_cdnv")
-DIRECTIONS = 512  # of class means to draw in all: how precise a floor is depends on their number, not on that of draws
-DRAWS = (4, 64)  # fewest and most
+FEWEST, FEWEST_OF_MANY, MOST = 8, 3, 64  # draws; the second where classes are so many that each draw is precise
+PRECISE = 0.02  # standard error of a floor, as a share, at which there are draws enough
 ROWS, ROWS_A_CLASS, MOST_ROWS = 1024, 20, 5120  # of a sample; 5 a class where that is more than the last
 LOOKED_AT = 1024  # rows of it that the within-class covariance comes from
 SMALL = 256  # classes up to which an eigendecomposition is cheap
@@ -55,9 +58,26 @@ class Standing(NamedTuple):
     p: float  # probability of as small a value where labels carry no signal
 
 
-def number_of_draws(num_classes: int) -> int:
-    """How often labels are drawn anew."""
-    return int(np.clip(DIRECTIONS // max(num_classes - 1, 1), *DRAWS))
+def _until_precise(draw: Callable[[], dict[str, float]], num_classes: int) -> Draws:
+    """Draws until every floor is known to 2 %, or 64: wide layers and many classes take few, narrow layers many."""
+    found: list[dict[str, float]] = []
+    few = num_classes <= SMALL
+    with blas().limit(limits=1 if few else None, user_api="blas"):  # small products are faster with one thread
+        while len(found) < MOST:
+            found.append(draw())
+            if len(found) >= (FEWEST if few else FEWEST_OF_MANY):
+                values = np.array([list(f.values()) for f in found])
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    error = np.log(values).std(axis=0, ddof=1) / np.sqrt(len(found))
+                if not (error > PRECISE).any():  # what is not defined is precise
+                    break
+    return {name: np.array([f[name] for f in found]) for name in FLOORED}
+
+
+@functools.cache
+def blas() -> ThreadpoolController:
+    """Of the BLAS of NumPy, and of SciPy, which jaxlib calls: a controller knows what is loaded, and both are."""
+    return ThreadpoolController()
 
 
 def choose_rows(size: int, num_classes: int) -> Int[np.ndarray, " M"]:
@@ -102,24 +122,29 @@ def permuted(
     seen = np.unique(np.linspace(0, len(owner) - 1, min(len(owner), max(LOOKED_AT, 4 * num_classes))).astype(int))
     own, own_starts = owner[seen], np.searchsorted(owner[seen], np.arange(num_classes))
     scale = (np.sum(counts) - num_classes) / (sizes.sum() - num_classes)
-    found = []
-    for _ in range(number_of_draws(num_classes)):
+
+    def draw() -> dict[str, float]:
         order = rng.permutation(len(owner))
-        means = np.add.reduceat(features[order], starts, axis=0) / sizes[:, None]
-        toward = (features[order[seen]] - means[own]) @ means.T  # r . mu_k
-        away = np.square(np.take_along_axis(toward, own[:, None], axis=1) - toward)
+        average = np.zeros((num_classes, len(owner)), np.float32)
+        average[owner, order] = 1 / sizes[owner]
+        means = average @ features
+        toward = (features @ means.T)[order[seen]].astype(np.float64)  # h . mu_k, of examples of every class in turn
         means = means.astype(np.float64)
-        gram, within = means @ means.T, toward.T.astype(np.float64) @ toward / len(seen)
+        gram = means @ means.T
+        toward -= gram[own]  # r . mu_k
+        away = np.square(np.take_along_axis(toward, own[:, None], axis=1) - toward)
+        within = toward.T @ toward / len(seen)
         # A class's own examples vary along its own mean more than others do, the more the fewer they are.
         own_toward = np.add.reduceat(away, own_starts, axis=0) / np.bincount(own, minlength=num_classes)[:, None]
-        draw = Draw(
+        drawn = Draw(
             gram=gram,
             within=within,
             toward=share * own_toward + (1 - share) * _of_differences(within),
             variance=np.add.reduceat(squares[order], starts) / sizes - np.diag(gram),
         )
-        found.append(_metrics(draw, sizes, weighting))
-    return {name: scale * np.array([f[name] for f in found]) for name in FLOORED}
+        return {name: scale * value for name, value in _metrics(drawn, sizes, weighting).items()}
+
+    return _until_precise(draw, num_classes)
 
 
 def rotated(
@@ -141,8 +166,8 @@ def rotated(
     rank = len(spectrum)
     # M = diag(n)^-1/2 C Z diag(N spectrum)^1/2: C [K, K - 1] spans what is orthogonal to (n / N)^1/2, Z is Haar.
     contrasts = linalg.null_space(np.sqrt(counts / total)[None, :]) / np.sqrt(counts)[:, None]
-    found = []
-    for _ in range(number_of_draws(len(counts))):
+
+    def draw() -> dict[str, float]:
         inside = rng.normal(size=(directions, rank))
         outside = _wishart_root(rng, directions, int(total) - 1 - rank)
         root = np.linalg.cholesky(inside @ inside.T + outside @ outside.T)
@@ -152,8 +177,9 @@ def rotated(
         within = (means * spectrum) @ means.T - gram @ ((counts / total)[:, None] * gram)
         toward = np.full_like(within, np.nan)  # what it is depends on more than the spectrum
         variance = spectrum.sum() - np.diag(gram)
-        found.append(_metrics(Draw(gram=gram, within=within, toward=toward, variance=variance), counts, weighting))
-    return {name: np.array([f[name] for f in found]) for name in FLOORED}
+        return _metrics(Draw(gram=gram, within=within, toward=toward, variance=variance), counts, weighting)
+
+    return _until_precise(draw, len(counts))
 
 
 def _of_differences(products: np.ndarray) -> np.ndarray:

@@ -1,0 +1,108 @@
+"""Judges records again by today's rules, from the numbers that stand in them.
+
+    python bench/rejudge.py methods docs/results/few_labels/resnet*.json [--out FILE.json]
+    python bench/rejudge.py blocks docs/results/choose_layer/results.json [--out FILE.json]
+
+`methods`: SCL FT against layer FT, the scale-matched control and full fine-tuning, seed by seed, with the words of
+`ncjax.evidence.claims.compared` for a margin of one point. `blocks`: every rule's regret over the recorded accuracies of
+tuned blocks, its scores computed anew on the images and seeds of the record (it needs the data and weights of
+configs/paper/choose_layer.py in the current folder, and stops where raw NC1 comes out another); then pooled over studies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+from ncjax import config
+from ncjax.core.options import bind
+from ncjax.evidence import intervals
+from ncjax.evidence.claims import Comparison, compared
+from ncjax.runs.run import Run
+from ncjax.scores.score import all_named
+from ncjax.studies import choose_layer
+from ncjax.transfer import ranking
+from ncjax.transfer.few_shot import Bench
+
+MARGIN = 0.01
+OURS = "tuning.scl_ft"
+OTHERS = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
+
+
+def shown(found: Comparison) -> str:
+    """'2.1 [0.3, 3.9] % (ahead)'."""
+    return f"{intervals.percent(found.difference)} ({found.word})"
+
+
+def methods(path: Path) -> dict[str, Any]:
+    """{shots: {method: comparison of SCL FT with it}}."""
+    out: dict[str, Any] = {}
+    for count, entries in json.loads(path.read_text())["results"]["table"].items():
+        mine = entries[OURS]["seeds"]["test"]
+        found = {o: compared(mine, entries[o]["seeds"]["test"], margin=MARGIN) for o in OTHERS if o in entries}
+        out[count] = {name: x._asdict() for name, x in found.items()}
+        print(f"{path.stem:<26}{count:>4} per class  " + "  ".join(f"- {o[7:]} {shown(x)}" for o, x in found.items()))
+    return out
+
+
+def blocks(record: dict[str, Any]) -> dict[str, Any]:
+    """Regrets of every rule of today on the recorded accuracies."""
+    name, kept = record["name"], record["results"]
+    spec = Path(__file__).parents[1] / "configs" / "paper" / f"choose_layer.py:{name}"
+    options = bind(choose_layer.run, config.plain(config.load(str(spec)))[1])
+    wanted = all_named(options["scores"])
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Run(folder), options["init"], options["target"], options["search"], options["budget"])
+        seeds = range(len(kept["scores"]))
+        found = [
+            choose_layer._scores(bench, tuple(kept["blocks"]), wanted, options["shots"], seed)["values"] for seed in seeds
+        ]
+    for ours, theirs in zip(found, kept["scores"], strict=True):
+        for block, values in theirs.items():
+            if not np.isclose(ours[block]["nc1"], values["nc1"], rtol=1e-2):
+                raise SystemExit(f"{name}, {block}: NC1 is {ours[block]['nc1']}, the record has {values['nc1']}")
+    rules = ranking.rules(wanted)
+    picks = {rule: [ranking.choose(rule, f, bench.network.model, wanted) for f in found] for rule in rules}
+    out = choose_layer.regrets(kept["tuned"], picks)
+    return {"scores": found, "picks": picks, **out}
+
+
+def pooled(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """{rule: mean regret over studies, and how it compares with the rule that loses least}."""
+    losses = {rule: [s["regret"][rule][0] for s in studies.values()] for rule in next(iter(studies.values()))["regret"]}
+    order = sorted(losses, key=lambda rule: sum(losses[rule]))
+    out = {}
+    for rule in order:
+        against = compared(losses[rule], losses[order[0]], margin=MARGIN)
+        out[rule] = {"regret": intervals.mean(losses[rule]), "worst": max(losses[rule]), "against_best": against._asdict()}
+        print(
+            f"{rule:<24} {intervals.percent(out[rule]['regret']):<24} worst {100 * max(losses[rule]):.1f}   "
+            f"more than {order[0]}: {'-' if rule == order[0] else shown(against)}"
+        )
+    return out
+
+
+def main() -> None:
+    """Prints the comparisons; writes JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("methods", "blocks"))
+    parser.add_argument("records", nargs="+", type=Path)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    if args.what == "methods":
+        found = {path.stem: methods(path) for path in args.records}
+    else:
+        found = {record["name"]: blocks(record) for path in args.records for record in json.loads(path.read_text())}
+        found = {"studies": found, "pooled": pooled(found)}
+    if args.out:
+        common.write(args.out, margin=MARGIN, found=found)
+
+
+if __name__ == "__main__":
+    main()
