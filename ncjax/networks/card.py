@@ -13,9 +13,10 @@ from ncjax.core.errors import UserError
 from ncjax.core.resolve import resolve
 from ncjax.core.types import Model, Network, PyTree
 from ncjax.data import Dataset
-from ncjax.runs.files import FORMAT, check_format
+from ncjax.runs.files import check_format
 from ncjax.tuning.plans import Target, plan_of
 
+FORMAT = 2  # of model.json; 1 had none of it written down
 Merge = Callable[[PyTree], PyTree]
 
 
@@ -87,7 +88,7 @@ def from_json(text: str, source: Path) -> Card:
     """
     try:
         fields = json.loads(text)
-        check_format(fields, f"the model card in {source}")
+        check_format(fields, f"the model card in {source}", FORMAT)
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         del known["format"]
         return Card(**known)

@@ -9,23 +9,24 @@ from typing import Any
 from ncjax.core.errors import UserError
 from ncjax.core.files import replacing
 
-FORMAT = 2  # of config.json, results.json and model.json; 1 had none of it written down
+FORMAT = 3  # of config.json and results.json; 1 had none of it written down, 2 had other floors and one NC1 a method
 
 
-def check_format(record: Any, what: str) -> None:
+def check_format(record: Any, what: str, wanted: int = FORMAT) -> None:
     """Refuses what another version of ncjax wrote.
 
     Args:
       record: what was read.
       what: its name in the error.
+      wanted: the format that is read here.
 
     Raises:
       UserError: it is of another format.
     """
     found = record.get("format", 1) if isinstance(record, dict) else None
-    if found != FORMAT:
+    if found != wanted:
         raise UserError(
-            f"{what} is of format {found}, this ncjax reads format {FORMAT}: use the version that wrote it, or run again"
+            f"{what} is of format {found}, this ncjax reads format {wanted}: use the version that wrote it, or run again"
         )
 
 

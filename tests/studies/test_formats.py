@@ -1,6 +1,7 @@
 """What an earlier ncjax wrote is refused in one line, by whoever reads it; it is never half-read."""
 
 import json
+import re
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_an_old_run_is_neither_gone_on_with_nor_reported_nor_loaded(old_run, tmp
     for command in commands:
         assert command() == 2
         said = capsys.readouterr().err
-        assert "of format 1, this ncjax reads format 2" in said
+        assert re.search("of format 1, this ncjax reads format [23]", said)
         assert said.count("\n") == 1
     assert before == {p: p.read_text() for p in before}
     with pytest.raises(UserError, match="format 1"):
