@@ -3,9 +3,10 @@
     python bench/nc.py --rival PATH [--n 50000] [--dims 512 2048] [--classes 10 100 101 1000] [--out FILE.json]
 
 PATH is a checkout of github.com/rhubarbwu/neural-collapse; without it the others run alone. Needs torch. "all" is NC1,
-trace ratio, CDNV, NC2, NC3 and NC4; the classifier has no bias, which the rival would ignore. The rival runs at the
-quickest of batch sizes 1000, 5000 and N. Medians over turns; a row is marked where other processes took over 10 % of the
-cores. Memory is the rise of the peak while a warm contender runs "all" in a process of its own.
+trace ratio, CDNV, NC2, NC3 and NC4; the classifier has no bias, which the rival would ignore. Floors, which the others
+do not have, are left out, and their time stands apart. The rival runs at the quickest of batch sizes 1000, 5000 and N.
+Medians over turns; a row is marked where other processes took over 10 % of the cores. Memory is the rise of the peak
+while a warm contender runs "all" in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 
 from ncjax import nc
+from ncjax.nc.null import choose_rows, permuted
 
 METRICS = ("nc1", "trace_ratio", "cdnv", "nc2", "nc3", "nc4")
 Job = Callable[[], dict[str, float]]
@@ -161,8 +163,8 @@ def rival_job(h: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, everything
 def ncjax_job(h: jax.Array, y: np.ndarray, weight: np.ndarray, everything: bool) -> dict[str, float]:
     """`measure`, with decisions and a classifier or without; its intervals and flags come along."""
     if not everything:
-        return {"nc1": nc.measure(h, y, decisions=False).nc1}
-    report = nc.measure(h, y, classifier=(weight, np.zeros(len(weight), np.float32)))
+        return {"nc1": nc.measure(h, y, decisions=False, floors=False).nc1}
+    report = nc.measure(h, y, classifier=(weight, np.zeros(len(weight), np.float32)), floors=False)
     return {name: getattr(report, name) for name in METRICS}
 
 
@@ -181,11 +183,13 @@ def jobs(n: int, dim: int, classes: int, everything: bool, rival: bool) -> dict[
 
 
 def limits(n: int, dim: int, classes: int) -> dict[str, float]:
-    """Seconds to read the features once, and to multiply them by K columns, both compiled by XLA."""
-    h, _, weight = make(n, dim, classes)
+    """Seconds to read the features once, to multiply them by K columns, both compiled by XLA, and to draw floors."""
+    h, y, weight = make(n, dim, classes)
     columns = jnp.asarray(weight.T)
     read, product = jax.jit(jnp.sum), jax.jit(lambda h, a: jnp.matmul(h, a, precision="highest"))
     runs = {"read": lambda: jax.block_until_ready(read(h)), "product": lambda: jax.block_until_ready(product(h, columns))}
+    counts, rows = np.bincount(y, minlength=classes), choose_rows(n, classes)
+    runs["floors"] = lambda: permuted(np.asarray(h[rows]), counts)
     return {name: statistics.median(common.timed(job)[0] for _ in range(5)) for name, job in runs.items()}
 
 
@@ -238,7 +242,8 @@ def show(row: dict[str, Any]) -> None:
     mark = "  (disturbed)" if row["others"] > 0.1 else ""
     print(
         f"\nD={row['dim']} K={row['classes']} {row['job']}: one read {1e3 * row['limit']['read']:.1f} ms, N D K product "
-        f"{1e3 * row['limit']['product']:.1f} ms; compile {row['compile']:.1f} s; others {100 * row['others']:.0f} % of "
+        f"{1e3 * row['limit']['product']:.1f} ms, floors {1e3 * row['limit']['floors']:.0f} ms; compile "
+        f"{row['compile']:.1f} s; others {100 * row['others']:.0f} % of "
         f"the cores, load {row['load']:.2f}{mark}"
     )
     for name, median in row["median"].items():

@@ -4,9 +4,10 @@
     python bench/rejudge.py blocks docs/results/choose_layer/results.json [--out FILE.json]
 
 `methods`: SCL FT against layer FT, the scale-matched control and full fine-tuning, seed by seed, with the words of
-`ncjax.evidence.claims.compared` for a margin of one point. `blocks`: every rule's regret over the recorded accuracies of
-tuned blocks, its scores computed anew on the images and seeds of the record (it needs the data and weights of
-configs/paper/choose_layer.py in the current folder, and stops where raw NC1 comes out another); then pooled over studies.
+`ncjax.evidence.claims.compared` for a margin of one point; and the FLOPs of a step of every method, counted anew. `blocks`:
+every rule's regret over the recorded accuracies of tuned blocks, its scores computed anew on the images and seeds of the
+record (it stops where raw NC1 comes out another), then pooled over studies; and what tuning each block costs, counted anew.
+Both need the data and weights of the configs in configs/paper of the same names in the current folder.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ncjax.evidence import intervals
 from ncjax.evidence.claims import Comparison, compared
 from ncjax.runs.run import Run
 from ncjax.scores.score import all_named
-from ncjax.studies import choose_layer
+from ncjax.studies import choose_layer, compare
 from ncjax.transfer import ranking
 from ncjax.transfer.few_shot import Bench
 
@@ -40,29 +41,40 @@ def shown(found: Comparison) -> str:
     return f"{intervals.percent(found.difference)} ({found.word})"
 
 
+def bench_of(study: Any, name: str, folder: str) -> tuple[Bench, dict[str, Any]]:
+    """The bench of a config in configs/paper, and its options."""
+    spec = Path(__file__).parents[1] / "configs" / "paper" / name
+    options = bind(study.run, config.plain(config.load(str(spec)))[1])
+    return Bench(Run(folder), *(options[k] for k in ("init", "target", "search", "budget"))), options
+
+
 def methods(path: Path) -> dict[str, Any]:
-    """{shots: {method: comparison of SCL FT with it}}."""
+    """{shots: {method: comparison of SCL FT with it}}, and "flops_per_step" by method."""
     out: dict[str, Any] = {}
     for count, entries in json.loads(path.read_text())["results"]["table"].items():
         mine = entries[OURS]["seeds"]["test"]
         found = {o: compared(mine, entries[o]["seeds"]["test"], margin=MARGIN) for o in OTHERS if o in entries}
         out[count] = {name: x._asdict() for name, x in found.items()}
         print(f"{path.stem:<26}{count:>4} per class  " + "  ".join(f"- {o[7:]} {shown(x)}" for o, x in found.items()))
-    return out
+    with tempfile.TemporaryDirectory() as folder:
+        bench, options = bench_of(compare, f"few_labels.py:{path.stem}", folder)
+        dataset, flops = bench.subsets.get(options["shots"][-1], 0), {}
+        for method in options["methods"]:
+            program = bench.program(method, options["layer"], dataset)
+            flops[method] = program.expected_flops(dataset.image_shape) if program.plan.trains else None
+    print(f"{path.stem:<26}FLOPs a step  " + "  ".join(f"{m[7:]} {x:.3g}" for m, x in flops.items() if x))
+    return {**out, "flops_per_step": flops}
 
 
 def blocks(record: dict[str, Any]) -> dict[str, Any]:
     """Regrets of every rule of today on the recorded accuracies."""
     name, kept = record["name"], record["results"]
-    spec = Path(__file__).parents[1] / "configs" / "paper" / f"choose_layer.py:{name}"
-    options = bind(choose_layer.run, config.plain(config.load(str(spec)))[1])
-    wanted = all_named(options["scores"])
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Run(folder), options["init"], options["target"], options["search"], options["budget"])
+        bench, options = bench_of(choose_layer, f"choose_layer.py:{name}", folder)
+        wanted, names, shots = all_named(options["scores"]), tuple(kept["blocks"]), options["shots"]
         seeds = range(len(kept["scores"]))
-        found = [
-            choose_layer._scores(bench, tuple(kept["blocks"]), wanted, options["shots"], seed)["values"] for seed in seeds
-        ]
+        found = [choose_layer.block_scores(bench, names, wanted, shots, seed)["values"] for seed in seeds]
+        costs = choose_layer.block_costs(bench, options["method"], names, shots)
     for ours, theirs in zip(found, kept["scores"], strict=True):
         for block, values in theirs.items():
             if not np.isclose(ours[block]["nc1"], values["nc1"], rtol=1e-2):
@@ -70,7 +82,7 @@ def blocks(record: dict[str, Any]) -> dict[str, Any]:
     rules = ranking.rules(wanted)
     picks = {rule: [ranking.choose(rule, f, bench.network.model, wanted) for f in found] for rule in rules}
     out = choose_layer.regrets(kept["tuned"], picks)
-    return {"scores": found, "picks": picks, **out}
+    return {"scores": found, "picks": picks, "costs": costs, **out}
 
 
 def pooled(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -76,6 +76,11 @@ def percent(share: float | None, source: str = "", n: int | None = None) -> Cell
     return Cell(share, f"{100 * share:.2f}{interval}", source)
 
 
+def starred(cell: Cell, at_end: bool | None) -> Cell:
+    """With a star where a choice behind the number is at an end of what may be tried."""
+    return cell._replace(text=cell.text + "*") if at_end else cell
+
+
 def spread(interval: Sequence[float] | None, source: str = "") -> Cell:
     """A mean share over seeds in per cent, with its interval."""
     if interval is None:

@@ -72,7 +72,7 @@ def run(
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
     run.announce(dataset, bench.describe())
     names = ranking.candidates(model, blocks)
-    seen = [_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
+    seen = [block_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
     found, reasons = [x["values"] for x in seen], {k: v for x in seen for k, v in x["reasons"].items()}
     for name, reason in reasons.items():
         run.say(f"  no {wanted[name].label}: {reason}")
@@ -83,7 +83,7 @@ def run(
     meanings = {name: meaning for name, (_, meaning) in ranking.rules(wanted).items() if name not in cannot}
     picks = {name: [ranking.choose(name, f, model, wanted) for f in found] for name in meanings}
     costs = run.once(
-        {"costs": method, "shots": shots, **bench.identity(shots, 0)}, lambda: _costs(bench, method, names, shots)
+        {"costs": method, "shots": shots, **bench.identity(shots, 0)}, lambda: block_costs(bench, method, names, shots)
     )
     _show_scores(run, target.data, found[0], costs, wanted)
     for name, chosen in picks.items():
@@ -165,7 +165,7 @@ def _mean_of(cells: Sequence[dict[str, Any]], name: str) -> list[float] | None:
     return None if any(v is None for v in values) else list(intervals.mean(values))
 
 
-def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
+def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
     """Values and reasons of every block for the images of a seed, computed once in a workdir."""
     key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
 
@@ -179,7 +179,7 @@ def _scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shot
     return bench.run.once(key, compute)
 
 
-def _costs(bench: Bench, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
+def block_costs(bench: Bench, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
     """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
     dataset, out = bench.subsets.get(shots, 0), {}
     whole = bench.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)

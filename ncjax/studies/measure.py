@@ -16,7 +16,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import TRUST, Section, file_stem, own_metrics, row
-from ncjax.report.tables import Table, number, percent, text, trusted, whole
+from ncjax.report.tables import Table, number, percent, starred, text, trusted, whole
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
 
@@ -64,7 +64,9 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         trusted(entry["train"], "cdnv", source("train", "cdnv")),
                         *(number(entry["train"].get(m), source("train", m)) for m in extra),
                         percent(probe.get("train"), source("train", "probe_accuracy")),
-                        percent(probe.get("test"), source("test", "probe_accuracy"), count),
+                        starred(
+                            percent(probe.get("test"), source("test", "probe_accuracy"), count), probe.get("l2_at_end")
+                        ),
                         text(", ".join(entry["train"].get("flags", [])) or "–"),
                     ]
                 )
@@ -86,8 +88,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         table = Table(
             stem,
             f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
-            'regularisation chosen on validation. "About train": test features about the training '
-            "set's class means. " + TRUST,
+            "regularisation chosen on validation (a star: it is the strongest or weakest that may be tried). "
+            '"About train": test features about the training set\'s class means. ' + TRUST,
             columns,
             rows,
         )
