@@ -6,7 +6,7 @@
 `methods`: SCL FT against layer FT, the scale-matched control and full fine-tuning, seed by seed, with the words of
 `ncjax.evidence.claims.compared` for a margin of one point; and the FLOPs of a step of every method, counted anew. `blocks`:
 every rule's regret over the recorded accuracies of tuned blocks, its scores computed anew on the images and seeds of the
-record (it stops where raw NC1 comes out another), then pooled over studies; and what tuning each block costs, counted anew.
+record (it stops where CDNV comes out another), then pooled over studies; and what tuning each block costs, counted anew.
 Both need the data and weights of the configs in configs/paper of the same names in the current folder.
 """
 
@@ -32,13 +32,11 @@ from ncjax.transfer import ranking
 from ncjax.transfer.few_shot import Bench
 
 MARGIN = 0.01
-OURS = "tuning.scl_ft"
-OTHERS = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
 
 
 def shown(found: Comparison) -> str:
-    """'2.1 [0.3, 3.9] % (ahead)'."""
-    return f"{intervals.percent(found.difference)} ({found.word})"
+    """'2.1 [0.3, 3.9] points (ahead)'."""
+    return f"{intervals.percent(found.difference).removesuffix(' %')} points ({found.word})"
 
 
 def bench_of(study: Any, name: str, folder: str) -> tuple[Bench, dict[str, Any]]:
@@ -52,8 +50,8 @@ def methods(path: Path) -> dict[str, Any]:
     """{shots: {method: comparison of SCL FT with it}}, and "flops_per_step" by method."""
     out: dict[str, Any] = {}
     for count, entries in json.loads(path.read_text())["results"]["table"].items():
-        mine = entries[OURS]["seeds"]["test"]
-        found = {o: compared(mine, entries[o]["seeds"]["test"], margin=MARGIN) for o in OTHERS if o in entries}
+        mine = entries[compare.SKIP]["seeds"]["test"]
+        found = {o: compared(mine, entries[o]["seeds"]["test"], margin=MARGIN) for o in compare.REFERENCES if o in entries}
         out[count] = {name: x._asdict() for name, x in found.items()}
         print(f"{path.stem:<26}{count:>4} per class  " + "  ".join(f"- {o[7:]} {shown(x)}" for o, x in found.items()))
     with tempfile.TemporaryDirectory() as folder:
@@ -77,25 +75,24 @@ def blocks(record: dict[str, Any]) -> dict[str, Any]:
         costs = choose_layer.block_costs(bench, options["method"], names, shots)
     for ours, theirs in zip(found, kept["scores"], strict=True):
         for block, values in theirs.items():
-            if not np.isclose(ours[block]["nc1"], values["nc1"], rtol=1e-2):
-                raise SystemExit(f"{name}, {block}: NC1 is {ours[block]['nc1']}, the record has {values['nc1']}")
-    rules = ranking.rules(wanted)
+            if not np.isclose(ours[block]["cdnv"], values["cdnv"], rtol=1e-2):
+                raise SystemExit(f"{name}, {block}: CDNV is {ours[block]['cdnv']}, the record has {values['cdnv']}")
+    cannot = ranking.without_value(found, wanted)
+    rules = [rule for rule in ranking.rules(wanted) if rule not in cannot]
     picks = {rule: [ranking.choose(rule, f, bench.network.model, wanted) for f in found] for rule in rules}
     out = choose_layer.regrets(kept["tuned"], picks)
     return {"scores": found, "picks": picks, "costs": costs, **out}
 
 
 def pooled(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """{rule: mean regret over studies, and how it compares with the rule that loses least}."""
-    losses = {rule: [s["regret"][rule][0] for s in studies.values()] for rule in next(iter(studies.values()))["regret"]}
-    order = sorted(losses, key=lambda rule: sum(losses[rule]))
-    out = {}
-    for rule in order:
-        against = compared(losses[rule], losses[order[0]], margin=MARGIN)
-        out[rule] = {"regret": intervals.mean(losses[rule]), "worst": max(losses[rule]), "against_best": against._asdict()}
+    """`choose_layer.pooled`, printed."""
+    out = choose_layer.pooled([s["regret"] for s in studies.values()], MARGIN)
+    best = next(iter(out))
+    for rule, x in out.items():
+        against = x["against_best"]
         print(
-            f"{rule:<24} {intervals.percent(out[rule]['regret']):<24} worst {100 * max(losses[rule]):.1f}   "
-            f"more than {order[0]}: {'-' if rule == order[0] else shown(against)}"
+            f"{rule:<24} {intervals.percent(x['regret']):<24} worst {100 * x['worst']:.1f}   {x['studies']} studies   "
+            f"more than {best}: {'-' if rule == best else shown(Comparison(**against))}"
         )
     return out
 

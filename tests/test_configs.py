@@ -45,8 +45,11 @@ def test_records_have_configs_that_make_them():
     for spec, made in records.items():
         _, values = door.plain(door.load(str(ROOT / "configs" / "paper" / spec)))
         differing = {k: v for k, v in made.items() if k != "study" and values.get(k, "gone") != v}
-        # A rule's name, and what is a setting of a score now.
-        allowed = {"choose_layer.py": {"rule": "default"}, "e1.py": {"neighbours": 5}}.get(spec.partition(":")[0], {})
+        # A rule's name, and the methods that are compared with, to which layer FT has been added.
+        allowed = {
+            "choose_layer.py": {"rule": "default"},
+            "few_labels.py": {"references": ["tuning.layer_ft_scaled", "tuning.full_ft"]},
+        }.get(spec.partition(":")[0], {})
         assert differing == allowed, spec
         assert values.get("rule") in (None, "key_layer")
 

@@ -37,7 +37,7 @@ class Batches(NamedTuple):
     size: int  # of an epoch
     examples: int  # of the split; another number than `size` where an epoch is not one pass
     batch_size: int
-    ragged: int  # examples of a full batch, where some batch has filler rows; else 0
+    ragged: int  # examples of a full batch, every view counted, where some batch has filler rows; else 0
     views: int
 
     @property
@@ -149,7 +149,7 @@ def batches_of(
         def items(order: np.ndarray) -> Iterator[PyTree]:  # pyright: ignore[reportRedeclaration]
             return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
 
-    ragged = min(batch_size, size) if size % batch_size or padded != batch_size else 0
+    ragged = views * min(batch_size, size) if size % batch_size or padded != batch_size else 0
     return Batches(
         arrays=arrays, fetch=fetch, items=items, size=size, examples=size, batch_size=batch_size, ragged=ragged, views=views
     )
@@ -163,5 +163,5 @@ def repeated(batches: Batches, steps: int, mesh: Mesh) -> Batches:
     """
     return batches._replace(
         size=steps * batches.batch_size,
-        ragged=batches.batch_size if meshes.round_up(batches.batch_size, mesh) != batches.batch_size else 0,
+        ragged=batches.views * batches.batch_size if meshes.round_up(batches.batch_size, mesh) != batches.batch_size else 0,
     )

@@ -18,7 +18,6 @@ from scipy import stats
 from ncjax.core.types import Array
 
 FEWEST, FEWEST_FAMILIES = 6, 4  # networks and families; of fewer, no interval says anything
-ALMOST_ONE = 1 - 1e-9
 
 
 class Correlation(NamedTuple):
@@ -46,20 +45,29 @@ def weighted_kendall(x: Array, y: Array) -> float:
     return float(tau)  # pyright: ignore[reportArgumentType]
 
 
-def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
+def jackknife(value: float, without: Sequence[float], count: int = 0) -> tuple[float, float]:
     """95 % interval of a correlation from its values with each of G families left out.
+
+    Args:
+      value, without: over all, and without each family.
+      count: networks that the correlation is over; 0 for a mean of correlations, which stays on its own scale, cut to
+        [-1, 1].
 
     On Fisher's scale z = atanh r: z +- t_{G-1, 0.975} s with s^2 = (G - 1)/G sum (z_(g) - mean z_(g))^2 (Efron &
     Tibshirani, 1993, ch. 11; clusters: Cameron & Miller, 2015).
     """
-    z, each = (np.arctanh(np.clip(x, -ALMOST_ONE, ALMOST_ONE)) for x in (value, np.asarray(without)))
-    groups = len(each)
+    each, groups = np.asarray(without), len(without)
+    if count:  # one is the half of a step of Spearman's rho above its next value
+        almost_one = 1 - 6 / (count * (count**2 - 1))
+        value = float(np.arctanh(np.clip(value, -almost_one, almost_one)))
+        each = np.arctanh(np.clip(each, -almost_one, almost_one))
     half = stats.t.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * np.sum(np.square(each - each.mean())))
-    return float(np.tanh(z - half)), float(np.tanh(z + half))
+    low, high = value - half, value + half
+    return (float(np.tanh(low)), float(np.tanh(high))) if count else (max(float(low), -1.0), min(float(high), 1.0))
 
 
 def _over_families(
-    of: Callable[[np.ndarray], float], known: np.ndarray, families: Sequence[str] | None
+    of: Callable[[np.ndarray], float], known: np.ndarray, families: Sequence[str] | None, count: int = 0
 ) -> tuple[float, float, float, int] | None:
     """(value, low, high, families) of a statistic of rows [B] booleans; None where it or a left-out one is undefined."""
     names = np.asarray(families if families is not None else [str(i) for i in range(len(known))])
@@ -69,7 +77,7 @@ def _over_families(
     value, without = of(known), [of(known & (names != family)) for family in present]
     if not np.isfinite([value, *without]).all():
         return None
-    return value, *jackknife(value, without), len(present)
+    return value, *jackknife(value, without, count), len(present)
 
 
 def over_networks(
@@ -88,7 +96,8 @@ def over_networks(
       families: [B] of each network; None for one each.
 
     Returns:
-      None with fewer than `FEWEST` networks or `FEWEST_FAMILIES` families, or a predictor that does not vary.
+      None with fewer than `FEWEST` networks or `FEWEST_FAMILIES` families, or where the predictor does not vary, be it
+      without one of them.
     """
     pairs = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
     known = [np.isfinite(x) & np.isfinite(y) for x, y in pairs]
@@ -106,7 +115,7 @@ def over_networks(
             )
         )
 
-    found = _over_families(mean, np.any(known, axis=0), families)
+    found = _over_families(mean, np.any(known, axis=0), families, fewest)
     return None if found is None else Correlation(*found[:3], count=fewest, families=found[3])
 
 

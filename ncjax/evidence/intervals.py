@@ -29,7 +29,7 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def share(values: Sequence[float] | np.ndarray) -> Interval:
-    """`mean` of shares, such as accuracies, its interval cut to [0, 1], outside which no mean lies."""
+    """`mean` of shares, such as accuracies, its interval cut to [0, 1], outside which no mean lies; all of it for one."""
     found = mean(values)
     return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 

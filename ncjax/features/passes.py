@@ -21,7 +21,7 @@ from ncjax.core.types import Array, Batch, Loss, Model, Objective, PyTree, lift
 from ncjax.data.batches import Batches
 from ncjax.features.resume import Parts, Seen
 from ncjax.models.layers import STATISTICS_MOMENTUM
-from ncjax.nc.null import choose_rows
+from ncjax.nc.null import choose_rows, of_usable_classes
 
 Looks = dict[str, tuple[nc.Look, ...]]
 LABELS = "labels"  # of the rows, beside layers' features
@@ -127,7 +127,7 @@ def _taken(batches: Batches, num_classes: int) -> np.ndarray:
     chosen = choose_rows(batches.size, num_classes)
     owner, place = np.divmod(chosen, batches.batch_size)
     counts = np.bincount(owner, minlength=batches.steps)
-    out = np.full((batches.steps, counts.max()), -1)
+    out = np.full((batches.steps, -(-counts.max() // 64) * 64), -1)  # few widths, so that few programs are compiled
     out[owner, np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)] = place
     return out
 
@@ -286,7 +286,9 @@ def collapse(
     own = {name: classifier if name == readout else None for name in seen.stats}
     means = {name: [stats] + ([centres.stats[name]] if centres is not seen else []) for name, stats in seen.stats.items()}
 
-    chosen = choose_rows(len(seen.labels), next((len(s.count) for s in seen.stats.values()), 0))
+    counts = next((np.asarray(s.count) for s in seen.stats.values()), np.zeros(0))  # the same at every layer
+    chosen = choose_rows(len(seen.labels), len(counts))
+    usable = of_usable_classes(seen.labels[chosen], counts)
 
     def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
         about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
@@ -295,7 +297,7 @@ def collapse(
             classifier=own[name],
             look=looks[0] if looks else None,
             about=about,
-            sample=seen.sample[name] if name in seen.sample else seen.features[name][chosen],
+            sample=(seen.sample[name] if name in seen.sample else seen.features[name][chosen])[usable],
             metrics=metrics,
         )
 

@@ -207,7 +207,8 @@ def report(
       spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
-      sample: all features [N, D], or the rows that `ncjax.nc.null.choose_rows` chooses, from which floors are then drawn.
+      sample: features [M, D] of all examples, or of the rows that `ncjax.nc.null.choose_rows` chooses, from which floors
+        are then drawn; of classes with two examples or more.
       floors: whether there are any. Without a sample they come from the scatter, D^3 operations.
       metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
@@ -285,6 +286,11 @@ def look_at(
     return _look_from(frame, features, labels, decisions)
 
 
+def _sample(features: Array, labels: Array, stats: ClassStats) -> np.ndarray:
+    rows = null.choose_rows(len(features), len(stats.count))
+    return np.asarray(features[rows[null.of_usable_classes(np.asarray(labels)[rows], np.asarray(stats.count))]])
+
+
 def measure(
     features: Array,
     labels: Array,
@@ -355,7 +361,7 @@ def measure(
         spectrum=spectrum,
         tilt=tilt,
         known=known,
-        sample=np.asarray(features[null.choose_rows(len(features), classes)]) if floors else None,
+        sample=_sample(features, labels, stats) if floors else None,
         floors=floors,
         metrics=metrics,
     )

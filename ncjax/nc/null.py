@@ -3,16 +3,15 @@
 Labels without signal do not give NC1 = infinity. Class means of n examples from features of covariance Sigma_T scatter
 like N(0, Sigma_T / n), and NC1, which sees them as signal, is then about n (K - 1) / r with r = (tr Sigma_T)^2 / tr
 Sigma_T^2, the participation ratio of the spectrum: real features, whose spectra are steep, have floors many times those of
-isotropic ones. So a floor is computed from the features at hand, in one of two ways, both of them the same bits every time:
+isotropic ones. So a floor is drawn from the features at hand, on the host, the same bits every time, in one of two ways:
 
-- Where there are features, by permuting labels: of all examples up to 1024, or 20 per class (5 beyond 256 classes), else
-  of as many chosen at random. Class means of n' examples scatter n / n' times as much as those of n, so that metrics of
-  a sample of N' examples are multiplied by (N - K) / (N' - K).
+- Where there are features, by permuting the labels of all examples up to 1024, or 20 per class. Beyond that a draw takes so
+  many of a sample twice that size (5120 at most where classes are more than 256, or 5 per class): class means of n'
+  examples scatter as those of n times (n / n')^1/2, which is put right class by class.
 - Where there is only the scatter, by rotating examples (Langsrud, 2005). Centred labels span K - 1 orthonormal directions
-  in the space R^(N-1) of examples; permuting them turns these directions, and all that a metric sees of uniformly random
-  ones are the eigenvalues of Sigma_T. That is exact for Gaussian features.
-
-All of it is float64 on the host, without compiling.
+  in the space R^(N-1) of examples; permuting them turns these directions, and of uniformly random ones the products of
+  class means depend on the eigenvalues of Sigma_T alone. That is exact for Gaussian features; directional CDNV has no such
+  floor.
 """
 
 from __future__ import annotations
@@ -26,14 +25,16 @@ from jaxtyping import Float, Int
 from scipy import linalg, stats
 from threadpoolctl import ThreadpoolController
 
+from ncjax.core.errors import UserError
 from ncjax.nc.geometry import check_weighting
 from ncjax.nc.stats import ClassStats
 
 FLOORED = ("nc1", "cdnv", "trace_ratio", "directional_cdnv")
 FEWEST, FEWEST_OF_MANY, MOST = 8, 3, 64  # draws; the second where classes are so many that each draw is precise
 PRECISE = 0.02  # standard error of a floor, as a share, at which there are draws enough
-ROWS, ROWS_A_CLASS, MOST_ROWS = 1024, 20, 5120  # of a sample; 5 a class where that is more than the last
-LOOKED_AT = 1024  # rows of it that the within-class covariance comes from
+ROWS, ROWS_A_CLASS, MOST_ROWS = 1024, 20, 5120  # of a draw; 5 a class where that is more than the last
+FRESH = 512  # rows of the sample beyond those of the draw, in which its class means had no part
+LOOKED_AT = 1024  # rows that the within-class covariance comes from where classes are more than `SMALL`
 SMALL = 256  # classes up to which an eigendecomposition is cheap
 ROUNDING = 1e-7  # eigenvalue of a float32 scatter, over the largest, that says nothing
 CUT = 1e-12  # eigenvalue, over the largest, from which a direction of the class means counts
@@ -53,7 +54,7 @@ class Draw(NamedTuple):
 class Standing(NamedTuple):
     """Where a value stands among draws without signal."""
 
-    floor: float  # geometric mean of the draws, near their median
+    floor: float  # median of the draws
     over: float  # the value over it
     p: float  # probability of as small a value where labels carry no signal
 
@@ -67,9 +68,9 @@ def _until_precise(draw: Callable[[], dict[str, float]], num_classes: int) -> Dr
             found.append(draw())
             if len(found) >= (FEWEST if few else FEWEST_OF_MANY):
                 values = np.array([list(f.values()) for f in found])
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    error = np.log(values).std(axis=0, ddof=1) / np.sqrt(len(found))
-                if not (error > PRECISE).any():  # what is not defined is precise
+                defined = (values > 0) & np.isfinite(values)
+                logs = np.log(np.where(defined, values, 1))[:, defined.all(axis=0)]
+                if not (logs.std(axis=0, ddof=1) > PRECISE * np.sqrt(len(found))).any():
                     break
     return {name: np.array([f[name] for f in found]) for name in FLOORED}
 
@@ -80,14 +81,25 @@ def blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def rows_of_a_draw(num_classes: int) -> int:
+    """How many examples are permuted at most."""
+    return max(ROWS, min(ROWS_A_CLASS * num_classes, MOST_ROWS), 5 * num_classes)
+
+
 def choose_rows(size: int, num_classes: int) -> Int[np.ndarray, " M"]:
-    """Which of so many examples to draw from, in order: all, or as many as are enough; random, and always the same."""
-    wanted = max(ROWS, min(ROWS_A_CLASS * num_classes, MOST_ROWS), 5 * num_classes)
-    return np.arange(size) if wanted >= size else np.sort(np.random.default_rng(0).choice(size, wanted, replace=False))
+    """Which of so many examples to draw from, in order: all, or twice as many as a draw; random, and always the same."""
+    draw = rows_of_a_draw(num_classes)
+    return np.arange(size) if 2 * draw >= size else np.sort(np.random.default_rng(0).choice(size, 2 * draw, replace=False))
+
+
+def of_usable_classes(labels: Int[np.ndarray, " M"], counts: np.ndarray) -> np.ndarray:
+    """[M] booleans: rows whose class has two examples or more among all (`counts` [K])."""
+    inside = (labels >= 0) & (labels < len(counts))
+    return inside & (np.asarray(counts)[np.where(inside, labels, 0)] >= 2)
 
 
 def _sizes(counts: np.ndarray, rows: int) -> np.ndarray:
-    """Class sizes in proportion to `counts`, two at least, `rows` in all (or a few more where classes are many)."""
+    """Class sizes in proportion to `counts`, two at least, `rows` in all."""
     if rows == counts.sum():
         return counts.astype(int)
     exact = counts * rows / counts.sum()
@@ -106,43 +118,58 @@ def permuted(
     """Metrics of features under permuted labels.
 
     Args:
-      sample: all features, or those that `choose_rows` chooses.
+      sample: features of the usable classes: all of them, or those of the rows that `choose_rows` chooses.
       counts: examples of each usable class, two or more each, of which the floor is wanted.
       weighting: as for `ncjax.nc.nc1`.
       seed: of the permutations.
+
+    Raises:
+      UserError: fewer rows than two a class, or more than there are examples.
     """
-    rng, num_classes = np.random.default_rng(seed), len(counts)
-    sizes = _sizes(np.asarray(counts), min(len(sample), int(np.sum(counts))))
-    share = sizes.sum() / np.sum(counts)
-    features = np.asarray(sample, np.float32)[: sizes.sum()]
+    rng, num_classes, counts = np.random.default_rng(seed), len(counts), np.asarray(counts)
+    total, size = int(counts.sum()), len(sample)
+    if not 2 * num_classes <= size <= total:
+        raise UserError(
+            f"sample has {size} rows: expected those of all {total} examples, or of those that ncjax.nc.null.choose_rows "
+            "chooses"
+        )
+    rows = min(size, rows_of_a_draw(num_classes))
+    sizes = _sizes(counts, rows)
+    features = np.asarray(sample, np.float32)
     features = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
     features = features / max(np.abs(features).max(), np.finfo(np.float32).tiny)  # no metric sees the scale
     squares = np.einsum("nd,nd->n", features, features, dtype=np.float64)
     starts, owner = np.cumsum(sizes) - sizes, np.repeat(np.arange(num_classes), sizes)
-    seen = np.unique(np.linspace(0, len(owner) - 1, min(len(owner), max(LOOKED_AT, 4 * num_classes))).astype(int))
-    own, own_starts = owner[seen], np.searchsorted(owner[seen], np.arange(num_classes))
-    scale = (np.sum(counts) - num_classes) / (sizes.sum() - num_classes)
+    # What a mean or a covariance of n' examples lacks or has too much, beside those of n; 1 where all take part.
+    stretch = np.sqrt(sizes / counts)  # of class means
+    shrink = sizes / (sizes - 1) * (counts - 1) / counts  # of class covariances
+    pooled = rows / (rows - num_classes) * (total - num_classes) / total
+    share = rows / total
 
     def draw() -> dict[str, float]:
-        order = rng.permutation(len(owner))
-        average = np.zeros((num_classes, len(owner)), np.float32)
-        average[owner, order] = 1 / sizes[owner]
-        means = average @ features
-        toward = (features @ means.T)[order[seen]].astype(np.float64)  # h . mu_k, of examples of every class in turn
+        order = rng.permutation(size)
+        mine, fresh = features[order[:rows]], features[order[rows : rows + FRESH]]
+        average = np.zeros((num_classes, rows), np.float32)
+        average[owner, np.arange(rows)] = stretch[owner] / sizes[owner]
+        means = average @ mine
+        seen = np.arange(rows) if num_classes <= SMALL else np.sort(rng.choice(rows, min(rows, LOOKED_AT), replace=False))
+        along = (mine[seen] @ means.T).astype(np.float64)  # h . mu_k
         means = means.astype(np.float64)
-        gram = means @ means.T
-        toward -= gram[own]  # r . mu_k
-        away = np.square(np.take_along_axis(toward, own[:, None], axis=1) - toward)
-        within = toward.T @ toward / len(seen)
-        # A class's own examples vary along its own mean more than others do, the more the fewer they are.
-        own_toward = np.add.reduceat(away, own_starts, axis=0) / np.bincount(own, minlength=num_classes)[:, None]
-        drawn = Draw(
-            gram=gram,
-            within=within,
-            toward=share * own_toward + (1 - share) * _of_differences(within),
-            variance=np.add.reduceat(squares[order], starts) / sizes - np.diag(gram),
-        )
-        return {name: scale * value for name, value in _metrics(drawn, sizes, weighting).items()}
+        gram, own = means @ means.T, owner[seen]
+        along -= (gram / stretch[:, None])[own]  # r . mu_k
+        within, other = pooled * along.T @ along / len(seen), None
+        if len(fresh):  # examples vary along a mean that they are part of more than others do, the more the fewer they are
+            apart = (fresh @ means.T.astype(np.float32)).astype(np.float64)
+            other = apart.T @ apart / len(fresh)
+            within = share * within + (1 - share) * (total - num_classes) / total * other
+        toward = np.full_like(gram, np.nan)
+        if num_classes <= SMALL:
+            away = np.square(np.take_along_axis(along, own[:, None], axis=1) - along)
+            toward = shrink[:, None] * np.add.reduceat(away, starts, axis=0) / sizes[:, None]
+            if other is not None:
+                toward = share * toward + (1 - share) * ((counts - 1) / counts)[:, None] * _of_differences(other)
+        spread = np.add.reduceat(squares[order[:rows]], starts) / sizes - np.diag(gram) / np.square(stretch)
+        return _metrics(Draw(gram=gram, within=within, toward=toward, variance=shrink * spread), counts, weighting)
 
     return _until_precise(draw, num_classes)
 
@@ -221,7 +248,7 @@ def _metrics(draw: Draw, sizes: np.ndarray, weighting: str) -> dict[str, float]:
 
 
 def _trace_of_inverse_square(gram: np.ndarray, within: np.ndarray, null: np.ndarray) -> float:
-    """tr (G^+)^2 W, which is K times NC1 of G = M M^T / K and W = M Sigma_W M^T / K; `null` [K] is in the kernel of G."""
+    """tr (G^+)^2 W: NC1 of centred class means M with G = M M^T and W = M Sigma_W M^T; `null` [K] is in the kernel of G."""
     if len(gram) > SMALL:  # a factorisation is an order cheaper than eigenvectors, where the rank is full
         unit = null / np.linalg.norm(null)
         try:
@@ -252,29 +279,35 @@ def null_draws(seen: ClassStats, sample: np.ndarray | None = None, *, weighting:
 
     Args:
       seen: statistics of all features.
-      sample: rows of the features that `choose_rows` chooses, or all of them.
+      sample: rows of the features that `choose_rows` chooses, or all of them; of usable classes.
       weighting: as for `ncjax.nc.nc1`.
+
+    Raises:
+      UserError: as for `permuted`, or the sample is of another width.
     """
     check_weighting(weighting)
     counts = np.asarray(seen.count, np.int64)
     counts = counts[counts >= 2]
     if len(counts) < 2:
         return {}
-    if sample is not None:
-        return permuted(sample, counts, weighting=weighting)
-    return rotated(total_spectrum(seen), counts, weighting=weighting) if seen.scatter is not None else {}
+    if sample is None:
+        return rotated(total_spectrum(seen), counts, weighting=weighting) if seen.scatter is not None else {}
+    if np.ndim(sample) != 2 or np.shape(sample)[1] != seen.anchor.shape[1]:
+        raise UserError(f"sample is {list(np.shape(sample))}, expected rows of {seen.anchor.shape[1]} features")
+    return permuted(sample, counts, weighting=weighting)
 
 
 def standing(value: float, draws: np.ndarray) -> Standing:
-    """Where a value stands among draws.
+    """Where a value stands among draws, of which those that are not defined are left out if they are fewer than half.
 
     The logarithms of d draws are taken as Gaussian with mean m and deviation s, so that of a further one (log x - m) / (s
     sqrt(1 + 1/d)) is Student's t with d - 1 degrees of freedom.
     """
-    if not len(draws) or not (np.isfinite(draws).all() and (draws > 0).all()):
+    defined = np.isfinite(draws) & (draws > 0)
+    if 2 * defined.sum() <= len(draws) or defined.sum() < 2:
         return Standing(np.nan, np.nan, np.nan)
-    logs = np.log(draws)
-    floor = float(np.exp(logs.mean()))
+    logs = np.log(draws[defined])
+    floor = float(np.exp(np.median(logs)))
     if not value >= 0:
         return Standing(floor, np.nan, np.nan)
     deviation = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
@@ -292,7 +325,7 @@ class Floors(NamedTuple):
 
 
 def floors(seen: ClassStats, sample: np.ndarray | None = None, *, weighting: str = "class") -> Floors:
-    """The floor of each metric for these features: the geometric mean of `null_draws`.
+    """The floor of each metric for these features: the median of `null_draws`.
 
     Args:
       seen: statistics of the features, with their scatter where there is no sample.

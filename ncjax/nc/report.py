@@ -136,15 +136,15 @@ class Report:
             f"{sum(self.counts):,.0f} examples, {self.num_classes} classes of {sizes}, {self.dim} features; rank "
             f"{self.rank} (cut {self.cut:.2g})" + (f"; {self.left_out} classes left out" if self.left_out else "")
         ]
-        lines.append(f"{'metric':<21}{'value':>10}  {'95 % interval':<21} {'/ floor':>8}  meaning")
+        lines.append(f"{'metric':<22}{'value':>10}  {'95 % interval':<21} {'/ floor':>8} {'p':>8}  meaning")
         for name, value in self.values.items():
             if math.isnan(value):
                 continue
             low, high = self.interval.get(name, (math.nan, math.nan))
             between = f"{low:.4g} to {high:.4g}" if math.isfinite(low) else ""
             share = self.over_floor.get(name, math.nan)
-            shown = f"{share:.3g}" if math.isfinite(share) else ""
-            lines.append(f"{name:<21}{value:>10.4g}  {between:<21} {shown:>8}  {self.meaning[name]}")
+            shown, chance = (f"{x:.2g}" if math.isfinite(x) else "" for x in (share, self.p.get(name, math.nan)))
+            lines.append(f"{name:<22}{value:>10.4g}  {between:<21} {shown:>8} {chance:>8}  {self.meaning[name]}")
         return "\n".join([*lines, "flags: " + (", ".join(self.flags) or "none")])
 
     __repr__ = __str__

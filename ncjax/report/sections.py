@@ -11,8 +11,8 @@ from ncjax.report.figures import Drawn
 from ncjax.report.tables import Table, number, text, whole
 
 TRUST = (
-    "Intervals of NC1 and CDNV: other draws of as many examples of the same classes. Grey: at least half of what "
-    "labels without signal would give."
+    "Intervals of NC1 and CDNV: other draws of as many examples of the same classes. Grey: at least half of "
+    "what labels without signal would give, or no less than they would by chance (p > 0.05)."
 )
 
 

@@ -53,6 +53,14 @@ def trusted(found: dict[str, Any], metric: str, source: str = "") -> Cell:
     return cell._replace(text=cell.text + between, faint=near_floor(over, p))
 
 
+def over_floor(found: dict[str, Any], metric: str, source: str = "") -> Cell:
+    """A metric over its floor, and the probability of as small a value where labels carry no signal."""
+    cell, p = number(found.get(f"{metric}_over_floor"), source), found.get(f"{metric}_p")
+    if cell.value is None or p is None:
+        return cell
+    return cell._replace(text=f"{cell.text} ({'p < 0.001' if p < 1e-3 else f'p = {p:.2g}'})")
+
+
 def whole(value: float | None, source: str = "") -> Cell:
     """A count."""
     return Cell(None, "–", source) if value is None else Cell(int(value), f"{int(value):,}", source)

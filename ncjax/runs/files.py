@@ -9,7 +9,7 @@ from typing import Any
 from ncjax.core.errors import UserError
 from ncjax.core.files import replacing
 
-FORMAT = 3  # of config.json and results.json; 1 had none of it written down, 2 had other floors and one NC1 a method
+FORMAT = 3  # of config.json and results.json; see CHANGELOG.md for what each changed
 
 
 def check_format(record: Any, what: str, wanted: int = FORMAT) -> None:

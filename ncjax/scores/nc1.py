@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from ncjax.core.errors import UserError
 from ncjax.nc import Report
 from ncjax.scores.score import score
 
 
 @score(label="NC1", higher_is_better=False)
 def nc1(report: Report) -> float:
-    """NC1 of the training features; small NC1 implies that they are nearly separable."""
+    """NC1 of the training features; small NC1 implies that they are nearly separable.
+
+    Raises:
+      UserError: there are fewer features than classes - 1: the rank of such an NC1 is its width, with which it grows.
+    """
+    if "narrow" in report.flags:
+        raise UserError(f"{report.dim} features for {report.num_classes} classes: too narrow for NC1 to compare")
     return report.nc1

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from ncjax.core.errors import UserError
 from ncjax.nc import Report
 from ncjax.scores.score import score
 
 
 @score(label="NC1 / floor", higher_is_better=False)
 def nc1_over_floor(report: Report) -> float:
-    """NC1 of the training features, as a share of what labels without signal would give."""
+    """NC1 of the training features, as a share of what labels without signal would give.
+
+    Raises:
+      UserError: as for `ncjax.scores.nc1`.
+    """
+    if "narrow" in report.flags:
+        raise UserError(f"{report.dim} features for {report.num_classes} classes: too narrow for NC1 to compare")
     return report.over_floor["nc1"]

@@ -164,7 +164,7 @@ def correlations(
     for name in names:
         pairs = {
             target: (
-                [np.nan if (v := c["predictors"].get(name)) is None else v for c in many.values()],
+                [_comparable(c, name) for c in many.values()],
                 [c["test_accuracy"] for c in many.values()],
             )
             for target, many in cells.items()
@@ -177,6 +177,13 @@ def correlations(
             for how, measure in measures.items()
         }
     return out
+
+
+def _comparable(cell: dict[str, Any], name: str) -> float:
+    """A predictor of a cell; NaN where there is none, or where it is an NC1 whose rank is the layer's width."""
+    narrow = name.startswith("nc1") and "narrow" in cell["layers"][cell["penultimate"]]["train"]["flags"]
+    value = cell["predictors"].get(name)
+    return np.nan if narrow or value is None else value
 
 
 def over_layers(
@@ -472,7 +479,8 @@ def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
         f"{how}_{stem}",
         f"{title} of each predictor with the probe's test accuracy over backbones. Intervals: "
         "95 %, jackknife over families of backbones. Over layers: mean over backbones of the correlation of NC1 with "
-        "the probes' accuracy over the layers at least as wide as classes - 1.",
+        "the probes' accuracy over the layers at least as wide as classes - 1. NC1 of narrower penultimate layers is left "
+        "out.",
         ["predictor", "mean over targets", *r["cells"]],
         rows,
     )
@@ -502,7 +510,9 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "jackknife over families of backbones."
         )
         verdict = Table(f"verdicts_{stem}", rule, ["claim", "says", "Spearman [95 %]", "verdict"], judged)
+        by_target = [f"{t} {c[0]:+.2f}" for t, c in r["layers"].items() if t != "mean" and c is not None]
         intro = (
+            f"C10 by target, where there are layers enough to compare: {', '.join(by_target) or 'nowhere'}. "
             "A low NC1 on the training images implies that they are nearly separable, so part of any correlation is "
             "no discovery: read it beside the probe's training accuracy, kNN, the network's size and its source "
             "accuracy, which predict too. NC1 of one target compares across backbones (the same images), not across "

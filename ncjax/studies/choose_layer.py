@@ -11,11 +11,12 @@ import numpy as np
 from ncjax.core.errors import UserError, nearest
 from ncjax.core.options import FUNCTION
 from ncjax.evidence import intervals
+from ncjax.evidence.claims import compared
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import Cell, Table, number, percent, spread, text
+from ncjax.report.tables import Table, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
@@ -49,6 +50,7 @@ def run(
     tune: str = "none",
     top: int = 3,
     shots: int = 20,
+    margin: float = 0.01,
     search: Search = Search(),
     budget: Budget = Budget(),
 ) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def run(
       blocks: candidates, a pattern; None for all residual or encoder blocks.
       tune: "none", "top" (the rule's first `top` on seed 0) or "all".
       shots: training images per class; 0 for all.
+      margin: difference in test accuracy that does not matter, as in `compare`, for rules over several studies.
       search, budget: as in `compare`, for every block alike.
     """
     wanted = _checked(rule, scores, tune, search.seeds)
@@ -140,7 +143,7 @@ def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Se
 
 
 def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
-    """Blocks tuned in turn: test accuracy by seed, its mean and that of NC1 on test with 95 % t intervals."""
+    """Blocks tuned in turn: test accuracy by seed, and means with 95 % t intervals, of NC1 by split and feature too."""
     cells = {}
     for block in blocks:
         cells[block], hyper = bench.search(method, layer=block, shots=shots)
@@ -245,7 +248,7 @@ def _score_table(run: Finished, stem: str) -> Table:
                 spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}"),
                 *(
                     number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
-                    for name in ("nc1_test", "nc1_readout_test")
+                    for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
                 ),
                 text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
             ]
@@ -257,7 +260,9 @@ def _score_table(run: Finished, stem: str) -> Table:
         "probe val %",
         *labels.values(),
         "tuned: test % [95 %]",
+        "NC1 train",
         "NC1 test",
+        "NC1 readout, train",
         "NC1 readout, test",
         "chosen by",
     ]
@@ -295,34 +300,61 @@ def _regret_table(run: Finished, stem: str) -> Table:
     )
 
 
+WORDS = {"ahead": "worse", "behind": "better", "level": "level", "not told apart": "not told apart"}  # of regrets
+
+
+def pooled(regret: Sequence[dict[str, Any]], margin: float) -> dict[str, dict[str, Any]]:
+    """{rule: "regret" over studies, "worst" of them, "against_best": compared with the rule that loses least}, it first.
+
+    Args:
+      regret: of every study, {rule: (mean, ...)}; rules that some study lacks, as NC1 where every block is narrow, are
+        judged on the others.
+      margin: difference that does not matter.
+    """
+    losses = {rule: {i: r[rule][0] for i, r in enumerate(regret) if rule in r} for r in regret for rule in r}
+    losses = {rule: found for rule, found in losses.items() if len(found) > 1}
+    order = sorted(losses, key=lambda rule: sum(losses[rule].values()) / len(losses[rule]))
+    best = max((r for r in order if len(losses[r]) == len(regret)), key=lambda r: -order.index(r))
+    out = {}
+    for rule in [best, *(r for r in order if r != best)]:
+        mine = losses[rule]
+        against = compared(list(mine.values()), [losses[best][i] for i in mine], margin=margin)
+        out[rule] = {
+            "regret": list(intervals.mean(list(mine.values()))),
+            "studies": len(mine),
+            "worst": max(mine.values()),
+            "against_best": against._asdict(),
+        }
+    return out
+
+
 def _pooled(runs: Sequence[Finished]) -> Section:
     """Every rule's regret over all studies in which every block was tuned; a study counts once."""
-    shared = [rule for rule in runs[0].results["regret"] if all(rule in run.results["regret"] for run in runs)]
-    losses = {rule: [run.results["regret"][rule][0] for run in runs] for rule in shared}
-    order = sorted(losses, key=lambda rule: sum(losses[rule]))
-    best, rows = order[0], []
-    for rule in order:
-        apart: Cell = text("–") if rule == best else spread(intervals.paired(losses[rule], losses[best]))
+    margin = runs[0].config["margin"]
+    found = pooled([run.results["regret"] for run in runs], margin)
+    best, rows = next(iter(found)), []
+    for rule, x in found.items():
+        against = x["against_best"]
         rows.append(
             [
                 text(rule),
-                text(runs[0].results["meaning"][rule]),
-                spread(intervals.mean(losses[rule])),
-                spread((max(losses[rule]),) * 3)._replace(text=f"{100 * max(losses[rule]):.1f}"),
-                apart,
+                text(runs[0].results["meaning"].get(rule, "–")),
+                spread(x["regret"])._replace(text=spread(x["regret"]).text + ("" if x["studies"] == len(runs) else " †")),
+                spread((x["worst"],) * 3)._replace(text=f"{100 * x['worst']:.1f}"),
+                text("–") if rule == best else spread(against["difference"]),
+                text("–" if rule == best else WORDS[against["word"]]),
             ]
         )
-    sure = [rule for rule in order[1:] if intervals.paired(losses[rule], losses[best]).low > 0]
-    unsure = [rule for rule in order[1:] if rule not in sure]
+    worse = [rule for rule, x in found.items() if x["against_best"]["word"] == "ahead"]
     intro = (
-        f"Over {len(runs)} studies, which may share backbones or targets, {best} loses least. Its lead is beyond the "
-        f"interval over {', '.join(sure) or 'no rule'}; not over {', '.join(unsure) or 'no other'}."
+        f"Over {len(runs)} studies, which may share backbones or targets, {best} loses least. Worse beyond the interval: "
+        f"{', '.join(worse) or 'no rule'}. Level means within {100 * margin:g} points by two one-sided tests."
     )
     table = Table(
         "regret",
         "Regret in test accuracy, % : mean over studies with 95 % t interval, the worst study, and the "
-        f"difference from {best}, paired by study.",
-        ["rule", "means", "regret % [95 %]", "worst %", f"more than {best} [95 %]"],
+        f"difference from {best}, paired by study. †: not defined in every study.",
+        ["rule", "means", "regret % [95 %]", "worst %", f"more than {best} [95 %]", "verdict"],
         rows,
     )
     return Section("Which rule to trust?", intro, [], [table])

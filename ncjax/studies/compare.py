@@ -21,10 +21,10 @@ from ncjax.runs.run import Run
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
 
-SKIP, NO_SKIP = "tuning.scl_ft", "tuning.layer_ft"
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
-SPLITS = ("train", "test")
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
+SKIP, NO_SKIP = "tuning.scl_ft", "tuning.layer_ft"
+REFERENCES = (NO_SKIP, "tuning.layer_ft_scaled", "tuning.full_ft")
 
 
 def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
@@ -40,7 +40,10 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
         **{
             name: over(lambda c, name=name: c[name])
             for name in (
-                f"{m}{at}_{split}" for m in ("nc1", "nc1_over_floor") for at in ("", "_readout") for split in SPLITS
+                f"{m}{at}_{split}"
+                for m in ("nc1", "nc1_over_floor")
+                for at in ("", "_readout")
+                for split in ("train", "test")
             )
         },
         **{name: list(intervals.share([c[name] for c in cells])) for name in ("test", "val", "train")},
@@ -76,10 +79,11 @@ def what_the_skip_does(entries: dict[str, dict[str, Any]], margin: float) -> dic
 
 def _about_the_skip(found: dict[str, Any]) -> str:
     ratio = found["log_nc1_readout"]
+    points = intervals.percent(found["accuracy"]["difference"]).removesuffix(" %")
     nc1 = "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}] times".format(*np.exp(ratio))
     return (
-        f"the skip adds {intervals.percent(found['accuracy']['difference'])} to test accuracy, and makes NC1 (test, "
-        f"readout) {nc1} that of layer FT: C14 {found['verdict']}"
+        f"the skip adds {points} points of test accuracy, and makes NC1 (test, readout) {nc1} that of layer FT: C14 "
+        f"{found['verdict']}"
     )
 
 
@@ -89,7 +93,7 @@ def run(
     init: Init,
     target: FewLabels = FewLabels(),
     methods: Annotated[list[str], FUNCTION] = METHODS,
-    references: Annotated[list[str], FUNCTION] = ["tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft"],
+    references: Annotated[list[str] | None, FUNCTION] = None,
     layer: str | None = None,
     shots: list[int] = [5, 20],
     margin: float = 0.01,
@@ -103,7 +107,8 @@ def run(
       init: the network.
       target: the data set.
       methods: functions of `ncjax.tuning`, or one's own.
-      references: methods that every other one is compared with, seed by seed.
+      references: methods that every other one is compared with, seed by seed; None for those of layer FT, its scaled
+        control and full fine-tuning that are among the methods.
       layer: blocks for the methods that take one; None for their own choice.
       shots: training images per class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
       margin: difference in test accuracy that does not matter, fixed before the run: two methods are called level where two
@@ -111,6 +116,7 @@ def run(
       search: the grid, the same for every method.
       budget: of every training run.
     """
+    references = [m for m in REFERENCES if m in methods] if references is None else references
     for name in references:
         if name not in methods:
             raise UserError(f"references: {name} is not among the methods {', '.join(methods)}")
@@ -201,7 +207,10 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                             _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
                             for ref in refs
                         ),
-                        *(number(e[k] and e[k][0], at + k) for k in ("nc1_test", "nc1_readout_test")),
+                        *(
+                            number(e[k] and e[k][0], at + k)
+                            for k in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
+                        ),
                         number(e["flops_per_step"], at + "flops_per_step"),
                         number(e["seconds"][0], at + "seconds"),
                     ]
@@ -214,7 +223,9 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "test % [95 %]",
             "train − test",
             *(f"test − {figures.plain(ref)}" for ref in refs),
+            "NC1 train",
             "NC1 test",
+            "NC1 readout, train",
             "NC1 readout, test",
             "FLOPs a step",
             "seconds a run",

@@ -119,7 +119,10 @@ def _begun(
             f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
             "batch_norm=reestimate or freeze"
         )
-    return solved.with_classifier(plan, solved.classifier(plan, dataset, mesh, batch_size=batch_size, how=how)), True
+    fitted = solved.classifier(plan, dataset, mesh, batch_size=batch_size, how=how)
+    chosen = "the best on validation" if "val" in dataset.splits else "nothing is held out to choose it by"
+    run.say(f"classifier solved with l2 = {fitted.l2:g}: {chosen}" + (", and an end of what is tried" * fitted.at_end))
+    return solved.with_classifier(plan, fitted), True
 
 
 def _trained(

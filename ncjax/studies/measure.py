@@ -16,7 +16,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import TRUST, Section, file_stem, own_metrics, row
-from ncjax.report.tables import Table, number, percent, starred, text, trusted, whole
+from ncjax.report.tables import Table, number, over_floor, percent, starred, text, trusted, whole
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
 
@@ -58,7 +58,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         text(f"{run.name}, {layer}"),
                         whole(entry["dim"]),
                         trusted(entry["train"], "nc1", source("train", "nc1")),
-                        number(entry["train"]["nc1_over_floor"], source("train", "nc1_over_floor")),
+                        over_floor(entry["train"], "nc1", source("train", "nc1_over_floor")),
                         trusted(entry["test"], "nc1", source("test", "nc1")),
                         number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
                         trusted(entry["train"], "cdnv", source("train", "cdnv")),

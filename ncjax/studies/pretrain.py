@@ -22,7 +22,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import TRUST, Section, own_metrics, row
-from ncjax.report.tables import Cell, Table, number, percent, text, trusted
+from ncjax.report.tables import Cell, Table, number, over_floor, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -119,7 +119,10 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         trusted(found.get(r["penultimate"], {}), m, row(run, epoch, split, r["penultimate"], m))
                         for m in ("nc1", "cdnv")
                     ),
-                    *(cell(m, r["penultimate"]) for m in ("nc1_over_floor", "nc2")),
+                    over_floor(
+                        found.get(r["penultimate"], {}), "nc1", row(run, epoch, split, r["penultimate"], "nc1_over_floor")
+                    ),
+                    cell("nc2", r["penultimate"]),
                     *(cell(m, r["readout"]) for m in ("nc2_w", "nc3", "nc4")),
                     *(cell(m, r["penultimate"]) for m in extra),
                 ]

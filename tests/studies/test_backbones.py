@@ -73,6 +73,8 @@ def test_the_jackknife_of_networks_each_its_own_family_is_the_textbooks():
     z = np.arctanh([stats.spearmanr(np.delete(x, i), np.delete(y, i)).statistic for i in range(9)])
     half = stats.t.ppf(0.975, 8) * np.sqrt(8 / 9 * np.square(z - z.mean()).sum())
     middle = np.arctanh(stats.spearmanr(x, y).statistic)
+    low, high = correlation.jackknife(-0.98, [-1.0] * 5 + [-0.9])  # a mean of correlations: on its own scale, cut
+    assert (low, high) == (-1, pytest.approx(-0.98 + stats.t.ppf(0.975, 5) * np.sqrt(5 / 6 * (5 / 6 * 0.01)), abs=1e-3))
     found = correlation.over_networks([(x, y)], correlation.spearman)
     assert found[1:3] == pytest.approx((np.tanh(middle - half), np.tanh(middle + half)))
 

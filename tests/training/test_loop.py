@@ -261,6 +261,17 @@ def test_a_left_over_image_weighs_one_image():
     assert value == same
 
 
+def test_every_view_counts_in_a_left_over_batch():
+    images = np.zeros((10, 4, 4, 1), np.uint8)
+    whole = data.Dataset("x", {}, ("0", "1"), (4, 4, 1), (0.0,), (1.0,), 0, 1 << 20)
+    split = data.Split(images, np.zeros(10, np.int32))
+    batches = data.batches_of(split, whole, mesh.make(), batch_size=4, views=2, augment=lambda key, image: image)
+    masks = [
+        float(np.sum(batches.fetch(batches.arrays, item, jax.random.key(0)).mask)) for item in batches.items(np.arange(10))
+    ]
+    assert [m / batches.ragged for m in masks] == [1, 1, 0.5]
+
+
 def test_epochs_of_any_length_see_every_example_equally_often():
     for size in (64, 128, 320, 640):  # below, at and beyond one pass over 128
         seen = np.concatenate([loop.order_of(size, 128, 3, epoch) for epoch in range(2 * 640 // size)])
