@@ -6,8 +6,9 @@
 `methods`: SCL FT against layer FT, the scale-matched control and full fine-tuning, seed by seed, with the words of
 `ncjax.evidence.claims.compared` for a margin of one point; and the FLOPs of a step of every method, counted anew. `blocks`:
 every rule's regret over the recorded accuracies of tuned blocks, its scores computed anew on the images and seeds of the
-record (it stops where CDNV comes out another), then pooled over studies; and what tuning each block costs, counted anew.
-Both need the data and weights of the configs in configs/paper of the same names in the current folder.
+record (it stops where CDNV comes out another), and that of the recorded NC1 with narrow blocks among the candidates; then
+pooled over studies; and what tuning each block costs, counted anew. Both need the data and weights of the configs in
+configs/paper of the same names in the current folder.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def blocks(record: dict[str, Any]) -> dict[str, Any]:
     cannot = ranking.without_value(found, wanted)
     rules = [rule for rule in ranking.rules(wanted) if rule not in cannot]
     picks = {rule: [ranking.choose(rule, f, bench.network.model, wanted) for f in found] for rule in rules}
+    picks["nc1_narrow_too"] = [min(values, key=lambda b, v=values: v[b]["nc1"]) for values in kept["scores"]]
     out = choose_layer.regrets(kept["tuned"], picks)
     return {"scores": found, "picks": picks, "costs": costs, **out}
 
