@@ -5,14 +5,14 @@
 
 Twelve networks (eight of ImageNet at 128 px, uncropped; four ResNets of CIFAR-10 at 32 px) on five targets, or ImageNet's
 eight alone, with the top-1 that the weights' collector states for six of them as source accuracy. Needs weights/*.npz and
-data/*.npz in the current folder. Two CPU cores: an hour and a half beside other work; extraction resumes. The rule for verdicts, `weakest`, was fixed
-before the run.
+data/*.npz in the current folder. Two CPU cores: an hour and a half beside other work; extraction resumes. The rule for
+verdicts, `weakest`, was fixed before the run.
 
 Record docs/results/e1_backbones, report at 7837d7d: mean Spearman correlation of NC1 (train) with the probe's test
 accuracy -0.95 [-0.99, -0.79] (all), -0.91 [-0.97, -0.70] (imagenet): C1 supported. Over layers -0.84 [-0.97, -0.71], -0.87
 [-1.00, -0.71]: C10 supported. CDNV -0.42 [-0.90, 0.52], -0.02 [-0.66, 0.64]: C12 undecided; numerical rank +0.62 [0.04,
-0.89], +0.76 [0.46, 0.91]: contradicted. NC1 over its floor -0.82 [-0.99, 0.35], -0.49 [-0.87, 0.25]. kNN +0.92 [0.67, 0.98],
-+0.83 [0.03, 0.98].
+0.89], +0.76 [0.46, 0.91]: contradicted. NC1 over its floor -0.82 [-0.99, 0.35], -0.49 [-0.87, 0.25]. kNN +0.92 [0.67,
+0.98], +0.83 [0.03, 0.98].
 """
 
 from ncjax import config
