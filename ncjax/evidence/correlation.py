@@ -1,8 +1,8 @@
 """Rank correlations between what predicts transfer and transfer itself, with intervals over families of networks.
 
 Networks of one family (EfficientNet-Lite 0 to 2; ResNets of one source that differ in depth) are no independent draws:
-taken for such, a nominal 95 % interval leaves out a true zero in up to 19 % of the cases. So what is resampled is
-families. There are few of them, and percentiles of a bootstrap over them are too narrow still (8 %); the jackknife that
+taken for such, a nominal 95 % interval leaves out a true zero in up to 16 % of the cases. So what is resampled is
+families. There are few of them, and percentiles of a bootstrap over them are too narrow still (12 %); the jackknife that
 leaves out a family at a time, with Student's t on Fisher's scale, keeps what it says. `bench/correlation_coverage.py`
 simulates all three.
 """

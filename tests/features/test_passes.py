@@ -23,6 +23,7 @@ from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
 from ncjax.models.sequential import classifier_arrays
+from ncjax.nc import null
 from ncjax.networks.card import Card
 from ncjax.runs.rows import read_rows
 from ncjax.transfer import layerwise
@@ -61,6 +62,42 @@ def test_a_second_pass_equals_a_second_look_at_kept_features(network, scatter):
             assert b == pytest.approx(a, rel=1e-3), layer
             assert needed[layer].nc1 == pytest.approx(a["nc1"], rel=1e-3)
             assert (needed[layer].nc1_classes is None) == scatter
+
+
+def test_layers_that_are_not_kept_leave_the_rows_of_their_floor(network, monkeypatch):
+    monkeypatch.setattr(null, "rows_of_a_draw", lambda classes: 11)  # of 54 examples, 22
+    dataset, model, variables = network
+    dims, devices = widths(model, variables, dataset.image_shape), mesh.make()
+    make = functools.partial(passes.make_pass, model, cross_entropy(), dims, devices, stats=model.layers)
+    batches = batches_of(dataset.splits["train"], dataset, devices, batch_size=7)
+    rows = null.choose_rows(batches.size, 3)
+    assert len(rows) == 22
+    kept, seen = make(keep=model.layers)(variables, batches), make(keep=model.layers[:1])(variables, batches)
+    assert set(kept.sample) == set()
+    assert set(seen.sample) == set(model.layers[1:])
+    for layer, sample in seen.sample.items():
+        np.testing.assert_allclose(sample, kept.features[layer][rows], rtol=1e-5, atol=1e-6)
+
+    class Stopped:
+        """Parts that were written after three batches."""
+
+        def __init__(self):
+            self.seen, self.count = None, 0
+
+        def read(self, like, names):
+            return self.seen
+
+        def due(self):
+            return self.count == 0
+
+        def write(self, seen):
+            self.count, self.seen = 1, self.seen or seen._replace(sums=jax.tree.map(np.array, seen.sums))
+
+    parts = Stopped()
+    make(keep=model.layers[:1])(variables, batches, None, parts)
+    again = make(keep=model.layers[:1])(variables, batches, None, parts)
+    for layer, sample in again.sample.items():
+        np.testing.assert_array_equal(sample, seen.sample[layer])
 
 
 def test_layers_keep_the_order_they_were_asked_for_in(network):

@@ -292,6 +292,20 @@ def test_a_classifier_that_says_nothing_does_not_agree():
     assert nc.measure(h, y, classifier=(np.zeros((3, 12), np.float32), np.zeros(3, np.float32))).nc4 == pytest.approx(1 / 3)
 
 
+def test_directional_cdnv_equals_its_definition():
+    h, y = sample(k=4, counts=[9, 14, 6, 20], d=7)
+    _, _, means, parts = moments(h, y)
+    found = []
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                apart = means[i] - means[j]
+                along = parts[i] @ unit(apart)
+                found.append(np.square(along).mean() / np.square(apart).sum())
+    assert nc.measure(h, y).directional_cdnv == pytest.approx(np.mean(found), rel=1e-5)
+    assert np.isnan(nc.report(nc.collect(h, y)).directional_cdnv)  # without a look
+
+
 def test_classes_and_pairs():
     h, y = sample(k=4, counts=[30, 20, 10, 5])
     report = nc.measure(h, y)
