@@ -45,11 +45,9 @@ def test_a_draw_is_the_metric_of_permuted_labels(counts, weighting):
 @pytest.mark.parametrize(
     ("counts", "d", "decay", "kind"),
     [
-        ([20] * 10, 128, 0.0, "gauss"),
         ([20] * 10, 128, 0.75, "gauss"),
         ([5] * 10, 128, 0.75, "gauss"),
         ([5] * 10, 64, 0.75, "tails"),
-        ([60] * 8, 16, 1.0, "gauss"),
         ([30] * 30, 8, 0.5, "gauss"),
         ([2, 400] + [20] * 12, 64, 0.75, "gauss"),
         ([400] * 20, 64, 0.75, "gauss"),
@@ -57,11 +55,9 @@ def test_a_draw_is_the_metric_of_permuted_labels(counts, weighting):
         ([600] * 8, 256, 0.0, "norms"),
     ],
     ids=[
-        "isotropic",
         "steep",
         "few",
         "heavy tails",
-        "narrow",
         "narrower than classes",
         "unequal",
         "sampled",
