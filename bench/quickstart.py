@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ def report() -> None:
         )
         for other in METHODS
         if other != "scl_ft"
+    } | {
+        "log NC1 readout, test: scl_ft - layer_ft": intervals.paired(
+            *([math.log(f[f"{m}: NC1 readout, test"]) for f in found] for m in ("scl_ft", "layer_ft"))
+        )
     }
     for name, interval in (summary | paired).items():
         shown = intervals.percent(interval) if "NC1" not in name else "{:.3g} [{:.3g}, {:.3g}]".format(*interval)
