@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from ncjax.evidence.correlation import Correlation
-from ncjax.evidence.intervals import Interval, paired
+from ncjax.evidence.intervals import Interval, mean
 
 
 def verdict(found: Correlation | None, *, weakest: float) -> str:
@@ -48,8 +48,8 @@ def compared(values: Sequence[float], others: Sequence[float], *, margin: float)
       values, others: paired by seed.
       margin: the largest difference that does not matter, fixed before the run.
     """
-    found, count = paired(values, others), len(values)
-    apart = np.asarray(values, np.float64) - np.asarray(others, np.float64)
+    apart, count = np.asarray(values, np.float64) - np.asarray(others, np.float64), len(values)
+    found = mean(apart)
     if count < 2:
         return Comparison(found, 1.0, "not told apart")
     error = apart.std(ddof=1) / np.sqrt(count)

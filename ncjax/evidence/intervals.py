@@ -28,6 +28,11 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(centre, centre - half, centre + half)
 
 
+def mean_if_known(values: Sequence[float | None]) -> list[float] | None:
+    """`mean`, ready for JSON; None where a value is not known."""
+    return None if any(v is None for v in values) else list(mean(np.asarray(values, np.float64)))
+
+
 def share(values: Sequence[float] | np.ndarray) -> Interval:
     """`mean` of shares, such as accuracies, its interval cut to [0, 1], outside which no mean lies; all of it for one."""
     found = mean(values)

@@ -95,11 +95,11 @@ def make_pass(
         sink = Sink((*keep, *sampled, LABELS), batches, tick, parts)
         sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
         first = -(-sink.done // batches.batch_size)
-        taken = _taken(batches, model.num_classes)[first:]
-        for batch, rows in zip(evaluation_batches(batches, first), taken, strict=True):
+        taken = _taken(batches, model.num_classes) if sampled else np.zeros((batches.steps, 0))
+        for batch, rows in zip(evaluation_batches(batches, first), taken[first:], strict=True):
             sink.write_if_due(sums)
             sums, features, label = observe(sums, variables, batch)
-            few = _rows({name: features.pop(name) for name in sampled}, rows)
+            few = _rows({name: features.pop(name) for name in sampled}, rows) if sampled else {}
             sink.add({**features, **few, LABELS: label}, {name: int((rows >= 0).sum()) for name in sampled})
         (total, correct, count), moments = sums
         features = sink.close(sums)

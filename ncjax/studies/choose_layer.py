@@ -156,16 +156,10 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
         "tuned": tuned,
         "accuracy": {b: list(intervals.share(x)) for b, x in tuned.items()},
         **{
-            name: {b: _mean_of(many, name) for b, many in cells.items()}
+            name: {b: intervals.mean_if_known([c[name] for c in many]) for b, many in cells.items()}
             for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
         },
     }
-
-
-def _mean_of(cells: Sequence[dict[str, Any]], name: str) -> list[float] | None:
-    """Mean over seeds with its 95 % t interval; None where a seed has none."""
-    values = [c[name] for c in cells]
-    return None if any(v is None for v in values) else list(intervals.mean(values))
 
 
 def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
@@ -271,7 +265,7 @@ def _score_table(run: Finished, stem: str) -> Table:
         f"blocks_{stem}",
         f"{named(run)}, {c['shots']} images per class. Scores and choices of seed 0, before any "
         f"tuning; FLOPs: a training step of {figures.plain(c['method'])} above the kept prefix, as a share of full "
-        "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals. NC1 after tuning, of held-out images, at "
+        "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals. NC1 after tuning, at "
         "the penultimate layer without the skip and at the readout, what the classifier reads.",
         columns,
         rows,
@@ -314,7 +308,7 @@ def pooled(regret: Sequence[dict[str, Any]], margin: float) -> dict[str, dict[st
     losses = {rule: {i: r[rule][0] for i, r in enumerate(regret) if rule in r} for r in regret for rule in r}
     losses = {rule: found for rule, found in losses.items() if len(found) > 1}
     order = sorted(losses, key=lambda rule: sum(losses[rule].values()) / len(losses[rule]))
-    best = max((r for r in order if len(losses[r]) == len(regret)), key=lambda r: -order.index(r))
+    best = next(rule for rule in order if len(losses[rule]) == len(regret))
     out = {}
     for rule in [best, *(r for r in order if r != best)]:
         mine = losses[rule]

@@ -31,8 +31,7 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
     """Means over seeds with 95 % t intervals, and what it cost."""
 
     def over(value: Any) -> list[float] | None:
-        values = [value(c) for c in cells]
-        return None if any(v is None for v in values) else list(intervals.mean(values))
+        return intervals.mean_if_known([value(c) for c in cells])
 
     first = cells[0]
     return {
