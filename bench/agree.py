@@ -21,8 +21,8 @@ import common
 import numpy as np
 
 from ncjax import conv
+from ncjax.core.files import read_json
 from ncjax.evidence import intervals
-from ncjax.runs.files import read_json
 
 SETTINGS = {
     "onednn": {"NCJAX_CONV": "onednn"},

@@ -23,7 +23,7 @@ from torch.fx.experimental.optimization import fuse
 
 from ncjax import conv, data
 from ncjax.core import mesh, trees
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import widths
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
@@ -44,7 +44,7 @@ def pixels(count: int, side: int) -> data.Dataset:
 
 def ours(name: str, dataset: data.Dataset, batch: int, dtype: str) -> tuple[Callable[[], np.ndarray], int]:
     """(a pass over the images, parameters of the backbone)."""
-    model, devices = resolve(name)(num_classes=2, dtype=dtype), mesh.make()
+    model, devices = resolve(name, MODEL)(num_classes=2, dtype=dtype), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     source = data.batches_of(dataset.splits["train"], dataset, devices, batch_size=batch)
     dims = widths(model, variables, dataset.image_shape)

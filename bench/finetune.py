@@ -28,7 +28,7 @@ import torch_models
 
 from ncjax import data, optim
 from ncjax.core import mesh, trees
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import Network
 from ncjax.losses import cross_entropy
 from ncjax.networks.card import Card
@@ -74,7 +74,7 @@ def ours(network: str, method: str, batch: int, count: int, kept: bool, dtype: s
     """An epoch of ncjax, and what is known of it."""
     name = NETWORKS[network]["jax"]
     name = name if dtype == "float32" else name.replace("(", f"(dtype={dtype}, ").replace(", )", ")")
-    model, dataset, devices = resolve(name)(num_classes=CLASSES), images(count), mesh.make()
+    model, dataset, devices = resolve(name, MODEL)(num_classes=CLASSES), images(count), mesh.make()
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     kind, layer = ("full_ft", None) if method == "full" else NETWORKS[network][method]
     card = Card(name, 0, dataset.image_shape, dataset.class_names)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ncjax import nc
 from ncjax.core import mesh
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import widths
 from ncjax.data import Data, Dataset, batches_of, load
 from ncjax.features import passes
@@ -74,7 +74,7 @@ def compare(args: argparse.Namespace, dataset: Dataset) -> dict[str, object]:
     if args.init:
         _, model, variables = load_network(Init(args.init))
     else:
-        model = resolve(args.model)(num_classes=len(dataset.class_names), projection_layers=0)
+        model = resolve(args.model, MODEL)(num_classes=len(dataset.class_names), projection_layers=0)
         variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape)
     batches = batches_of(dataset.splits["train"], dataset, devices, batch_size=args.batch)
     dims = widths(model, variables, dataset.image_shape)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ncjax import optim
 from ncjax.core import mesh, trees
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import Batch
 from ncjax.losses import cross_entropy
 from ncjax.training import loop
@@ -42,7 +42,7 @@ CLASSES = 10
 def jobs_of(case: str, seeds: int, batch: int, steps: int) -> dict[str, Callable[[], Any]]:
     """Both ways to take `steps` steps of every seed from the same start; each returns the parameters [seeds, ...]."""
     name, shape, start = CASES[case]
-    model, devices = resolve(name)(num_classes=CLASSES), mesh.make()
+    model, devices = resolve(name, MODEL)(num_classes=CLASSES), mesh.make()
     init = functools.partial(jax.jit(model.init, static_argnums=1), image_shape=shape)
     tuned = model.blocks[0 if start is None else model.blocks.index(start) :]
     mask = trees.block_mask(init(jax.random.key(0))["params"], tuned)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ncjax import conv, data, optim
 from ncjax.core import mesh
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.losses import cross_entropy
 from ncjax.training import loop
 from ncjax.tuning import plans
@@ -60,7 +60,7 @@ def _prepared(
     split = data.Split(x, np.arange(batch, dtype=np.int32) % classes)
     names = tuple(map(str, range(classes)))
     dataset = data.Dataset("random", {"train": split}, names, x.shape[1:], (0.5,) * 3, (0.25,) * 3, 0, 1 << 34)
-    model, devices = resolve(name)(num_classes=classes, dtype=dtype), mesh.make()
+    model, devices = resolve(name, MODEL)(num_classes=classes, dtype=dtype), mesh.make()
     plan = plans.everything(model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), dataset.image_shape))
     source = data.batches_of(split, dataset, devices, batch_size=batch)
     tx, _ = optim.build(optim.Optim(lr=1e-3, schedule="optim.constant"), plan.mask, steps, 1)

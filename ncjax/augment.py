@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from ncjax.core.types import Array
+from ncjax.core.values import Range
+
+STRENGTH = Range("from 0 to 8, where the padding is as wide as the image", 0, 8)
 
 
-def crop_flip(key: Array, images: Array, *, strength: float = 1.0, flip: bool = True) -> Array:
+def crop_flip(key: Array, images: Array, *, strength: Annotated[float, STRENGTH] = 1.0, flip: bool = True) -> Array:
     """Random crop after padding with black by round(strength * H / 8) pixels, then a horizontal flip with probability 1/2.
 
     Every row draws from its own key, so the result does not depend on how many filler rows a batch carries.

@@ -7,17 +7,20 @@ the config file, in its argument (`config.py:key=value,smoke`) or on the command
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
 from ncjax import studies
 from ncjax.core import options
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.options import REQUIRED, Option, accepts, describe, element, key_of, kinds, schema
-from ncjax.core.resolve import module_of_file
+from ncjax.core.options import REQUIRED, Option, key_of, schema
+from ncjax.core.resolve import module_of_file, running
+from ncjax.core.values import accepts, describe, element, kinds
 
 
 def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -28,16 +31,30 @@ def check(study: str, values: dict[str, Any]) -> dict[str, Any]:
     """
     out = options.check(studies.module_of(study).run, study, values)
     if isinstance(out.get("steps"), dict):
-        out["steps"] = {name: {"study": step.get("study"), **check_step(name, step)} for name, step in out["steps"].items()}
+        out["steps"] = {name: {"study": step["study"], **each} for name, step, each in _each_step(out["steps"], check)}
     return out
 
 
-def check_step(name: str, step: dict[str, Any]) -> dict[str, Any]:
-    """`check` of one step of a chain, with the step named in the error."""
-    try:
-        return check(str(step.get("study")), {k: v for k, v in step.items() if k != "study"})
-    except UserError as e:
-        raise UserError(f"step {name!r}: {e}") from None
+Made = TypeVar("Made")
+
+
+def _each_step(steps: Any, make: Callable[[str, dict[str, Any]], Made]) -> Iterator[tuple[str, Any, Made]]:
+    """(name, step, what `make` makes of its study and keys) of every step of a chain.
+
+    Raises:
+      UserError: no steps, a name that is no folder's, a step without study, or what `make` refuses; the step is named.
+    """
+    if not isinstance(steps, dict) or not steps:
+        raise UserError(f"steps={steps!r}: expected at least one, as {{name: {{'study': 'pretrain', ...}}}}")
+    for name, step in steps.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+            raise UserError(f"step {name!r}: expected a name of letters, digits, - and _; it becomes a folder's")
+        if not isinstance(step, dict) or not isinstance(step.get("study"), str):
+            raise UserError(f"step {name!r}: expected a dictionary with its study, as {{'study': 'pretrain', ...}}")
+        try:
+            yield name, step, make(step["study"], {k: v for k, v in step.items() if k != "study"})
+        except UserError as e:
+            raise UserError(f"step {name!r}: {e}") from None
 
 
 def _split(text: str) -> list[str]:
@@ -110,18 +127,11 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
             kind = next(k for k in kinds(option.hint) if k is not type(None))
             value = config_dict.placeholder(kind)
         elif isinstance(value, dict):
-            value = ConfigDict({name: _step(name, step) for name, step in value.items()}, sort_keys=False)
+            value = ConfigDict({name: each for name, _, each in _each_step(value, _config_dict)}, sort_keys=False)
         elif isinstance(value, int) and not isinstance(value, bool) and float in kinds(option.hint):
             value = float(value)
         config[key] = value
     return config
-
-
-def _step(name: str, step: dict[str, Any]) -> ConfigDict:
-    try:
-        return _config_dict(str(step.get("study")), {k: v for k, v in step.items() if k != "study"})
-    except UserError as e:
-        raise UserError(f"step {name!r}: {e}") from None
 
 
 def make(
@@ -156,15 +166,22 @@ def load(spec: str) -> ConfigDict:
     """The config of `FILE.py` or `FILE.py:argument`: what its `get_config(argument)` returns.
 
     Raises:
-      UserError: no such file, a file without `get_config`, or a key that the study does not take.
+      UserError: no such file, one that does not run (the line says where), one without `get_config`, one that returns no
+        config of a study, or a key that the study does not take.
     """
     path, _, arg = spec.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"no config file {path!r}")
-    module = module_of_file(path)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {path!r} has no function get_config")
-    return module.get_config(arg)
+    get_config = getattr(module_of_file(path), "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{path} has no function get_config")
+    with running(path):
+        takes = bool(inspect.signature(get_config).parameters)
+        if arg and not takes:
+            raise UserError(f"{path}: its get_config takes no argument, and {arg!r} was given")
+        config = get_config(arg) if takes else get_config()
+    if not isinstance(config, ConfigDict) or not isinstance(config.get("study"), str):
+        what = "a config without a study" if isinstance(config, ConfigDict) else type(config).__name__
+        raise UserError(f"{path}: get_config returned {what}; expected what ncjax.config.make('pretrain', ...) returns")
+    return config
 
 
 def override(config: ConfigDict, dotted: str, text: str) -> None:
@@ -186,6 +203,20 @@ def override(config: ConfigDict, dotted: str, text: str) -> None:
     key = key_of(key, known, study)
     with config.ignore_type():
         config[key] = read_value(key, text, known[key].hint)
+
+
+def described(config: Any, prefix: str = "") -> str:
+    """Every key of a config: what it is, what may be set, what is set, and what it means."""
+    study = studies.module_of(str(config.study)).run
+    meanings, lines = options.meanings(study), [f"keys of study {config.study}:" if not prefix else f"step {prefix[6:-1]}:"]
+    for key, option in schema(study).items():
+        value = config.get(key)
+        if isinstance(value, ConfigDict):
+            lines += [described(value[name], f"steps.{name}.") for name in value]
+            continue
+        lines.append(f"  --config.{prefix}{key}={value}  ({option.words()})")
+        lines += textwrap.wrap(meanings.get(key, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
 
 
 def plain(config: ConfigDict) -> tuple[str, dict[str, Any]]:

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from ncjax.core.types import Array, Loss
+from ncjax.core.values import NOT_NEGATIVE, POSITIVE, SHARE
 
 
 def _masked_mean(per_example: Float[Array, " N"], mask: Float[Array, " N"]) -> Float[Array, ""]:
@@ -26,7 +29,7 @@ def cross_entropy() -> Loss:
     return label_smoothing(smoothing=0.0)
 
 
-def label_smoothing(smoothing: float = 0.05) -> Loss:
+def label_smoothing(smoothing: Annotated[float, SHARE] = 0.05) -> Loss:
     """Cross-entropy against (1 - s) one_hot(y) + s / K (Szegedy et al., 2016)."""
 
     def value(features, labels, mask):
@@ -37,7 +40,7 @@ def label_smoothing(smoothing: float = 0.05) -> Loss:
     return Loss(value)
 
 
-def focal(gamma: float = 2.0) -> Loss:
+def focal(gamma: Annotated[float, NOT_NEGATIVE] = 2.0) -> Loss:
     """-(1 - p_y)^gamma log p_y (Lin et al., 2017). gamma = 0 is cross-entropy."""
 
     def value(features, labels, mask):
@@ -50,7 +53,7 @@ def focal(gamma: float = 2.0) -> Loss:
     return Loss(value)
 
 
-def mse(scale: float = 15.0) -> Loss:
+def mse(scale: Annotated[float, POSITIVE] = 15.0) -> Loss:
     """Mean over classes of (z - scale * one_hot(y))^2; scale 15 is the recipe of the neural-collapse literature."""
 
     def value(features, labels, mask):
@@ -61,7 +64,7 @@ def mse(scale: float = 15.0) -> Loss:
     return Loss(value)
 
 
-def sup_con(temperature: float = 0.1) -> Loss:
+def sup_con(temperature: Annotated[float, POSITIVE] = 0.1) -> Loss:
     """Supervised contrastive loss over two views (Khosla et al., 2020, eq. 2, L_out), on the classifier's input.
 
     mean_i -1/|P(i)| sum_{p in P(i)} log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) ),  z of unit length.

@@ -7,11 +7,11 @@ from ncjax.core import memory
 if __name__ == "__main__":
     memory.huge_pages()
 
-import argparse
 import errno
 import re
 import sys
 import traceback
+from argparse import Namespace
 from pathlib import Path
 
 import jax
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from ncjax import config as door
 from ncjax import conv, report
+from ncjax.core.cli import Parser, no_room, one_line, streams, unheard
 from ncjax.core.errors import UserError, nearest
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
@@ -26,27 +27,28 @@ from ncjax.studies import module_of
 from ncjax.training.loop import Interrupted
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
-    """The flags and the config they choose, overrides applied.
+def _parse(argv: list[str]) -> tuple[Namespace, ConfigDict | None]:
+    """The flags and the config they choose, overrides applied; None where only help is asked for.
 
     Raises:
       UserError: an unknown flag, key or file, or a value of the wrong type.
     """
-    parser = argparse.ArgumentParser(prog="python -m ncjax.main", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m ncjax.main", __doc__, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", help="show this and, with --config, every key of that config")
     parser.add_argument("--config", help="config file, with an argument after a colon if wanted: configs/pretrain.py:smoke")
     parser.add_argument("--workdir", help="where the run lives; default runs/<config name>")
     parser.add_argument("--distributed", action="store_true", help="call jax.distributed.initialize() (TPU pods, SLURM)")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    parser.exit_on_error = False
     overrides = [word for word in argv if word.startswith("--config.")]
-    try:
-        args, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
-    except argparse.ArgumentError as e:
-        raise UserError(str(e)) from None
+    args, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
-        known = ("config", "workdir", "distributed", "debug")
+        known = ("config", "workdir", "distributed", "debug", "help")
         raise UserError(f"cannot read {unknown[0]!r}; {nearest(name, known)} (a config key is --config.{name}=...)")
+    if args.help:
+        print(parser.format_help())
+    if args.help and args.config is None:
+        return args, None
     if args.config is None:
         raise UserError("say what to run, for example: python -m ncjax.main --config=configs/quickstart.py")
     config = door.load(args.config)
@@ -55,20 +57,30 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
         if not equals:
             raise UserError(f"cannot read {word!r}: write --config.{dotted}=value")
         door.override(config, dotted, text)
+    if args.help:
+        print(door.described(config))
+        return args, None
     return args, config
 
 
-def _workdir(args: argparse.Namespace) -> Path:
+def _workdir(args: Namespace) -> Path:
     path, _, arg = args.config.partition(":")
     before, equals, after = arg.partition("=")  # names of variants come before keys, "smoke" comes anywhere
     first = before.rpartition(",")[0] if equals else before
     words = [*first.split(","), *(["smoke"] if "smoke" in re.split(r"\s*,\s*", after.strip()) else [])]
-    return Path(args.workdir or Path("runs") / "_".join([Path(path).stem, *filter(None, map(str.strip, words))]))
+    found = Path(args.workdir or Path("runs") / "_".join([Path(path).stem, *filter(None, map(str.strip, words))]))
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"workdir {found}: its name is not UTF-8, which a report's page must be; choose another") from None
+    return found
 
 
 def run(argv: list[str]) -> None:
     """Parses `argv`, checks everything that can be checked, then runs the study."""
     args, config = _parse(argv)
+    if config is None:
+        return
     study, values = door.plain(config)
     if args.distributed:
         jax.distributed.initialize()
@@ -87,13 +99,17 @@ def _no_space(error: BaseException) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user can mend it (one line says how), 130 stopped by Ctrl-C, 1 a bug."""
+    streams()
     argv = sys.argv[1:] if argv is None else argv
     again = "run the same command again to go on"
     try:
         run(argv)
         return 0
     except UserError as e:
-        message, code = str(e).replace("\n", " "), 2
+        message, code = one_line(e), 2
+    except BrokenPipeError:
+        unheard()
+        return 0
     except Interrupted as e:
         message, code = f"stopped at step {e.step}, saved; {again}", 130
     except KeyboardInterrupt:
@@ -104,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         if _no_space(e):
             message, code = f"no space left on the disk; free some and {again}; the last checkpoint is kept", 2
         elif isinstance(e, OSError):
-            message, code = f"{e.strerror or e}: {e.filename}", 2
+            message, code = f"{e.strerror or one_line(e)}: {e.filename}", 2
+        elif short := no_room(e):
+            message, code = f"{short}; {again}", 2
         else:
             traceback.print_exc()
             message, code = "this is a bug in ncjax; please report it with the lines above", 1

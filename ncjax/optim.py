@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from ncjax.core.errors import UserError
-from ncjax.core.options import FUNCTION
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import DECAY, OPTIMIZER, SCHEDULE, resolve
 from ncjax.core.types import Array, PyTree
+from ncjax.core.values import NOT_NEGATIVE, PART, POSITIVE, SHARE
 
 
 class Optimizer(NamedTuple):
@@ -23,25 +23,38 @@ class Optimizer(NamedTuple):
 
 
 def sgd(
-    lr: optax.Schedule, weight_decay: float, decay_mask: Callable, momentum: float = 0.9, nesterov: bool = False
+    lr: optax.Schedule,
+    weight_decay: float,
+    decay_mask: Callable,
+    momentum: Annotated[float, PART] = 0.9,
+    nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """SGD with momentum; weight decay is added to the gradient, as in the recipes of the field."""
     return optax.chain(optax.add_decayed_weights(weight_decay, decay_mask), optax.sgd(lr, momentum, nesterov))
 
 
 def adamw(
-    lr: optax.Schedule, weight_decay: float, decay_mask: Callable, b1: float = 0.9, b2: float = 0.999
+    lr: optax.Schedule,
+    weight_decay: float,
+    decay_mask: Callable,
+    b1: Annotated[float, PART] = 0.9,
+    b2: Annotated[float, PART] = 0.999,
 ) -> optax.GradientTransformation:
     """AdamW: decoupled weight decay."""
     return optax.adamw(lr, b1, b2, weight_decay=weight_decay, mask=decay_mask)
 
 
-def cosine(lr: float, steps: int, final: float = 0.0) -> optax.Schedule:
+def cosine(lr: float, steps: int, final: Annotated[float, SHARE] = 0.0) -> optax.Schedule:
     """Cosine from `lr` to `final * lr`."""
     return optax.cosine_decay_schedule(lr, max(steps, 1), final)
 
 
-def step(lr: float, steps: int, factor: float = 0.1, at: tuple[float, ...] = (0.5, 0.75)) -> optax.Schedule:
+def step(
+    lr: float,
+    steps: int,
+    factor: Annotated[float, POSITIVE] = 0.1,
+    at: Annotated[tuple[float, ...], SHARE] = (0.5, 0.75),
+) -> optax.Schedule:
     """`lr` times `factor` after each of the fractions `at` of the run."""
     return optax.piecewise_constant_schedule(lr, {round(fraction * steps): factor for fraction in at})
 
@@ -106,13 +119,13 @@ class Optim(NamedTuple):
       clip: largest global gradient norm over the trainable leaves; 0 for none.
     """
 
-    optimizer: Annotated[str, FUNCTION] = "optim.sgd"
-    schedule: Annotated[str, FUNCTION] = "optim.cosine"
-    lr: float = 0.05
-    weight_decay: float = 5e-4
-    decay: Annotated[str, FUNCTION] = "optim.everything"
-    warmup_epochs: float = 0.0
-    clip: float = 0.0
+    optimizer: Annotated[str, OPTIMIZER] = "optim.sgd"
+    schedule: Annotated[str, SCHEDULE] = "optim.cosine"
+    lr: Annotated[float, POSITIVE] = 0.05
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 5e-4
+    decay: Annotated[str, DECAY] = "optim.everything"
+    warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
+    clip: Annotated[float, NOT_NEGATIVE] = 0.0
 
 
 def build(
@@ -142,10 +155,10 @@ def build(
             "0 <= warmup_epochs <= epochs"
         )
     warmup = round(warmup_epochs * steps_per_epoch)
-    shape = resolve(options.schedule)(1.0, epochs * steps_per_epoch - warmup)
+    shape = resolve(options.schedule, SCHEDULE)(1.0, epochs * steps_per_epoch - warmup)
     if warmup:
         shape = optax.join_schedules([optax.linear_schedule(1 / (warmup + 1), 1.0, warmup), shape], [warmup])
-    decays, method = resolve(options.decay), resolve(options.optimizer)
+    decays, method = resolve(options.decay, DECAY), resolve(options.optimizer, OPTIMIZER)
 
     def decaying(head: bool) -> Callable[[PyTree], PyTree]:
         return lambda params: {

@@ -13,7 +13,7 @@ import pytest
 
 from ncjax import main, nc, report
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import METRIC, resolve
 from ncjax.runs.rows import read_rows
 
 OWN = '''
@@ -175,7 +175,7 @@ def test_a_metric_is_found_in_rows_table_page_and_csv(own, capsys):
 
 def test_a_metric_prints_its_meaning_and_refuses_unknown_inputs(own, rng):
     features, labels = rng.normal(size=(40, 5)), [0, 1] * 20
-    metric = resolve(f"{own / 'own.py'}:spread_share")
+    metric = resolve(f"{own / 'own.py'}:spread_share", METRIC)
     report = nc.measure(features, labels, metrics=[metric])
     assert "Largest class spread as a share of the mean one" in str(report)
     assert report.spread_share >= 1
@@ -292,7 +292,7 @@ def test_a_study_of_its_own_without_a_data_set_has_its_section(own, capsys):
     assert main.main([f"--config={own / 'cfg.py'}:smoke", f"--workdir={own / 'smoke'}"]) == 0
     (own / "theory.py").rename(own / "moved.py")
     page = report.write([own / "theory"], own / "gone", title="x").read_text()
-    assert "What it says of them is not here: cannot read" in page
+    assert "What it says of them is not here: no file" in page
     (own / "moved.py").rename(own / "theory.py")
     assert main.main([f"--config={own / 'cfg.py'}", "--config.side=2"]) == 2
     assert "did you mean 'sides'" in capsys.readouterr().err
@@ -302,7 +302,7 @@ def test_a_study_of_its_own_without_a_data_set_has_its_section(own, capsys):
     ("name", "words"),
     [
         ("{o}:nothing", "has no 'nothing'"),
-        ("nowhere.py:net", "cannot read nowhere.py"),
+        ("nowhere.py:net", "no file nowhere.py"),
         ("{o}:net(wdth=3)", "no setting 'wdth'; did you mean 'width'"),
         ("{o}:net(num_classes=3)", "no setting 'num_classes'"),
         ("{b}:net", "line 3: ZeroDivisionError"),

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from ncjax.conv import build, header
-from ncjax.core.cli import tell
+from ncjax.core.cli import Parser, tell
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ncjax.conv", description="Build oneDNN's convolutions, or say what convolves here."
-    )
+    parser = Parser("python -m ncjax.conv", "Build oneDNN's convolutions, or say what convolves here.")
     parser.add_argument("action", choices=("build", "which"))
-    args = parser.parse_args(argv)
-    return tell("ncjax.conv", lambda: build(fresh=True) if args.action == "build" else header())
+    return tell("ncjax.conv", parser, argv, lambda args: build(fresh=True) if args.action == "build" else header())
 
 
 if __name__ == "__main__":

@@ -1,24 +1,78 @@
-"""What the small commands share: one line for what the user can mend, and the exit code."""
+"""What commands share: streams that take any text, usage errors in one line, and the exit code."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from ncjax.core.errors import UserError
 
 
-def tell(name: str, work: Callable[[], object]) -> int:
-    """Prints what `work` returns. Exit code 0; 2 with one line that says what to mend; 130 if stopped.
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def __init__(self, prog: str, description: str | None, **options: bool):
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)  # pyright: ignore[reportArgumentType]
+
+    def error(self, message: str) -> NoReturn:
+        """Raises it as a `UserError`."""
+        raise UserError(f"{message}; {self.prog} --help says what there is")
+
+
+def streams() -> None:
+    """Makes standard output and error take any text, in UTF-8 whatever the locale, also where they are closed."""
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
+        elif hasattr(stream, "reconfigure") and stream.errors == "strict":
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def unheard() -> None:
+    """Lets standard output lead nowhere, once its reader has gone: what was begun is finished all the same."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def no_room(error: BaseException) -> str | None:
+    """Says that memory does not suffice, and how much was asked for, where an error says that; else None."""
+    text = one_line(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+        return f"not enough memory ({text[:200]}); try a smaller batch_size or image_size"
+    return None
+
+
+def tell(name: str, parser: Parser, argv: list[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
+    """Prints what `work` makes of the arguments. Exit code 0; 2 with one line that says what to mend; 130 if stopped.
 
     Args:
       name: of the command, before that line.
+      parser: of its arguments.
+      argv: the arguments; None for the process's.
       work: what it does.
     """
+    streams()
     try:
-        print(work())
-    except (UserError, OSError) as e:
-        print(f"{name}: {e}", file=sys.stderr)
+        print(work(parser.parse_args(argv)), flush=True)
+    except BrokenPipeError:
+        unheard()
+    except (UserError, OSError, MemoryError) as e:
+        print(f"{name}: {no_room(e) or one_line(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)

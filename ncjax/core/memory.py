@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from ncjax.core.errors import UserError
+
 TUNABLE = "glibc.malloc.hugetlb=1"
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -52,6 +54,41 @@ def pages() -> str:
     """ "huge" where this process's malloc asks for huge pages, or Linux gives them anyway; else "small"."""
     asked = TUNABLE in os.environ.get("GLIBC_TUNABLES", "") and why_not() is None
     return "huge" if asked or "[always]" in _setting() else "small"
+
+
+def available() -> int | None:
+    """Bytes of memory that this process may still take; None where nothing says."""
+    found = []
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(max(0, limit - int((group / "memory.current").read_text())) + _cached(group))
+    return min(found, default=None)
+
+
+def _cached(group: Path) -> int:
+    """Bytes that a container holds of files, which it gives back when it needs them."""
+    lines = (group / "memory.stat").read_text().splitlines()
+    return sum(int(x.split()[1]) for x in lines if x.split()[0] in ("inactive_file", "active_file"))
+
+
+def room(nbytes: int, what: str, instead: str) -> None:
+    """Refuses to begin what cannot fit.
+
+    Args:
+      nbytes: that it would take.
+      what: would take it, "batch_size=128: a batch".
+      instead: what to try.
+
+    Raises:
+      UserError: less memory than that is left.
+    """
+    left = available()
+    if left is not None and nbytes > left:
+        raise UserError(f"{what} would take {nbytes / 1e9:,.1f} GB, and {left / 1e9:,.1f} GB of memory are left; {instead}")
 
 
 def let_go(limit: int | None = None) -> bool:

@@ -4,21 +4,25 @@
 
 has the keys of `Training`, with five epochs by default, and `layer`. `Annotated` says what a type does not:
 
-    loss: Annotated[str, FUNCTION]              the name of a function, looked up before anything runs
+    loss: Annotated[str, LOSS]                  the name of a function of that role, looked up before anything runs
+    lr: Annotated[float, POSITIVE]              a range, see `core.values`
     init: Annotated[str, Also("weights")]       another word for the key, where a study has no such key of its own
     projection_layers: Annotated[int, Was("head")]    the word of earlier versions, of which a user is reminded
+
+A block may have a method `check`, which raises `UserError` where its values do not go together.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
+import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import Role, resolve
+from ncjax.core.values import describe, element, fault, kinds, limits, split
 
 REQUIRED = inspect.Parameter.empty
 
@@ -35,13 +39,6 @@ class Was(NamedTuple):
     word: str
 
 
-class _Function(NamedTuple):
-    """Marks names of functions."""
-
-
-FUNCTION = _Function()
-
-
 class Option(NamedTuple):
     """One key: its type, its default (`REQUIRED` for none), and what its annotation says beside the type."""
 
@@ -50,9 +47,38 @@ class Option(NamedTuple):
     notes: tuple[Any, ...]
 
     @property
-    def is_function(self) -> bool:
-        """Whether values are names of functions."""
-        return any(isinstance(note, _Function) for note in self.notes)
+    def role(self) -> Role | None:
+        """What the functions are for that values name; None where values are no names of functions."""
+        return next((note for note in self.notes if isinstance(note, Role)), None)
+
+    def words(self) -> str:
+        """Type and range, as `--help` prints them."""
+        role, range_ = self.role, limits(self.notes)
+        kind = describe(self.hint) if role is None else describe(self.hint).replace("str", f"function ({role.word})")
+        return f"{kind}, {range_}" if range_ else kind
+
+    def checked(self, what: str, value: Any) -> Any:
+        """A value in the option's type.
+
+        Args:
+          what: the key and its study, as an error names them.
+          value: what was set.
+
+        Raises:
+          UserError: another type, out of range, or a name that no function of the role has.
+        """
+        wrong = fault(self.hint, self.notes, value)
+        if wrong is not None:
+            raise UserError(f"{what}: {wrong}")
+        if self.role is not None:
+            for text in [value] if isinstance(value, str) else value or ():
+                try:
+                    resolve(text, self.role)
+                except UserError as e:
+                    raise UserError(f"{what.partition('=')[0]}={text}: {e}") from None
+        if isinstance(value, list | tuple):
+            return [float(x) if element(self.hint) is float else x for x in value]
+        return float(value) if float in kinds(self.hint) and type(value) is int else value
 
 
 def _is_block(hint: Any) -> bool:
@@ -60,10 +86,8 @@ def _is_block(hint: Any) -> bool:
 
 
 def _option(hint: Any, default: Any) -> Option:
-    if typing.get_origin(hint) is typing.Annotated:
-        inner, *notes = typing.get_args(hint)
-        return Option(inner, default, tuple(notes))
-    return Option(hint, default, ())
+    inner, notes = split(hint)
+    return Option(inner, default, notes)
 
 
 def _block(kind: Any, defaults: Any) -> dict[str, Option]:
@@ -132,40 +156,6 @@ def renamed(values: dict[str, Any], known: dict[str, Option], study: str) -> dic
     return out
 
 
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def kinds(hint: Any) -> tuple[type, ...]:
-    """The types that a hint allows."""
-    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
-    return tuple(typing.get_origin(p) or p for p in parts)
-
-
-def element(hint: Any) -> Any:
-    """The type of a list's elements, or None for other types."""
-    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
-    return next((typing.get_args(p)[0] for p in parts if typing.get_origin(p) is list), None)
-
-
-def accepts(hint: Any, value: Any) -> bool:
-    """Whether a value is of the type; whole numbers pass for floats."""
-    if isinstance(value, bool):
-        return bool in kinds(hint)
-    if isinstance(value, list | tuple) and element(hint) is not None:
-        return all(accepts(element(hint), x) for x in value)
-    return isinstance(value, kinds(hint)) or (float in kinds(hint) and isinstance(value, int))
-
-
-def describe(hint: Any) -> str:
-    """A type in words."""
-    words = (
-        "None" if k is type(None) else f"list of {describe(element(hint))}" if k is list else k.__name__
-        for k in kinds(hint)
-    )
-    return " or ".join(words)
-
-
 def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[str, Any]:
     """The complete keys of a study, with its defaults.
 
@@ -175,8 +165,8 @@ def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[
       values: what was set.
 
     Raises:
-      UserError: an unknown key (with the nearest right one), a wrong type, a required key not set, or a name that no
-        function has.
+      UserError: an unknown key (with the nearest right one), a wrong type, a value out of range, a required key not set, a
+        name that no function of the role has, or values that do not go together.
     """
     known, out = schema(study), {}
     values = renamed(values, known, name)
@@ -184,28 +174,32 @@ def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[
         value = values.get(key, option.default)
         if value is REQUIRED or (value is None and option.default is REQUIRED):
             raise UserError(f"{name} needs {key}: set --config.{key}=...")
-        if not accepts(option.hint, value):
-            raise UserError(f"{key}={value!r} for {name}: expected {describe(option.hint)}, got {type(value).__name__}")
-        out[key] = _converted(option.hint, value)
-        if option.is_function:
-            check_functions(key, value)
+        out[key] = option.checked(f"{key}={value!r} for {name}", value)
+    for block in bind(study, out).values():
+        if hasattr(block, "check"):
+            block.check()
     return out
 
 
-def check_functions(key: str, value: str | Iterable[str] | None) -> None:
-    """Looks names of functions up, before any data is touched.
-
-    Raises:
-      UserError: no such function; the line names the key.
-    """
-    for text in [value] if isinstance(value, str) else value or ():
-        try:
-            resolve(text)
-        except UserError as e:
-            raise UserError(f"{key}={text}: {e}") from None
+def meanings(study: Callable[..., Any]) -> dict[str, str]:
+    """What docstrings say of every key, in the `Args` of the study and of its blocks."""
+    blocks = {name: kind for name, kind in typing.get_type_hints(study).items() if _is_block(kind)}
+    own = {key: text for key, text in _arguments(inspect.getdoc(study) or "").items() if key not in blocks}
+    return {key: text for kind in blocks.values() for key, text in _arguments(inspect.getdoc(kind) or "").items()} | own
 
 
-def _converted(hint: Any, value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [float(x) if element(hint) is float else x for x in value]
-    return float(value) if float in kinds(hint) and type(value) is int else value
+def _arguments(text: str) -> dict[str, str]:
+    """{name: meaning} of a docstring's `Args`; names that share a line share its meaning."""
+    inside = text.partition("\nArgs:\n")[2]
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in inside.splitlines():
+        if line and not line.startswith("  "):
+            break
+        begun = re.match(r"  (\w+(?:, \w+)*): (.*)", line)
+        if begun:
+            names = begun[1].split(", ")
+            found |= dict.fromkeys(names, begun[2])
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found

@@ -8,6 +8,7 @@ is meant: `scores.logme` is `ncjax.scores.logme.logme`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -15,13 +16,14 @@ import importlib.util
 import inspect
 import re
 import sys
-import typing
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ncjax.core.errors import UserError, nearest
+from ncjax.core.files import read_text
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -43,10 +45,7 @@ def module_of_file(path: str) -> ModuleType:
       UserError: there is no such file, or it does not run; the line says where.
     """
     file = Path(path).expanduser().resolve()
-    try:
-        text = file.read_text()
-    except (OSError, ValueError) as e:
-        raise UserError(f"cannot read {path} ({getattr(e, 'strerror', None) or e})") from None
+    text = read_text(path)
     version = hashlib.sha256(f"{file} {text}".encode()).hexdigest()[:12]
     name = f"ncjax_file_{file.stem}_{version}"
     if name in sys.modules:
@@ -57,13 +56,24 @@ def module_of_file(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: classes and pickles look their module up by name
     try:
-        spec.loader.exec_module(module)
-    except BaseException as e:
+        with running(path):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        if isinstance(e, UserError | KeyboardInterrupt):
-            raise
-        raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from None
+        raise
     return module
+
+
+@contextlib.contextmanager
+def running(path: str | Path) -> Iterator[None]:
+    """Whatever a user's file raises while it runs is one line with its name and the line where it came from."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as e:  # SystemExit too
+        file = Path(path).expanduser().resolve()
+        raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from None
 
 
 def _line(error: BaseException, file: Path) -> str:
@@ -77,7 +87,7 @@ def _line(error: BaseException, file: Path) -> str:
     return "" if number is None else f", line {number}"
 
 
-def _split_call(text: str) -> tuple[str, dict[str, Any]]:
+def split_call(text: str) -> tuple[str, dict[str, Any]]:
     """`"a.b(c=1, d=x)"` -> `("a.b", {"c": 1, "d": "x"})`; bare words are strings."""
     name, opened, _ = text.partition("(")
     call = "f" + text[len(name) :] if opened else "f()"
@@ -90,12 +100,14 @@ def _split_call(text: str) -> tuple[str, dict[str, Any]]:
         kwargs: dict[str, Any] = {}
         for keyword in node.keywords:
             value, key = keyword.value, str(keyword.arg)
+            if key in kwargs:
+                raise UserError(f"{text!r}: {key} is given twice")
             bare = isinstance(value, ast.Name) and value.id not in ("True", "False", "None")
             kwargs[key] = value.id if isinstance(value, ast.Name) and bare else ast.literal_eval(value)
         return name.strip(), kwargs
     except UserError:
         raise
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f"cannot read {text!r}: expected a dotted name such as 'losses.mse(scale=15)'") from None
 
 
@@ -106,9 +118,18 @@ def _import(name: str) -> ModuleType | None:
     except ModuleNotFoundError as e:
         if e.name is not None and (name == e.name or name.startswith(f"{e.name}.")):
             return None
-        raise UserError(f"{name} cannot be imported: {e}") from None
-    except ImportError as e:
-        raise UserError(f"{name} cannot be imported: {e}") from None
+        raise UserError(f"{name} cannot be imported{_place(e)}: {e}") from None
+    except (Exception, SystemExit) as e:
+        raise UserError(f"{name} cannot be imported{_place(e)}: {type(e).__name__}: {e}") from None
+
+
+def _place(error: BaseException) -> str:
+    """ " (FILE, line N)" where an error of somebody's module was raised."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    steps = [s for s in frames if "importlib" not in s.filename and s.filename != __file__]
+    return f" ({steps[-1].filename}, line {steps[-1].lineno})" if steps else ""
 
 
 def module(name: str) -> ModuleType:
@@ -139,7 +160,12 @@ def study_module(name: str) -> ModuleType:
     return module(f"studies.{name}" if own else name)
 
 
-def _function(path: str) -> Callable[..., Any]:
+def find(path: str) -> Callable[..., Any]:
+    """The function of a dotted name, or of `file.py:function`.
+
+    Raises:
+      UserError: no such module, file or function.
+    """
     file, colon, name = path.rpartition(":")
     if colon and file.endswith(".py"):
         return _named(module_of_file(file), name, file)
@@ -149,8 +175,10 @@ def _function(path: str) -> Callable[..., Any]:
     itself = _import(f"ncjax.{path}")
     if itself is not None and name in public_names(itself):
         return getattr(itself, name)
-    found = module(owner) if owner else importlib.import_module("ncjax")
-    if name not in public_names(found) and owner and found.__name__ == f"ncjax.{owner}":
+    if not owner:
+        raise UserError(f"no function {path!r}: a dotted name looks like 'models.resnet.resnet18'")
+    found = module(owner)
+    if name not in public_names(found) and found.__name__ == f"ncjax.{owner}":
         found = _outside(owner, name) or found  # one's own module may have a name that ncjax's has too
     return _named(found, name, found.__name__)
 
@@ -165,41 +193,7 @@ def _named(found: ModuleType, name: str, place: str) -> Callable[..., Any]:
     function = getattr(found, name, None) if not name.startswith("_") else None
     if name in known or (callable(function) and not found.__name__.startswith("ncjax.")):
         return function  # type: ignore[return-value]
-    raise UserError(f"{place} has no {name!r}; {nearest(name, known)} (public: {', '.join(known)})")
-
-
-def settings(function: Callable[..., Any]) -> list[str] | None:
-    """What may be set of a function in brackets: arguments with a default or by keyword, those of an `Unpack` too.
-
-    Returns:
-      None where the function takes any keyword.
-    """
-    known: list[str] = []
-    for p in inspect.signature(function).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            hint = typing.get_type_hints(function).get(p.name)
-            if typing.get_origin(hint) is not typing.Unpack:
-                return None
-            known += typing.get_args(hint)[0].__annotations__
-        elif p.kind is p.KEYWORD_ONLY or p.default is not p.empty:
-            known.append(p.name)
-    return known
-
-
-def resolve(text: str) -> Callable[..., Any]:
-    """The function named by `text`, with the keyword arguments written in it bound.
-
-    Raises:
-      UserError: no such module, file or function, or a setting the function does not have.
-    """
-    path, kwargs = _split_call(text)
-    function = _function(path)
-    if kwargs and (known := settings(function)) is not None:
-        for key in kwargs:
-            if key not in known:
-                meant = nearest(key, known) if known else "it takes no settings"
-                raise UserError(f"{path} has no setting {key!r}; {meant}")
-    return functools.partial(function, **kwargs) if kwargs else function
+    raise UserError(f"{place} has no {name!r}" + (f"; {nearest(name, known)}" if known else ""))
 
 
 def absolute(text: str) -> str:

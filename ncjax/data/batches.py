@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ncjax.core import memory
 from ncjax.core import mesh as meshes
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Batch, PyTree
@@ -111,6 +113,10 @@ def batches_of(
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: at least 1")
     padded = meshes.round_up(batch_size, mesh)
+    shape = dataset.image_shape if isinstance(split.images, Lazy) else split.images.shape[1:]
+    memory.room(
+        4 * views * padded * math.prod(shape), f"batch_size={batch_size}: a batch of images alone", "choose a smaller one"
+    )
     size = len(split.labels)
     scale = 1 / (255 * np.asarray(dataset.std, np.float32))
     shift = np.asarray(dataset.mean, np.float32) / np.asarray(dataset.std, np.float32)

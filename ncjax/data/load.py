@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from ncjax.core import memory
 from ncjax.core.errors import UserError
+from ncjax.core.values import COUNT, PART, PIXELS, SEED, OneOf, Range
 from ncjax.data import images as im
 from ncjax.data.readers import Raw, read
 
@@ -91,17 +94,28 @@ def parse_classes(text: str, count: int) -> list[int]:
     Raises:
       UserError: not of that form, or outside [0, count), or fewer than two classes.
     """
-    chosen: set[int] = set()
+    ranges = ranges_of(text)
+    if max(last for _, last in ranges) >= count:
+        raise UserError(f"classes={text!r}: the set has classes 0-{count - 1}")
+    chosen = sorted({k for first, last in ranges for k in range(first, last + 1)})
+    if len(chosen) < 2:
+        raise UserError(f"classes={text!r}: one class alone; at least two are needed")
+    return chosen
+
+
+def ranges_of(text: str) -> list[tuple[int, int]]:
+    """`"0-4,7"` -> [(0, 4), (7, 7)].
+
+    Raises:
+      UserError: not of that form.
+    """
+    found = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise UserError(f"classes={text!r}: expected numbers and ranges, such as 0-4,7")
-        chosen.update(range(int(first), int(last or first) + 1))
-    if max(chosen, default=0) >= count or len(chosen) < 2:
-        raise UserError(
-            f"classes={text!r} chooses {len(chosen)} classes of a set with classes 0-{count - 1}; at least two are needed"
-        )
-    return sorted(chosen)
+        match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18}))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"classes={text!r}: expected numbers and ranges that rise, such as 0-4,7")
+        found.append((int(match[1]), int(match[2] or match[1])))
+    return found
 
 
 def _by_class(labels: np.ndarray, split_seed: int, salt: int) -> list[np.ndarray]:
@@ -170,6 +184,21 @@ def _conformed(split: Split, fit: im.Fit, resident: int) -> Split:
     return Split(images, split.labels)
 
 
+def _room(splits: dict[str, Split], fit: im.Fit, resident: int) -> None:
+    """Refuses images that would be held in memory and do not fit, before the first is resized."""
+    count, nbytes = 0, 0
+    for images, labels in splits.values():
+        height, width, channels = images.shape[1:] if isinstance(images, np.ndarray) else (1, 1, 3)
+        size = len(labels) * (fit.size or height) * (fit.size or width) * (fit.channels or channels)
+        if isinstance(images, np.ndarray) or size <= resident:
+            count, nbytes = count + len(labels), nbytes + size
+    memory.room(
+        nbytes,
+        f"{count} images of {fit.size or 'their'} pixels",
+        "choose a smaller image_size, or a smaller resident_bytes, with which images of files stream",
+    )
+
+
 class Data(NamedTuple):
     """A labelled data set: which part of it, and how its images are prepared.
 
@@ -193,17 +222,29 @@ class Data(NamedTuple):
 
     data: str = "embedded.fashion_mnist_mini"
     classes: str | None = None
-    n_per_class: int | None = None
-    val_fraction: float = 0.1
-    image_size: int | None = None
-    resize: int | None = None
-    interpolation: str | None = None
-    channels: int | None = None
+    n_per_class: Annotated[int | None, COUNT] = None
+    val_fraction: Annotated[float, PART] = 0.1
+    image_size: Annotated[int | None, PIXELS] = None
+    resize: Annotated[int | None, PIXELS] = None
+    interpolation: Annotated[str | None, OneOf(*im.INTERPOLATIONS)] = None
+    channels: Annotated[int | None, Range("1 (grey) or 3 (RGB)", 1, 3)] = None
     skip_bad: bool = False
-    split_seed: int = 0
-    val_per_class: int | None = None
-    max_test: int | None = None
-    resident_bytes: int = RESIDENT_BYTES
+    split_seed: Annotated[int, SEED] = 0
+    val_per_class: Annotated[int | None, COUNT] = None
+    max_test: Annotated[int | None, COUNT] = None
+    resident_bytes: Annotated[int, Range("0 or more", 0, 2**63)] = RESIDENT_BYTES
+
+    def check(self) -> None:
+        """Refuses a crop that is larger than what it comes out of, two channels, and classes that are no numbers."""
+        if self.resize is not None and (self.image_size is None or self.resize < self.image_size):
+            raise UserError(
+                f"resize={self.resize}, image_size={self.image_size}: the crop comes out of the resized image, so it "
+                "cannot be larger"
+            )
+        if self.channels == 2:
+            raise UserError("channels=2: 1 (grey) or 3 (RGB)")
+        if self.classes is not None:
+            ranges_of(str(self.classes))
 
 
 def load(options: Data) -> Dataset:
@@ -215,6 +256,7 @@ def load(options: Data) -> Dataset:
     Raises:
       UserError: unknown name, unreadable file, labels out of range, fewer than two classes, an empty split.
     """
+    options.check()
     raw = read(options.data)
     splits, names, skipped = _checked(raw, options.data), raw.class_names, 0
     if options.skip_bad:
@@ -230,6 +272,7 @@ def load(options: Data) -> Dataset:
             raise UserError(f"{options.data}: the {key} split is empty after classes, skip_bad and n_per_class")
     if len(np.unique(splits["train"].labels)) < 2:
         raise UserError(f"{options.data}: training images of one class only; collapse and classification need two")
+    _room(splits, fit, options.resident_bytes)
     splits = {key: _conformed(split, fit, options.resident_bytes) for key, split in splits.items()}
     splits = {key: splits[key] for key in ("train", "val", "test") if key in splits}
     images, count = splits["train"].images, len(splits["train"].labels)
@@ -273,8 +316,6 @@ def _subsets(splits: dict[str, Split], classes: int, options: Data) -> dict[str,
     for key, wanted in (("train", "n_per_class"), ("val", "val_per_class")):
         count = getattr(options, wanted)
         if count is not None and key in splits:
-            if count < 1:
-                raise UserError(f"{wanted}={count}: at least 1")
             splits[key] = nested_subset(splits[key], count, options.split_seed)
     if options.max_test is not None:
         if options.max_test < classes:
@@ -284,13 +325,4 @@ def _subsets(splits: dict[str, Split], classes: int, options: Data) -> dict[str,
 
 
 def _fit(options: Data) -> im.Fit:
-    if options.interpolation not in (None, *im.INTERPOLATIONS):
-        raise UserError(f"interpolation={options.interpolation!r}: one of {', '.join(im.INTERPOLATIONS)}")
-    size, resize = options.image_size, options.resize
-    if resize is not None and (size is None or resize < size):
-        raise UserError(
-            f"resize={resize}, image_size={size}: the crop comes out of the resized image, so it cannot be larger"
-        )
-    if options.channels not in (None, 1, 3):
-        raise UserError(f"channels={options.channels}: 1 (grey) or 3 (RGB)")
-    return im.Fit(size, resize, options.interpolation or "bilinear", options.channels)
+    return im.Fit(options.image_size, options.resize, options.interpolation or "bilinear", options.channels)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import READER, resolve
 from ncjax.data.images import Lazy, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -160,7 +160,7 @@ def read(name: str) -> Raw:
         raise UserError(
             f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME, and readers of one's own"
         )
-    raw = resolve(name)()
+    raw = resolve(name, READER)()
     if not isinstance(raw, Raw):
         raise UserError(f"data={name}: returned {type(raw).__name__}, expected ncjax.data.readers.Raw")
     return raw

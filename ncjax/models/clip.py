@@ -6,12 +6,13 @@ Blocks: those of a ResNet ("stem", "layerS.B", "attention_pool") or of a vision 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import CHANNELS, DEPTH, DTYPE, PIXELS
 from ncjax.models.layers import Conv, conv_norm, first_token, halve, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 from ncjax.models.vit import Embed, Encoder, FinalNorm, VitStyle
@@ -80,7 +81,12 @@ class Project(nn.Module):
         return nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="dense")(x[:, 0])
 
 
-def clip_resnet50(num_classes: int, projection_layers: int = 0, width: int = 64, dtype: str = "float32") -> Model:
+def clip_resnet50(
+    num_classes: int,
+    projection_layers: int = 0,
+    width: Annotated[int, CHANNELS] = 64,
+    dtype: Annotated[str, DTYPE] = "float32",
+) -> Model:
     """CLIP's ResNet-50, embeddings of width 1024. Images of one size: positions are learned (224 pixels give 7x7).
 
     Args:
@@ -101,7 +107,11 @@ def clip_resnet50(num_classes: int, projection_layers: int = 0, width: int = 64,
 
 
 def clip_vit_b(
-    num_classes: int, projection_layers: int = 0, patch: int = 32, depth: int = 12, dtype: str = "float32"
+    num_classes: int,
+    projection_layers: int = 0,
+    patch: Annotated[int, PIXELS] = 32,
+    depth: Annotated[int, DEPTH] = 12,
+    dtype: Annotated[str, DTYPE] = "float32",
 ) -> Model:
     """CLIP's ViT-B, embeddings of width 512.
 

@@ -6,12 +6,13 @@ spatial mean, which the classifier reads.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DTYPE
 from ncjax.models.layers import Conv, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -61,7 +62,7 @@ class PooledNorm(nn.Module):
         return _norm(mean_pool(x), self.dtype, "norm")
 
 
-def convnext_tiny(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def convnext_tiny(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """ConvNeXt-T: 3 + 3 + 9 + 3 blocks, features of width 768.
 
     Args:

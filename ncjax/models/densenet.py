@@ -6,12 +6,13 @@ layer's activation is everything concatenated so far; a pooled feature is the sp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DTYPE
 from ncjax.models.layers import Conv, batch_norm, conv_norm, halve, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -74,16 +75,16 @@ def _build(layers: tuple[int, ...], growth: int, num_classes: int, projection_la
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def densenet121(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def densenet121(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """DenseNet-121: 6 + 12 + 24 + 16 layers of growth 32, computed in `dtype`."""
     return _build((6, 12, 24, 16), 32, num_classes, projection_layers, dtype)
 
 
-def densenet161(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def densenet161(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """DenseNet-161: 6 + 12 + 36 + 24 layers of growth 48, computed in `dtype`."""
     return _build((6, 12, 36, 24), 48, num_classes, projection_layers, dtype)
 
 
-def densenet169(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def densenet169(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """DenseNet-169: 6 + 12 + 32 + 32 layers of growth 32, computed in `dtype`."""
     return _build((6, 12, 32, 32), 32, num_classes, projection_layers, dtype)

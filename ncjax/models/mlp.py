@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import CHANNELS, DEPTH, DTYPE, PART
 from ncjax.models.layers import batch_norm, identity
 from ncjax.models.sequential import Block, assemble
 
@@ -30,11 +31,11 @@ class Layer(nn.Module):
 def mlp(
     num_classes: int,
     projection_layers: int = 0,
-    depth: int = 3,
-    width: int = 256,
+    depth: Annotated[int, DEPTH] = 3,
+    width: Annotated[int, CHANNELS] = 256,
     norm: bool = True,
-    dropout: float = 0.0,
-    dtype: str = "float32",
+    dropout: Annotated[float, PART] = 0.0,
+    dtype: Annotated[str, DTYPE] = "float32",
 ) -> Model:
     """A perceptron with `depth` hidden layers of equal width.
 

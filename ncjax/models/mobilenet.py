@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DTYPE
 from ncjax.models.layers import Conv, Padding, conv_norm, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -85,7 +86,7 @@ def _stack(
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
-def mobilenet_v2(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def mobilenet_v2(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """MobileNetV2 of width 1.0: 17 inverted residuals in 7 stages, features of width 1280.
 
     Args:
@@ -146,26 +147,26 @@ def _lite(wider: float, deeper: float, num_classes: int, projection_layers: int,
     )
 
 
-def efficientnet_lite0(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def efficientnet_lite0(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """EfficientNet-Lite0: 1.0 times as wide and 1.0 times as deep as Lite0, computed in `dtype`."""
     return _lite(*LITE[0], num_classes, projection_layers, dtype)
 
 
-def efficientnet_lite1(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def efficientnet_lite1(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """EfficientNet-Lite1: 1.0 times as wide and 1.1 times as deep as Lite0, computed in `dtype`."""
     return _lite(*LITE[1], num_classes, projection_layers, dtype)
 
 
-def efficientnet_lite2(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def efficientnet_lite2(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """EfficientNet-Lite2: 1.1 times as wide and 1.2 times as deep as Lite0, computed in `dtype`."""
     return _lite(*LITE[2], num_classes, projection_layers, dtype)
 
 
-def efficientnet_lite3(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def efficientnet_lite3(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """EfficientNet-Lite3: 1.2 times as wide and 1.4 times as deep as Lite0, computed in `dtype`."""
     return _lite(*LITE[3], num_classes, projection_layers, dtype)
 
 
-def efficientnet_lite4(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def efficientnet_lite4(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """EfficientNet-Lite4: 1.4 times as wide and 1.8 times as deep as Lite0, computed in `dtype`."""
     return _lite(*LITE[4], num_classes, projection_layers, dtype)

@@ -5,13 +5,14 @@ Blocks: "stem", then "layerS.B" for block B of stage S, as in torchvision. A poo
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Model
+from ncjax.core.values import CHANNELS, DTYPE, OneOf, between
 from ncjax.models.layers import Conv, conv_norm, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -99,10 +100,10 @@ class Options(TypedDict, total=False):
       dtype: compute type, "float32" or "bfloat16"; parameters, statistics and pooled features stay float32.
     """
 
-    width: int
-    stem: str
-    stem_stride: int
-    dtype: str
+    width: Annotated[int, CHANNELS]
+    stem: Annotated[str, OneOf("cifar", "imagenet")]
+    stem_stride: Annotated[int, between(1, 8)]
+    dtype: Annotated[str, DTYPE]
 
 
 def _build(

@@ -6,12 +6,13 @@ Blocks: "stem", then "fire2" to "fire9", a max-pool before the first, the third 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DTYPE
 from ncjax.models.layers import Conv, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -54,7 +55,7 @@ class MapClassifier(nn.Module):
         return mean_pool(scores) if scores.ndim == 4 else scores
 
 
-def squeezenet11(num_classes: int, projection_layers: int = 0, dtype: str = "float32") -> Model:
+def squeezenet11(num_classes: int, projection_layers: int = 0, dtype: Annotated[str, DTYPE] = "float32") -> Model:
     """SqueezeNet 1.1, features of width 512.
 
     Args:

@@ -8,12 +8,13 @@ mean the penultimate feature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DTYPE, PART
 from ncjax.models.layers import Conv, adaptive_mean_pool, conv_norm, identity, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
@@ -103,8 +104,8 @@ class Options(TypedDict, total=False):
     """
 
     top: bool
-    dropout: float
-    dtype: str
+    dropout: Annotated[float, PART]
+    dtype: Annotated[str, DTYPE]
 
 
 def _vgg(stages: tuple[int, ...], norm: bool, num_classes: int, projection_layers: int, options: Options) -> Model:
@@ -163,7 +164,11 @@ def vgg19_bn(num_classes: int, projection_layers: int = 0, **options: Unpack[Opt
 
 
 def alexnet(
-    num_classes: int, projection_layers: int = 0, top: bool = True, dropout: float = 0.0, dtype: str = "float32"
+    num_classes: int,
+    projection_layers: int = 0,
+    top: bool = True,
+    dropout: Annotated[float, PART] = 0.0,
+    dtype: Annotated[str, DTYPE] = "float32",
 ) -> Model:
     """AlexNet as in "One weird trick": 5 convolutions.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Annotated, Any, NamedTuple, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Model
+from ncjax.core.values import DEPTH, DTYPE, PART, PIXELS
 from ncjax.models.layers import Conv, first_token
 from ncjax.models.sequential import Block, assemble
 
@@ -118,10 +119,10 @@ class Options(TypedDict, total=False):
       dtype: compute type; parameters and pooled features stay float32.
     """
 
-    patch: int
-    depth: int
-    dropout: float
-    dtype: str
+    patch: Annotated[int, PIXELS]
+    depth: Annotated[int, DEPTH]
+    dropout: Annotated[float, PART]
+    dtype: Annotated[str, DTYPE]
 
 
 def _build(width: int, heads: int, num_classes: int, projection_layers: int, options: Options) -> Model:

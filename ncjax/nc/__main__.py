@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import zipfile
+from argparse import Namespace
 from typing import Any
 
 import numpy as np
 
-from ncjax.core.cli import tell
+from ncjax.core.cli import Parser, tell
 from ncjax.core.errors import UserError
+from ncjax.core.files import to_json
 from ncjax.nc.measure import collect, measure
 from ncjax.nc.report import Report
 from ncjax.nc.stats import ClassStats
@@ -62,20 +62,19 @@ def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`: 2 for input that cannot be measured."""
-    parser = argparse.ArgumentParser(prog="python -m ncjax.nc", description="Measure the collapse of features in a file.")
+    parser = Parser("python -m ncjax.nc", "Measure the collapse of features in a file.")
     parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
     parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")
     parser.add_argument("--spectrum", action="store_true", help="also ranks, RankMe and VCI")
     parser.add_argument("--json", action="store_true", help="print JSON, with per-class and per-pair values")
-    args = parser.parse_args(argv)
 
-    def show() -> str:
+    def show(args: Namespace) -> str:
         reports = _measured(_read(args.file), weighting=args.weighting, spectrum=args.spectrum)
         if args.json:
-            return json.dumps({name: report.to_dict(arrays=True) for name, report in reports.items()})
+            return to_json({name: report.to_dict(arrays=True) for name, report in reports.items()})
         return "\n\n".join(f"{name}: {report}" if len(reports) > 1 else str(report) for name, report in reports.items())
 
-    return tell("ncjax.nc", show)
+    return tell("ncjax.nc", parser, argv, show)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from ncjax.core import files
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
+from ncjax.core.files import to_json, write_text
 from ncjax.core.types import Model, Network, PyTree
+from ncjax.core.values import record
 from ncjax.data import Dataset
+from ncjax.models.named import build
 from ncjax.runs.files import check_format
 from ncjax.tuning.plans import Target, plan_of
 
@@ -41,11 +43,11 @@ class Card(NamedTuple):
     def write(self, directory: Path) -> None:
         """Writes the card, before the first checkpoint."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "model.json").write_text(self.to_json())
+        write_text(directory / "model.json", self.to_json())
 
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""
-        return json.dumps({"format": FORMAT, **self._asdict()}, indent=1)
+        return to_json({"format": FORMAT, **self._asdict()}, indent=1)
 
     def fed(self, dataset: Dataset) -> Card:
         """The card with the size, crop and normalisation of the images that the network is fed here."""
@@ -72,7 +74,7 @@ class Card(NamedTuple):
     def build(self) -> tuple[Model, PyTree, Merge | None]:
         """(model, shapes of its variables, what turns stored parameters into the model's own, if anything must)."""
         key, classes = jax.random.key(0), len(self.class_names)
-        model = resolve(self.model)(num_classes=classes, projection_layers=self.projection_layers)
+        model = build(self.model, classes, self.projection_layers)
         variables = jax.eval_shape(lambda: model.init(key, self.image_shape))
         if self.method is None:
             return model, variables, None
@@ -86,16 +88,14 @@ def from_json(text: str, source: Path) -> Card:
     Raises:
       UserError: it is damaged, or of another version of ncjax.
     """
-    try:
-        fields = json.loads(text)
-        check_format(fields, f"the model card in {source}", FORMAT)
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        del known["format"]
-        return Card(**known)
-    except UserError:
-        raise
-    except (ValueError, TypeError, AttributeError) as e:
-        raise UserError(f"the model card in {source} is damaged ({e})") from None
+    what = f"the model card in {source}"
+    fields = files.from_json(text, what)
+    check_format(fields, what, FORMAT)
+    card = record(Card, {k: v for k, v in fields.items() if k != "format"}, what)
+    height, width, channels = (*card.image_shape, 0, 0, 0)[:3]
+    if len(card.image_shape) != 3 or min(height, width, channels) < 1 or {len(card.mean), len(card.std)} - {0, channels}:
+        raise UserError(f"{what}: image_shape, mean and std do not go together; it may be damaged")
+    return card
 
 
 def read(directory: Path) -> Card:
@@ -105,7 +105,7 @@ def read(directory: Path) -> Card:
       UserError: it is damaged.
     """
     path = directory / "model.json"
-    return from_json(path.read_text(), path)
+    return from_json(files.read_text(path), path)
 
 
 def knows(card: Card, data: str, class_names: tuple[str, ...]) -> bool:

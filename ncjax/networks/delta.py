@@ -1,6 +1,6 @@
 """Deltas: what fine-tuning changed, in one small file that is bound to its base by a hash.
 
-    python -m ncjax.delta runs/finetune model.safetensors [--base runs/pretrain] [--which best] [--original]
+    python -m ncjax.delta runs/finetune model.safetensors [--base runs/pretrain] [--which best] [--original] [--force]
 
 writes the joined model (tuned leaves over their base, LoRA merged) as safetensors, which `init=model.safetensors` reads
 back; with --original under the names, orders and shapes of the weights that it was tuned from, for the tool they come from.
@@ -8,16 +8,16 @@ back; with --original under the names, orders and shapes of the weights that it 
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
 from ncjax.core import trees
-from ncjax.core.cli import tell
+from ncjax.core.cli import Parser, tell
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
 from ncjax.core.types import PyTree
+from ncjax.models.named import build
 from ncjax.networks import weights
 from ncjax.networks.card import Card
 from ncjax.networks.load import Init, load
@@ -39,19 +39,23 @@ def write(path: Path, card: Card, variables: PyTree, unsaved: frozenset[str]) ->
     return path.stat().st_size
 
 
-def export(init: str, out: Path, *, which: str = "best", base: str | None = None, original: bool = False) -> int:
+def export(
+    init: str, out: Path, *, which: str = "best", base: str | None = None, original: bool = False, force: bool = False
+) -> int:
     """Writes a run's model whole; returns the number of its parameters.
 
     Args:
       init, which, base: as for `networks.load.Init`.
       out: a `.safetensors` file.
       original: under the names of the layout that the weights came in.
+      force: replace a file that ncjax did not write.
 
     Raises:
       UserError: not a model, one that cannot be written so, or `out` is no place for one.
     """
     if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
         raise UserError(f"{out}: expected the path of a .safetensors file in a folder that exists")
+    _free(out, init, base, force)
     card, network, variables = load(Init(init, which=which, base=base))
     if not original:
         arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
@@ -69,27 +73,41 @@ def export(init: str, out: Path, *, which: str = "best", base: str | None = None
             f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
             "be lost; leave --original out"
         )
-    published = resolve(card.model)(num_classes=1)
+    published = build(card.model, 1)
     if card.method is not None and not published.linear:
         raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
     weights.write(out, weights.export(variables, network, card.origin["layout"]), {})
     return trees.count(variables["params"])
 
 
+def _free(out: Path, init: str, base: str | None, force: bool) -> None:
+    """Refuses to write over what is read, what another run keeps, and files that ncjax did not write."""
+    inputs = [Path(given) for given in (init, base) if given]
+    if any(out.resolve().is_relative_to(path.resolve()) for path in inputs):
+        raise UserError(f"{out} is what is read, or lies in it; write to another place")
+    if not out.exists() or force:
+        return
+    try:
+        ours = out.name != NAME and weights.read(out)[1].get("written_by") == "ncjax"
+    except UserError:
+        ours = False
+    if not ours:
+        raise UserError(f"{out} is there already, and no model that this command wrote; choose another, or add --force")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ncjax.delta", description="Write a fine-tuned model, joined with its base, as one safetensors file."
-    )
+    parser = Parser("python -m ncjax.delta", "Write a fine-tuned model, joined with its base, as one safetensors file.")
     parser.add_argument("init", help="a run, or its delta.safetensors")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--base", help="where the base is, if not where it was")
     parser.add_argument("--original", action="store_true", help="under the names that the weights had where they come from")
     parser.add_argument("--which", default="best", choices=("best", "last"), help="which checkpoint of a run")
-    args = parser.parse_args(argv)
+    parser.add_argument("--force", action="store_true", help="replace a file that ncjax did not write")
 
-    def join() -> str:
-        count = export(args.init, Path(args.out), which=args.which, base=args.base, original=args.original)
-        return f"{args.out}: {count:,} parameters, {Path(args.out).stat().st_size:,} bytes"
+    def join(args: Namespace) -> str:
+        out = Path(args.out)
+        count = export(args.init, out, which=args.which, base=args.base, original=args.original, force=args.force)
+        return f"{args.out}: {count:,} parameters, {out.stat().st_size:,} bytes"
 
-    return tell("ncjax.delta", join)
+    return tell("ncjax.delta", parser, argv, join)

@@ -10,9 +10,11 @@ import numpy as np
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.options import FUNCTION, Also
+from ncjax.core.options import Also
 from ncjax.core.resolve import absolute
+from ncjax.core.roles import MODEL
 from ncjax.core.types import Model, Network
+from ncjax.core.values import OneOf
 from ncjax.data import Data, Dataset
 from ncjax.data import load as load_data
 from ncjax.networks import checkpoint, weights
@@ -35,9 +37,9 @@ class Init(NamedTuple):
     """
 
     init: Annotated[str, Also("weights")]
-    model: Annotated[str | None, FUNCTION] = None
+    model: Annotated[str | None, MODEL] = None
     base: str | None = None
-    which: str = "last"
+    which: Annotated[str, OneOf("last", "best")] = "last"
     allow_missing: list[str] = []
     trained_on: str | None = None
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncjax.runs.files import check_format, read_json
+from ncjax.core.errors import UserError
+from ncjax.runs.files import read_record
 from ncjax.runs.rows import read_rows
 
 
@@ -23,18 +24,14 @@ class Finished(NamedTuple):
     environment: dict[str, Any]
 
 
-def _record(workdir: Path) -> dict[str, Any]:
-    path = workdir / "results.json"
-    record = read_json(path)
-    check_format(record, str(path))
-    return record
-
-
 def _folders(workdir: Path) -> list[Path]:
-    record = _record(workdir)
-    if record.get("study") == "chain":
-        return [workdir / step for step in record["results"]["steps"]]
-    return [workdir]
+    record = read_record(workdir)
+    if record.study != "chain":
+        return [workdir]
+    steps = record.results.get("steps")
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
+        raise UserError(f"{workdir / 'results.json'} does not name the steps of the chain; it may be damaged")
+    return [workdir / step for step in steps]
 
 
 def collect(workdirs: Sequence[str | Path]) -> list[Finished]:
@@ -47,16 +44,18 @@ def collect(workdirs: Sequence[str | Path]) -> list[Finished]:
     parent = Path(os.path.commonpath([f.resolve().parent for f in folders]))
     found = []
     for folder in folders:
-        record = _record(folder)
+        record, rows = read_record(folder), read_rows(folder)
+        if record.rows is not None and len(rows) != record.rows:
+            raise UserError(f"{folder / 'metrics.jsonl'} holds {len(rows)} rows of the {record.rows} that the run wrote")
         found.append(
             Finished(
-                str(folder.resolve().relative_to(parent)),
-                record["study"],
-                record["config"],
-                record["results"],
-                read_rows(folder),
-                record["seconds"],
-                record["environment"],
+                name=str(folder.resolve().relative_to(parent)),
+                study=record.study,
+                config=record.config,
+                results=record.results,
+                rows=rows,
+                seconds=record.seconds,
+                environment=record.environment,
             )
         )
     return found

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from ncjax.core.cli import one_line
 from ncjax.core.errors import UserError
-from ncjax.core.files import replacing
+from ncjax.core.files import read_bytes, to_json, write_text
 from ncjax.core.resolve import study_module
 from ncjax.report import figures, sections
 from ncjax.report.collect import Finished, collect
 from ncjax.report.tables import save, to_latex
 
+MARKER = '<meta name="generator" content="ncjax">'  # in every page that `write` wrote
 
-def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archive: bool = False) -> Path:
+
+def free(out: Path, force: bool) -> None:
+    """Refuses a folder that holds anything but an earlier report: a run, or somebody's files.
+
+    Raises:
+      UserError: it does, and `force` is not said.
+    """
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
+    strange = sorted(names - {"report.html", "tables", "figures", "results.json"})
+    if "report.html" not in names:
+        strange = sorted(names)
+    if strange and not force:
+        raise UserError(f"{out} holds {strange[0]!r}, which no report wrote; choose another --out, or add --force")
+
+
+def write(
+    workdirs: Sequence[str | Path], out: str | Path, *, title: str, archive: bool = False, force: bool = False
+) -> Path:
     """Writes `out/report.html`, and every table as `out/tables/NAME.csv` and `.tex`.
 
     Args:
@@ -25,16 +44,19 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
       out: where to write.
       title: heading of the page.
       archive: also write every run's record into `out/results.json` and every figure as `out/figures/NAME.png`.
+      force: replace a `report.html` that ncjax did not write.
 
     Raises:
-      UserError: a folder holds no finished run.
+      UserError: a folder holds no finished run, a file of a run is damaged, or somebody's `report.html` is in the way.
     """
+    out = Path(out)
+    if not force and (out / "report.html").exists() and MARKER.encode() not in read_bytes(out / "report.html")[:1000]:
+        raise UserError(f"{out / 'report.html'} is none that ncjax wrote; move it away, or choose another place")
     runs = collect(workdirs)
     said: list[sections.Section] = []
     for study in dict.fromkeys(run.study for run in runs):
         said += _sections(study, [run for run in runs if run.study == study])
-    said.append(sections.provenance(runs))
-    out = Path(out)
+    said.append(_spoken(sections.provenance, runs)[0])
     out.mkdir(parents=True, exist_ok=True)
     for section in said:
         for table in section.tables:
@@ -44,13 +66,14 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
                 figures.png(drawn, out / "figures")
     if archive:
         records = [{k: v for k, v in run._asdict().items() if k != "rows"} for run in runs]
-        (out / "results.json").write_text(json.dumps(records, indent=1))
-    template = resources.files("ncjax.report").joinpath("template.html").read_text()
+        write_text(out / "results.json", to_json(records, indent=1))
+    template = resources.files("ncjax.report").joinpath("template.html").read_text(encoding="utf-8")
     html = (
         jinja2.Environment(autoescape=True)
         .from_string(template)
         .render(
             title=title,
+            marker=MARKER,
             sections=said,
             to_latex=to_latex,
             svg=figures.svg,
@@ -58,8 +81,7 @@ def write(workdirs: Sequence[str | Path], out: str | Path, *, title: str, archiv
             seconds=sum(run.seconds for run in runs),
         )
     )
-    with replacing(out / "report.html") as file:
-        file.write(html.encode())
+    write_text(out / "report.html", html)
     return out / "report.html"
 
 
@@ -69,4 +91,24 @@ def _sections(study: str, runs: list[Finished]) -> list[sections.Section]:
         speak = getattr(study_module(study), "section", None)
     except UserError as e:
         return [sections.Section(f"Runs of {study}", f"What it says of them is not here: {e}.", [], [])]
-    return [] if speak is None else speak(runs)
+    return [] if speak is None else _spoken(speak, runs)
+
+
+def _spoken(speak: Callable[[list[Finished]], Any], runs: list[Finished]) -> list[sections.Section]:
+    """What a function says of runs.
+
+    Raises:
+      UserError: it finds what it looks for missing, or of another kind, in a run's files; the run is named.
+    """
+    try:
+        said = speak(runs)
+        return said if isinstance(said, list) else [said]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as e:
+        if isinstance(e, UserError):
+            raise
+        for run in runs if len(runs) > 1 else ():
+            _spoken(speak, [run])
+        raise UserError(
+            f"{' and '.join(run.name for run in runs)}: results.json or metrics.jsonl does not hold what study "
+            f"{runs[0].study} writes there ({type(e).__name__}: {one_line(e)}); it may be damaged"
+        ) from e

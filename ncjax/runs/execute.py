@@ -2,78 +2,113 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ncjax.core.errors import UserError
+from ncjax.core.files import read_json, to_json, write_text
 from ncjax.core.options import bind
 from ncjax.core.resolve import absolute
+from ncjax.runs import lock
 from ncjax.runs.environment import environment
-from ncjax.runs.files import FORMAT, check_format, read_json, write_text
+from ncjax.runs.files import FORMAT, check_format, read_record
+from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
+
+# What a run that was refused may not take with it.
+RESULTS = ("**/results.json", "**/metrics.jsonl", "**/cells/*.json", "**/_CHECKPOINT_METADATA")
+
+
+@contextlib.contextmanager
+def _made(workdir: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again, with the parents that were made for it, where it is refused empty."""
+    made = [p for p in (workdir, *workdir.parents) if not p.exists()]
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot write to workdir {workdir} ({e.strerror}); choose another with --workdir") from None
+    try:
+        yield
+    except UserError:
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for path in made:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _as_it_was(workdir: Path) -> Iterator[None]:
+    """Leaves a folder as it was found where it is refused before there is any result, so that nothing is in the way."""
+    before = {path.name for path in workdir.iterdir()}
+    try:
+        yield
+    except UserError:
+        results = (path for pattern in RESULTS for path in workdir.glob(pattern))
+        if "config.json" not in before and not any(path.stat().st_size for path in results):
+            for path in workdir.iterdir():
+                if path.name not in before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _prepare(workdir: Path, config: dict[str, Any]) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as e:
-        raise UserError(f"cannot write to workdir {workdir} ({e.strerror}); choose another with --workdir") from None
+    """Writes the config of a new run; refuses a folder that holds another run, or anything but a run."""
     path = workdir / "config.json"
-    if path.exists():
-        old = read_json(path)
-        check_format(old, f"the run in {workdir}")
-        differing = [
-            f"{k} ({old.get(k, 'absent')!r} there, {config.get(k, 'absent')!r} now)"
-            for k in sorted(old.keys() | config.keys())
-            if old.get(k) != config.get(k)
-        ]
-        # A chain that has not finished may go on with other steps: each step's own folder is guarded.
-        growing = config["study"] == "chain" and not (workdir / "results.json").exists()
-        if differing and growing:
-            write_text(path, json.dumps(config, indent=1))
-        elif differing:
-            raise UserError(
-                f"{workdir} holds a run with another config: {', '.join(differing)}; "
-                "choose another --workdir, or delete that one"
-            )
-    elif any(p.name != "report.html" for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; choose another --workdir")
-    else:
-        write_text(path, json.dumps(config, indent=1))
+    if not path.exists():
+        others = sorted(p.name for p in workdir.iterdir() if p.name != lock.NAME)
+        if others:
+            raise UserError(f"{workdir} holds {others[0]!r} and no run; choose another --workdir")
+        write_text(path, to_json(config, indent=1))
+        return
+    old = read_json(path)
+    if not isinstance(old, dict) or not isinstance(old.get("study"), str):
+        raise UserError(f"{path} is no run's, or was damaged; choose another --workdir")
+    check_format(old, f"the run in {workdir}")
+    differing = [
+        f"{k} ({old.get(k, 'absent')!r} there, {config.get(k, 'absent')!r} now)"
+        for k in sorted(old.keys() | config.keys())
+        if old.get(k) != config.get(k)
+    ]
+    # A chain that has not finished may go on with other steps: each step's own folder is guarded.
+    growing = config["study"] == "chain" == old["study"] and not (workdir / "results.json").exists()
+    if differing and growing:
+        write_text(path, to_json(config, indent=1))
+    elif differing:
+        raise UserError(
+            f"{workdir} holds a run with another config: {', '.join(differing)}; "
+            "choose another --workdir, or delete that one"
+        )
 
 
 def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Runs a study in `run.workdir`, or says that it is done.
 
     A finished run is returned as it is; an unfinished one goes on; a workdir of another config is refused with the
-    differing keys named.
+    differing keys named. What is refused before there is any result leaves the folder as it was.
 
     Raises:
-      UserError: the workdir cannot be written, or holds another run or other files.
+      UserError: the workdir cannot be written, holds another run or other files, or another process is at work there.
     """
-    config = json.loads(json.dumps({"format": FORMAT, "study": absolute(name), **config}))
-    _prepare(run.workdir, config)
+    config = json.loads(to_json({"format": FORMAT, "study": absolute(name), **config}))
+    if not run.writes:  # another host prepares, and writes
+        return _executed(study, config, run)
+    with _made(run.workdir), lock.held(run.workdir), _as_it_was(run.workdir):
+        _prepare(run.workdir, config)
+        return _executed(study, config, run)
+
+
+def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run: Run) -> dict[str, Any]:
     results = run.workdir / "results.json"
     if results.exists():
         run.say(f"{run.workdir}: already finished; delete it to run again")
-        record = read_json(results)
-        check_format(record, str(results))
-        return record
+        return read_record(run.workdir)._asdict()
     started = time.time()
-    try:
-        found = study(run=run, **bind(study, config))
-    except UserError:
-        # Nothing was computed: leave no config behind that would stand in the way of the corrected command.
-        if run.writes and {p.name for p in run.workdir.iterdir()} <= {"config.json"}:
-            (run.workdir / "config.json").unlink()
-            run.workdir.rmdir()
-        raise
+    found = study(run=run, **bind(study, config))
     record = {
         "format": FORMAT,
         "study": config["study"],
@@ -81,7 +116,8 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
         "results": found,
         "seconds": round(time.time() - started, 2),
         "environment": environment(),
+        "rows": len(read_rows(run.workdir)),
     }
     if run.writes:
-        write_text(results, json.dumps(record, indent=1))
+        write_text(results, to_json(record, indent=1))
     return record

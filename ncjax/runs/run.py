@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import signal
 import sys
@@ -18,10 +17,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from ncjax.core import memory
+from ncjax.core import cli, memory
+from ncjax.core.errors import UserError
+from ncjax.core.files import read_json, to_json, write_text
 from ncjax.data import Dataset
-from ncjax.runs.files import read_json, write_text
 from ncjax.runs.rows import ROW_KEYS, read_rows
+
+
+class _Console(Console):
+    """A console whose reader may go away (`| head`): the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets standard output lead nowhere."""
+        cli.unheard()
 
 
 class Run:
@@ -30,8 +38,8 @@ class Run:
     def __init__(self, workdir: str | Path, *, console: Console | None = None):
         self.workdir = Path(workdir)
         # A log file has no width: room for the tables, instead of the 80 columns that would cut them.
-        width = None if sys.stdout.isatty() else 160
-        self.console = console or Console(highlight=False, soft_wrap=True, width=width)
+        width = None if sys.stdout is not None and sys.stdout.isatty() else 160
+        self.console = console or _Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
         self._interrupted = False
 
@@ -46,14 +54,36 @@ class Run:
             self.console.print(text, markup=False)
 
     def announce(self, dataset: Dataset, network: dict[str, Any] | None = None) -> None:
-        """Prints the network and what it is fed, and the size and content hash of each split."""
+        """Prints the network and what it is fed, and the size and content hash of each split.
+
+        Raises:
+          UserError: the run was begun with other images; both hashes are named.
+        """
+        found = dataset.describe()
         if network and "layout" in network:
             self.say(
                 "network {model} from {weights} [{sha256:.12}], {layout}; resize {resize} {interpolation}".format(**network)
             )
-        splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in dataset.describe().items())
+        splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in found.items())
         skipped = f"  ({dataset.skipped} images did not decode and were left out)" if dataset.skipped else ""
         self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")
+        path = self.workdir / "data.json"
+        begun = read_json(path) if path.exists() else {}
+        if not isinstance(begun, dict):
+            raise UserError(f"{path} was damaged; delete it if the data of this run are what they were")
+        then, now = (
+            {k: x.get("hash") for k, x in many.items() if isinstance(x, dict)}
+            for many in (begun.get(dataset.name, found), found)
+            if isinstance(many, dict)
+        )
+        if then != now:
+            raise UserError(
+                f"{dataset.name} is not what it was when the run in {self.workdir} was begun: "
+                + ", ".join(f"{k} {then.get(k)} then, {now.get(k)} now" for k in then | now if then.get(k) != now.get(k))
+                + "; put it back, or choose another --workdir"
+            )
+        if self.writes and dataset.name not in begun:
+            write_text(path, to_json({**begun, dataset.name: found}, indent=1))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Prints a table."""
@@ -69,11 +99,8 @@ class Run:
         """Appends one row per metric to metrics.jsonl; values that are not finite are null."""
         if not self.writes:
             return
-        lines = [
-            json.dumps(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v if math.isfinite(v) else None), strict=True)))
-            for k, v in values.items()
-        ]
-        with open(self.workdir / "metrics.jsonl", "a") as file:
+        lines = [to_json(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v), strict=True))) for k, v in values.items()]
+        with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write("".join(line + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
@@ -82,7 +109,7 @@ class Run:
         """Drops rows that will be measured again, and a last line that a kill cut short."""
         path = self.workdir / "metrics.jsonl"
         if self.writes and path.exists():
-            write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(self.workdir) if not drop(row)))
+            write_text(path, "".join(to_json(row) + "\n" for row in read_rows(self.workdir) if not drop(row)))
 
     def once(self, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `compute` returned when it was first asked for `key` in this workdir: a sweep that stopped goes on."""
@@ -90,11 +117,12 @@ class Run:
         slug = "".join(c if c.isalnum() or c in "=._-" else "-" for c in name)[:150]
         path = self.workdir / "cells" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
         if path.exists():
-            return read_json(path)
-        found = json.loads(json.dumps(compute()))
+            return _cell(path)
+        text = to_json(compute())
+        found = json.loads(text)
         if self.writes:
             path.parent.mkdir(exist_ok=True)
-            write_text(path, json.dumps(found))
+            write_text(path, to_json({"sha256": _digest(found), **found}))
         memory.let_go()
         return found
 
@@ -149,7 +177,9 @@ class Run:
             if self._interrupted:
                 raise KeyboardInterrupt
             self._interrupted = True
-            self.say("stopping after this step (Ctrl-C again to stop at once) ...")
+            if self.writes:  # not through the console, which may be in the middle of a line
+                with contextlib.suppress(OSError):
+                    os.write(2, b"stopping after this step (Ctrl-C again to stop at once) ...\n")
 
         try:
             previous = signal.signal(signal.SIGINT, request)
@@ -161,3 +191,19 @@ class Run:
         finally:
             signal.signal(signal.SIGINT, previous)
             self.end_progress()
+
+
+def _digest(found: Any) -> str:
+    return hashlib.sha256(to_json(found).encode()).hexdigest()[:16]
+
+
+def _cell(path: Path) -> dict[str, Any]:
+    """What a sweep has found before.
+
+    Raises:
+      UserError: the file is no longer what was written.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.pop("sha256", None) not in (None, _digest(found)):
+        raise UserError(f"{path} was damaged, or changed by hand; delete it to compute it again")
+    return found

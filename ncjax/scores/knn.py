@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from sklearn.neighbors import KNeighborsClassifier
 
 from ncjax.core.types import Array
+from ncjax.core.values import COUNT
 from ncjax.scores.score import score
 
 
 @score(label="kNN, validation", higher_is_better=True)
-def knn(features: Array, labels: Array, val_features: Array, val_labels: Array, neighbours: int = 5) -> float:
+def knn(
+    features: Array, labels: Array, val_features: Array, val_labels: Array, neighbours: Annotated[int, COUNT] = 5
+) -> float:
     """Validation accuracy of a vote among the nearest training features by cosine.
 
     Args:

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
 from ncjax.core.inputs import named_inputs
-from ncjax.core.resolve import own_name, resolve, unbound
+from ncjax.core.resolve import own_name, unbound
+from ncjax.core.roles import SCORE, resolve
 
 INPUTS = (
     "features",
@@ -77,7 +78,7 @@ def named(text: str) -> Score:
     Raises:
       UserError: no such function, one that `@score` does not describe, or one that asks for an unknown input.
     """
-    function = resolve(text)
+    function = resolve(text, SCORE)
     plain = unbound(function)
     if not hasattr(plain, "label"):
         raise UserError(f"{text} is no score: say how it is read with @score(label=..., higher_is_better=...)")

@@ -15,8 +15,9 @@ import numpy as np
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
-from ncjax.core.options import FUNCTION
+from ncjax.core.roles import SCORE
 from ncjax.core.types import Network
+from ncjax.core.values import COUNT, NATURAL, SHARE, Items, Range, between
 from ncjax.data import Data, Dataset
 from ncjax.data.readers import read
 from ncjax.evidence import correlation
@@ -74,10 +75,10 @@ class Sizes(NamedTuple):
       largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's own.
     """
 
-    train_images: int = 1500
-    val_images: int = 500
-    test_images: int = 1000
-    largest: int = 0
+    train_images: Annotated[int, NATURAL] = 1500
+    val_images: Annotated[int, NATURAL] = 500
+    test_images: Annotated[int, NATURAL] = 1000
+    largest: Annotated[int, between(0, 16384)] = 0
 
 
 def _data(card: Card, data: str, count: int, sizes: Sizes) -> Dataset:
@@ -247,11 +248,7 @@ def _show(
     run.say("  ".join(f"{claim}: {word}" for claim, word in claims.items()))
 
 
-def _check(backbones: list[str], targets: list[str], source_accuracy: list[float], families: list[str]) -> None:
-    if len(set(backbones)) < len(backbones) or len(set(targets)) < len(targets):
-        raise UserError("a backbone or a target is named twice")
-    if len(backbones) < 2 or not targets:
-        raise UserError(f"{len(backbones)} backbones and {len(targets)} targets: at least two and one")
+def _check(backbones: list[str], source_accuracy: list[float], families: list[str]) -> None:
     if source_accuracy and len(source_accuracy) != len(backbones):
         raise UserError(
             f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where unknown"
@@ -263,15 +260,15 @@ def _check(backbones: list[str], targets: list[str], source_accuracy: list[float
 def run(
     *,
     run: Run,
-    backbones: list[str],
-    targets: list[str],
-    source_accuracy: list[float] = [],
+    backbones: Annotated[list[str], Items(least=2, distinct=True)],
+    targets: Annotated[list[str], Items(least=1, distinct=True)],
+    source_accuracy: Annotated[list[float], SHARE] = [],
     families: list[str] = [],
     sizes: Sizes = Sizes(),
-    scores: Annotated[list[str], FUNCTION] = PREDICTORS,
-    probe_layers: int = 6,
-    batch_size: int = 64,
-    weakest: float = -0.3,
+    scores: Annotated[list[str], SCORE, Items(least=1, distinct=True)] = PREDICTORS,
+    probe_layers: Annotated[int, NATURAL] = 6,
+    batch_size: Annotated[int, COUNT] = 64,
+    weakest: Annotated[float, Range("from -1 to 0, a correlation", -1, 0)] = -0.3,
 ) -> dict[str, Any]:
     """Every backbone on every target, features extracted once a pair; a stopped run goes on with the pair under way.
 
@@ -293,7 +290,7 @@ def run(
     Raises:
       UserError: fewer than two backbones, no target, or another number of source accuracies or families than of backbones.
     """
-    _check(backbones, targets, source_accuracy, families)
+    _check(backbones, source_accuracy, families)
     wanted = all_named(scores)
     for init in backbones:  # all of them, before an hour is spent on the first
         network = load(Init(init))

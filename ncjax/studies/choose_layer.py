@@ -9,7 +9,8 @@ import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError, nearest
-from ncjax.core.options import FUNCTION
+from ncjax.core.roles import METHOD, SCORE
+from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
 from ncjax.networks.load import Init
@@ -44,13 +45,13 @@ def run(
     init: Init,
     target: FewLabels = FewLabels(),
     rule: str = "logme",
-    scores: Annotated[list[str], FUNCTION] = ranking.BLOCK_SCORES,
-    method: Annotated[str, FUNCTION] = "tuning.scl_ft",
+    scores: Annotated[list[str], SCORE, Items(least=1, distinct=True)] = ranking.BLOCK_SCORES,
+    method: Annotated[str, METHOD] = "tuning.scl_ft",
     blocks: str | None = None,
-    tune: str = "none",
-    top: int = 3,
-    shots: int = 20,
-    margin: float = 0.01,
+    tune: Annotated[str, OneOf("none", "top", "all")] = "none",
+    top: Annotated[int, COUNT] = 3,
+    shots: Annotated[int, NATURAL] = 20,
+    margin: Annotated[float, SHARE] = 0.01,
     search: Search = Search(),
     budget: Budget = Budget(),
 ) -> dict[str, Any]:
@@ -122,8 +123,6 @@ def run(
 
 def _checked(rule: str, scores: Sequence[str], tune: str, seeds: int) -> dict[str, Score]:
     """The scores, once everything that was asked for is known to be possible."""
-    if tune not in ("none", "top", "all"):
-        raise UserError(f"tune={tune!r}: 'none', 'top' or 'all'")
     if tune != "none" and seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
     wanted = all_named(scores)

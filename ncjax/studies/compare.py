@@ -9,7 +9,8 @@ import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
-from ncjax.core.options import FUNCTION
+from ncjax.core.roles import METHOD
+from ncjax.core.values import NATURAL, SHARE, Items
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
 from ncjax.networks.load import Init
@@ -91,11 +92,11 @@ def run(
     run: Run,
     init: Init,
     target: FewLabels = FewLabels(),
-    methods: Annotated[list[str], FUNCTION] = METHODS,
-    references: Annotated[list[str] | None, FUNCTION] = None,
+    methods: Annotated[list[str], METHOD, Items(least=1, distinct=True)] = METHODS,
+    references: Annotated[list[str] | None, METHOD, Items(distinct=True)] = None,
     layer: str | None = None,
-    shots: list[int] = [5, 20],
-    margin: float = 0.01,
+    shots: Annotated[list[int], NATURAL, Items(least=1, distinct=True)] = [5, 20],
+    margin: Annotated[float, SHARE] = 0.01,
     search: Search = Search(),
     budget: Budget = Budget(),
 ) -> dict[str, Any]:
@@ -122,8 +123,6 @@ def run(
     seeds = search.seeds
     if seeds < 2:
         raise UserError(f"seeds={seeds}: an interval over seeds needs two")
-    if not shots or not methods:
-        raise UserError(f"shots={shots}, methods={methods}: at least one of each")
     bench = Bench(run, init, target, search, budget)
     for count in reversed(shots):  # nothing is trained before every method and every subset is known to be possible
         dataset = bench.subsets.get(count, 0)

@@ -13,9 +13,11 @@ from matplotlib import ticker
 
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
-from ncjax.core.options import FUNCTION, Was
+from ncjax.core.options import Was
 from ncjax.core.resolve import absolute, short_name
+from ncjax.core.roles import METHOD
 from ncjax.core.types import Network
+from ncjax.core.values import NATURAL, OneOf
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features.passes import reestimate
 from ncjax.networks import delta
@@ -44,9 +46,9 @@ class Cache(NamedTuple):
       cache_views: with `augment`, augmented views of each training image to draw once and keep.
     """
 
-    cache: str = "auto"
-    cache_dtype: str = "float32"
-    cache_views: int = 0
+    cache: Annotated[str, OneOf("auto", "off", "device", "host", "disk")] = "auto"
+    cache_dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    cache_views: Annotated[int, NATURAL] = 0
 
 
 def _cached(run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, options: Cache, training: Training) -> prefix.Prefix | None:
@@ -165,10 +167,10 @@ def run(
     run: Run,
     init: Init,
     data: Data = Data("embedded.digits"),
-    method: Annotated[str, FUNCTION] = "tuning.scl_ft",
+    method: Annotated[str, METHOD] = "tuning.scl_ft",
     layer: str | None = None,
-    classifier_init: Annotated[str | None, Was("head_init")] = None,
-    batch_norm: str = "freeze",
+    classifier_init: Annotated[str | None, OneOf(*plans.CLASSIFIER_INITS), Was("head_init")] = None,
+    batch_norm: Annotated[str, OneOf(*plans.BATCH_NORM)] = "freeze",
     training: Training = Training(measure_every=0),
     optim: Optim = Optim(),
     cache: Cache = Cache(),

@@ -13,9 +13,12 @@ from matplotlib import ticker
 from ncjax import data as sets
 from ncjax.core import trees
 from ncjax.core.mesh import make
-from ncjax.core.options import FUNCTION, Was
-from ncjax.core.resolve import absolute, resolve, short_name
+from ncjax.core.options import Was
+from ncjax.core.resolve import absolute, short_name
+from ncjax.core.roles import MODEL
+from ncjax.core.values import between
 from ncjax.data import Data
+from ncjax.models.named import build
 from ncjax.nc.uncertainty import near_floor
 from ncjax.networks.card import Card
 from ncjax.optim import Optim
@@ -34,8 +37,8 @@ def run(
     *,
     run: Run,
     data: Data = Data(),
-    model: Annotated[str, FUNCTION] = "models.resnet.resnet14(stem_stride=2)",
-    projection_layers: Annotated[int, Was("head")] = 0,
+    model: Annotated[str, MODEL] = "models.resnet.resnet14(stem_stride=2)",
+    projection_layers: Annotated[int, between(0, 5), Was("head")] = 0,
     training: Training = Training(),
     optim: Optim = Optim(),
 ) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def run(
     mesh, dataset = make(), sets.load(data)
     run.announce(dataset)
     classes = len(dataset.class_names)
-    network = resolve(model)(num_classes=classes, projection_layers=projection_layers)
+    network = build(model, classes, projection_layers)
     variables = jax.jit(network.init, static_argnums=1)(jax.random.key(training.seed), dataset.image_shape)
     parameters = trees.count(variables["params"])
     run.say(

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from ncjax import optim
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.options import FUNCTION
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import AUGMENT, LOSS, METRIC, resolve
 from ncjax.core.types import Loss, Objective, PyTree, lift, widths
+from ncjax.core.values import COUNT, NATURAL, SEED, Items
 from ncjax.data import Dataset, Split, batches_of
 from ncjax.data.batches import Augment
 from ncjax.features import passes
@@ -46,14 +46,14 @@ class Training(NamedTuple):
       metrics: collapse metrics of one's own beside ncjax's, see `ncjax.nc.metric`.
     """
 
-    loss: Annotated[str, FUNCTION] = "losses.cross_entropy"
-    epochs: int = 15
-    batch_size: int = 128
-    augment: Annotated[str | None, FUNCTION] = None
-    seed: int = 0
-    measure_every: int = 1
+    loss: Annotated[str, LOSS] = "losses.cross_entropy"
+    epochs: Annotated[int, COUNT] = 15
+    batch_size: Annotated[int, COUNT] = 128
+    augment: Annotated[str | None, AUGMENT] = None
+    seed: Annotated[int, SEED] = 0
+    measure_every: Annotated[int, NATURAL] = 1
     scatter: bool | None = None
-    metrics: Annotated[list[str], FUNCTION] = []
+    metrics: Annotated[list[str], METRIC, Items(distinct=True)] = []
 
     def objective(self) -> Objective:
         """What a step minimises.
@@ -61,7 +61,7 @@ class Training(NamedTuple):
         Raises:
           UserError: the named function returns neither a loss nor an objective, or wants views and nothing augments.
         """
-        found = resolve(self.loss)()
+        found = resolve(self.loss, LOSS)()
         if not isinstance(found, Loss | Objective):
             raise UserError(f"loss={self.loss}: returned {type(found).__name__}, expected a Loss or an Objective")
         if found.views > 1 and self.augment is None:
@@ -70,11 +70,11 @@ class Training(NamedTuple):
 
     def sees_network(self) -> bool:
         """Whether the step runs the network as its objective likes, rather than once, forward."""
-        return isinstance(resolve(self.loss)(), Objective)
+        return isinstance(resolve(self.loss, LOSS)(), Objective)
 
     def augmentation(self) -> Augment | None:
         """What augments images, (key, images) -> images."""
-        return None if self.augment is None else resolve(self.augment)
+        return None if self.augment is None else resolve(self.augment, AUGMENT)
 
 
 class Trained(NamedTuple):
@@ -94,7 +94,7 @@ class Tracker:
         model, dims = plan.model, widths(plan.model, plan.variables, dataset.image_shape)
         objective = training.objective()
         self.run, self.model, self.training, self.phase = run, model, training, phase
-        self.metrics = [resolve(name) for name in training.metrics]
+        self.metrics = [resolve(name, METRIC) for name in training.metrics]
         with_own(self.metrics)  # raises now rather than after an epoch
         self.batches = {
             name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()

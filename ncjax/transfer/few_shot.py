@@ -18,8 +18,9 @@ from ncjax import optim
 from ncjax.core import mesh as meshes
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.options import FUNCTION
+from ncjax.core.roles import DECAY, OPTIMIZER, SCHEDULE
 from ncjax.core.types import Batch, Network, PyTree, widths
+from ncjax.core.values import COUNT, NOT_NEGATIVE, PART, PIXELS
 from ncjax.data import Data, Dataset, batches_of, repeated
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
@@ -43,14 +44,21 @@ class Budget(NamedTuple):
       optimizer, schedule, decay, clip: as for `optim.Optim`.
     """
 
-    steps: int = 200
-    rounds: int = 10
-    batch_size: int = 64
-    warmup_rounds: float = 1.0
-    optimizer: Annotated[str, FUNCTION] = "optim.sgd"
-    schedule: Annotated[str, FUNCTION] = "optim.cosine"
-    decay: Annotated[str, FUNCTION] = "optim.everything"
-    clip: float = 0.0
+    steps: Annotated[int, COUNT] = 200
+    rounds: Annotated[int, COUNT] = 10
+    batch_size: Annotated[int, COUNT] = 64
+    warmup_rounds: Annotated[float, NOT_NEGATIVE] = 1.0
+    optimizer: Annotated[str, OPTIMIZER] = "optim.sgd"
+    schedule: Annotated[str, SCHEDULE] = "optim.cosine"
+    decay: Annotated[str, DECAY] = "optim.everything"
+    clip: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    def check(self) -> None:
+        """Refuses rounds that are no equal parts, or a warm-up longer than the run."""
+        if self.steps % self.rounds:
+            raise UserError(f"steps={self.steps}, rounds={self.rounds}: rounds must divide steps")
+        if self.warmup_rounds > self.rounds:
+            raise UserError(f"warmup_rounds={self.warmup_rounds:g}: expected at most rounds={self.rounds}")
 
 
 class FewLabels(NamedTuple):
@@ -62,9 +70,9 @@ class FewLabels(NamedTuple):
 
     data: str = "embedded.digits"
     classes: str | None = None
-    val_fraction: float = 0.1
-    image_size: int | None = None
-    max_test: int | None = None
+    val_fraction: Annotated[float, PART] = 0.1
+    image_size: Annotated[int | None, PIXELS] = None
+    max_test: Annotated[int | None, COUNT] = None
 
 
 class _Silent:
@@ -85,8 +93,7 @@ class Program:
     """A method compiled: trains and evaluates plans that differ from its own in their arrays only."""
 
     def __init__(self, plan: Plan, budget: Budget, mesh: Mesh, image_shape: tuple[int, ...]):
-        if budget.rounds < 1 or budget.steps % budget.rounds:
-            raise UserError(f"steps={budget.steps}, rounds={budget.rounds}: rounds must divide steps")
+        budget.check()
         self.plan, self.budget, self.mesh = plan, budget, mesh
         self.model = prefix.tail(plan.model, plan.start) if plan.trains else plan.model
         options = optim.Optim(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from ncjax.core.errors import UserError
+from ncjax.core.values import COUNT, NOT_NEGATIVE, POSITIVE, Items
 
 Cell = dict[str, Any]
 
@@ -22,10 +22,10 @@ class Search(NamedTuple):
       lr_grid, weight_decay_grid: learning rates and weight decays.
     """
 
-    seeds: int = 3
-    tune_seeds: int = 1
-    lr_grid: list[float] = [0.03, 0.1, 0.3, 1.0]
-    weight_decay_grid: list[float] = [5e-4]
+    seeds: Annotated[int, COUNT] = 3
+    tune_seeds: Annotated[int, COUNT] = 1
+    lr_grid: Annotated[list[float], POSITIVE, Items(least=1, distinct=True)] = [0.03, 0.1, 0.3, 1.0]
+    weight_decay_grid: Annotated[list[float], NOT_NEGATIVE, Items(least=1, distinct=True)] = [5e-4]
 
 
 def best_hyperparameters(cells: list[Cell]) -> dict[str, float]:
@@ -46,16 +46,8 @@ def search(cell: Callable[[int, float, float], Cell], options: Search) -> tuple[
     Args:
       cell: `(seed, lr, weight_decay) -> cell`.
       options: the grid.
-
-    Raises:
-      UserError: nothing to search.
     """
     seeds, tune_seeds, lr_grid, weight_decay_grid = options
-    if tune_seeds < 1 or not lr_grid or not weight_decay_grid:
-        raise UserError(
-            f"tune_seeds={tune_seeds}, lr_grid={lr_grid}, weight_decay_grid={weight_decay_grid}: the search needs a seed, "
-            "a learning rate and a weight decay"
-        )
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
     best = best_hyperparameters(tried)
     lr, weight_decay = (best["lr"], best["weight_decay"]) if best else (lr_grid[0], weight_decay_grid[0])

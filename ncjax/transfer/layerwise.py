@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from ncjax import nc
 from ncjax.core.mesh import make
-from ncjax.core.options import FUNCTION
-from ncjax.core.resolve import resolve, short_name
+from ncjax.core.resolve import short_name
+from ncjax.core.roles import METRIC, resolve
 from ncjax.core.types import Network
+from ncjax.core.values import COUNT, Items
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features import passes
 from ncjax.features.resume import Parts, kept
@@ -41,10 +42,10 @@ class Measurement(NamedTuple):
       metrics: collapse metrics of one's own beside ncjax's, see `ncjax.nc.metric`.
     """
 
-    batch_size: int = 256
+    batch_size: Annotated[int, COUNT] = 256
     probes: bool = False
     scatter: bool | None = None
-    metrics: Annotated[list[str], FUNCTION] = []
+    metrics: Annotated[list[str], METRIC, Items(distinct=True)] = []
 
 
 class Measured(NamedTuple):
@@ -102,7 +103,7 @@ def extract(
                 classifier=classifier,
                 everywhere=True,
                 again=functools.partial(second, variables, batches),
-                metrics=[resolve(name) for name in options.metrics],
+                metrics=[resolve(name, METRIC) for name in options.metrics],
             )
     return Measured(seen, reports)
 

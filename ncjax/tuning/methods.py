@@ -8,6 +8,7 @@ are written in the name: `tuning.last_k(k=3)`.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Network, PyTree
+from ncjax.core.values import COUNT, POSITIVE, POSITIVE_SHARE, OneOf
 from ncjax.tuning import plans
 from ncjax.tuning.plans import Plan, Reads, Target
 
@@ -46,7 +48,7 @@ def layer_ft_scaled(network: Network, target: Target) -> Plan:
     )
 
 
-def scl_ft(network: Network, target: Target, *, skip: str = "pad") -> Plan:
+def scl_ft(network: Network, target: Target, *, skip: Annotated[str, OneOf("pad", "concat", "linear")] = "pad") -> Plan:
     """Skip-connection layer fine-tuning (Li et al., 2022).
 
     Trains what layer FT trains; the classifier reads the penultimate feature plus the pooled output of the key layer,
@@ -109,7 +111,7 @@ def surgical(network: Network, target: Target) -> Plan:
     return plans.make(network, target, tuned=tuned, layer=layer)
 
 
-def last_k(network: Network, target: Target, *, k: int = 2) -> Plan:
+def last_k(network: Network, target: Target, *, k: Annotated[int, COUNT] = 2) -> Plan:
     """The last `k` blocks and a classifier. `layer` plays no part."""
     if not isinstance(k, int) or not 1 <= k <= len(network.model.backbone):
         raise UserError(f"last_k(k={k}): the network has {len(network.model.backbone)} blocks, so k is 1 to that")
@@ -145,7 +147,9 @@ def norm_only(network: Network, target: Target) -> Plan:
     )
 
 
-def lora(network: Network, target: Target, *, rank: int = 4, alpha: float = 8.0) -> Plan:
+def lora(
+    network: Network, target: Target, *, rank: Annotated[int, COUNT] = 4, alpha: Annotated[float, POSITIVE] = 8.0
+) -> Plan:
     """LoRA (Hu et al., 2022) on every kernel of the matched blocks (default all), convolutions too.
 
     A kernel W of shape [..., I, O] becomes W + alpha/rank A B, with A [... I, rank] (its spatial and input axes together;
@@ -209,7 +213,7 @@ def head2toe(network: Network, target: Target) -> Plan:
     )
 
 
-def llrd(network: Network, target: Target, *, factor: float = 0.85) -> Plan:
+def llrd(network: Network, target: Target, *, factor: Annotated[float, POSITIVE_SHARE] = 0.85) -> Plan:
     """Full fine-tuning with layer-wise learning-rate decay: `factor` more for each block further from the classifier."""
     if not 0 < factor <= 1:
         raise UserError(f"llrd(factor={factor}): in (0, 1]")

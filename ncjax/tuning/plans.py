@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import jax
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import METHOD, resolve
 from ncjax.core.types import Array, Model, Network, PyTree
 from ncjax.models.sequential import classify, new_classifier
 
@@ -95,14 +94,9 @@ def plan_of(method: str, network: Network, target: Target) -> Plan:
     Raises:
       UserError: no such method, a setting that it cannot take, or a pattern that matches no block.
     """
-    function = resolve(method)
-    names = list(inspect.signature(function).parameters)[:2]
-    plan = function(network, target) if names == ["network", "target"] else None
+    plan = resolve(method, METHOD)(network=network, target=target)
     if not isinstance(plan, Plan):
-        raise UserError(
-            f"method={method!r}: a function of ncjax.tuning, such as tuning.scl_ft, or one of (network, target) that "
-            "returns a Plan"
-        )
+        raise UserError(f"method={method}: returned {type(plan).__name__}, expected ncjax.tuning.plans.Plan")
     return plan
 
 

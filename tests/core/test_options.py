@@ -7,7 +7,7 @@ import pytest
 
 from ncjax import config as door
 from ncjax import main
-from ncjax.core import options
+from ncjax.core import options, values
 from ncjax.core.errors import UserError
 from ncjax.core.options import Also, Was
 
@@ -30,9 +30,9 @@ def study(
 def test_a_schema_opens_blocks_and_takes_every_way_to_write_none():
     known = options.schema(study)
     assert {k: o.default for k, o in known.items() if k != "start"} == {"size": 4, "rate": 0.5, "limit": None}
-    assert options.accepts(known["limit"].hint, None)
-    assert options.accepts(known["limit"].hint, 3)
-    assert not options.accepts(known["limit"].hint, "3")
+    assert values.accepts(known["limit"].hint, None)
+    assert values.accepts(known["limit"].hint, 3)
+    assert not values.accepts(known["limit"].hint, "3")
 
 
 def test_another_word_is_its_key_and_an_old_one_is_named():

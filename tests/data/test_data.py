@@ -110,11 +110,17 @@ def test_every_example_is_seen_once(npz, resident, batch_size):
 
 
 def test_two_views_differ_and_share_labels(npz):
-    from ncjax.core.resolve import resolve
+    from ncjax.core.roles import AUGMENT, resolve
 
     d = data.load(data.Data(f"npz:{npz}"))
+    crop = resolve("augment.crop_flip(strength=1.0)", AUGMENT)
     source = data.batches_of(
-        d.splits["train"], d, mesh.make(), batch_size=8, views=2, augment=resolve("augment.crop_flip(strength=1.0)")
+        d.splits["train"],
+        d,
+        mesh.make(),
+        batch_size=8,
+        views=2,
+        augment=crop,
     )
     batch = source.fetch(source.arrays, next(source.items(np.arange(8))), jax.random.key(0))
     assert batch.image.shape[0] == 16

@@ -10,7 +10,8 @@ import pytest
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import public_names, resolve
+from ncjax.core.resolve import public_names
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import Network
 from ncjax.models import layers, mlp, resnet, vit
 from ncjax.tuning import methods, plans
@@ -28,7 +29,7 @@ SHAPE = (16, 16, 3)
 
 def build(name, **more):
     options = ", ".join(f"{k}={v!r}" for k, v in {**SMALL[name], **more}.items())
-    return resolve(f"models.{name}({options})")
+    return resolve(f"models.{name}({options})", MODEL)
 
 
 @pytest.fixture(scope="module", params=SMALL)
@@ -180,7 +181,7 @@ def test_bfloat16_computes_low_and_returns_float32(case):
     ],
 )
 def test_parameter_counts(name, shape, classes, count):
-    model = resolve(name)(num_classes=classes)
+    model = resolve(name, MODEL)(num_classes=classes)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
     assert trees.count(variables["params"]) == count
 
@@ -198,7 +199,7 @@ def test_parameter_counts(name, shape, classes, count):
     ],
 )
 def test_share_of_parameters_tuned(name, layer, share):
-    model = resolve(name)(num_classes=1000)
+    model = resolve(name, MODEL)(num_classes=1000)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))
     network = Network(SimpleNamespace(image_shape=(224, 224, 3)), model, variables)
     tuned, total = methods.layer_ft(network, Target(10, jax.random.key(0), layer)).share()
@@ -207,13 +208,13 @@ def test_share_of_parameters_tuned(name, layer, share):
 
 @pytest.mark.parametrize(("name", "count"), [("clip_vit_b", 87_849_216), ("clip_resnet50", 38_316_896)])
 def test_parameter_counts_of_clip(name, count):
-    model = resolve(f"models.clip.{name}")(num_classes=1)
+    model = resolve(f"models.clip.{name}", MODEL)(num_classes=1)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), (224, 224, 3)))["params"]
     assert trees.count({k: v for k, v in params.items() if k != "head"}) == count
 
 
 def test_a_classifier_of_maps_is_only_the_published_one():
-    model = resolve("models.squeezenet.squeezenet11")(num_classes=5)
+    model = resolve("models.squeezenet.squeezenet11", MODEL)(num_classes=5)
     variables = jax.jit(model.init, static_argnums=1)(jax.random.key(0), (40, 40, 3))
     images = jax.random.normal(jax.random.key(1), (2, 40, 40, 3))
     whole, _ = model.apply(variables, images)
@@ -277,7 +278,7 @@ def test_every_module_has_its_public_models():
             model = getattr(module, name)(num_classes=3, projection_layers=1, dtype="bfloat16")
             assert (model.num_classes, model.readout, model.blocks[-1]) == (3, "projection", "head"), name
     with pytest.raises(UserError, match=r"no setting 'widht'; did you mean 'width'"):
-        resolve("models.resnet.resnet18(widht=3)")
+        resolve("models.resnet.resnet18(widht=3)", MODEL)
 
 
 @pytest.mark.parametrize(
@@ -285,8 +286,8 @@ def test_every_module_has_its_public_models():
     [
         lambda: resnet.resnet18(10, stem="big"),
         lambda: resnet.resnet18(10, projection_layers=6),
-        lambda: resolve("models.resnet.resnet19"),
-        lambda: resolve("models.resnet.resnet18(widht=3)"),
+        lambda: resolve("models.resnet.resnet19", MODEL),
+        lambda: resolve("models.resnet.resnet18(widht=3)", MODEL),
         lambda: vit.vit_ti(10, patch=5).init(jax.random.key(0), SHAPE),
         lambda: resnet.resnet8(10).apply({"params": {}, "batch_stats": {}}, None, start="layer9.0"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch_reference
 
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.networks import weights
 
 CASES = torch_reference.cases()
@@ -57,7 +57,7 @@ def test_augreg_files_are_what_timm_reads(tmp_path):
     timm = torch_reference.library("timm")
     if timm is None:
         pytest.skip("timm does not import")
-    network = resolve("models.vit.vit_s(patch=32)")(num_classes=10)
+    network = resolve("models.vit.vit_s(patch=32)", MODEL)(num_classes=10)
     template = jax.eval_shape(lambda: network.init(jax.random.key(0), (96, 96, 3)))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) / 10, template)

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from ncjax import main
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.networks import delta, weights
 from ncjax.networks.load import Init, load
 from ncjax.networks.weights import command, foreign, hub, layouts, torch_files
@@ -63,7 +63,7 @@ def test_every_layout_is_here():
 def test_names_are_recognised_and_numbers_come_back(title):
     name, side = NETWORKS[title]
     layout = next(x for x in foreign.LAYOUTS if x.title == title)
-    network = resolve(name)(num_classes=7 if layout.classifier else 1)
+    network = resolve(name, MODEL)(num_classes=7 if layout.classifier else 1)
     template = jax.eval_shape(lambda: network.init(jax.random.key(0), (side, side, 3)))
     rng = np.random.default_rng(0)
     small = trees.count(template) < LARGE
@@ -90,7 +90,7 @@ def test_names_are_recognised_and_numbers_come_back(title):
 
 
 def test_anything_short_of_complete_is_an_error_unless_allowed(tmp_path, capsys):
-    network = resolve("models.resnet.resnet8")(num_classes=4)
+    network = resolve("models.resnet.resnet8", MODEL)(num_classes=4)
     variables = network.init(jax.random.key(1), (32, 32, 3))
     arrays = weights.export(variables, network, "torchvision ResNet")
     arrays.pop("layer1.0.bn1.bias")
@@ -113,7 +113,7 @@ def test_anything_short_of_complete_is_an_error_unless_allowed(tmp_path, capsys)
 
 def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    network = resolve("models.resnet.resnet8(width=4)")(num_classes=4)
+    network = resolve("models.resnet.resnet8(width=4)", MODEL)(num_classes=4)
     variables = jax.jit(network.init, static_argnums=1)(jax.random.key(1), (32, 32, 3))
     before = weights.export(variables, network, "torchvision ResNet")
     np.savez("w.npz", **before)
@@ -144,7 +144,7 @@ def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, ca
 
 
 def test_blue_first_is_folded_into_the_first_convolution():
-    network, rng = resolve("models.squeezenet.squeezenet11")(num_classes=3), np.random.default_rng(0)
+    network, rng = resolve("models.squeezenet.squeezenet11", MODEL)(num_classes=3), np.random.default_rng(0)
     template = jax.eval_shape(lambda: network.init(jax.random.key(0), (64, 64, 3)))
     variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), template)
     arrays = weights.export(variables, network, "Caffe SqueezeNet")
@@ -313,7 +313,7 @@ def test_files_that_are_not_what_they_are_called_are_one_line(tmp_path):
 
 def test_an_image_too_small_for_a_network_is_one_line():
     for name in ("models.vgg.alexnet", "models.densenet.densenet121", "models.squeezenet.squeezenet11"):
-        network = resolve(name)(num_classes=2)
+        network = resolve(name, MODEL)(num_classes=2)
         with pytest.raises(UserError, match="too small"):
             jax.eval_shape(lambda n=network: n.init(jax.random.key(0), (16, 16, 3)))
 

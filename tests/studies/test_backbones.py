@@ -10,7 +10,7 @@ from scipy import stats
 
 from ncjax import main
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import MODEL, resolve
 from ncjax.evidence import claims, correlation
 from ncjax.evidence.correlation import Correlation
 from ncjax.networks import weights
@@ -149,7 +149,7 @@ def test_layers_are_spaced_with_the_last_among_them():
 def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for i in range(2):
-        network = resolve("models.resnet.resnet8(width=4)")(num_classes=3)
+        network = resolve("models.resnet.resnet8(width=4)", MODEL)(num_classes=3)
         variables = jax.jit(network.init, static_argnums=1)(jax.random.key(i), (32, 32, 3))
         np.savez(f"w{i}.npz", **weights.export(variables, network, "torchvision ResNet"))
     argv = [

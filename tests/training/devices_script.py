@@ -8,24 +8,29 @@ import numpy as np
 
 from ncjax import data, nc, optim
 from ncjax.core import mesh, trees
-from ncjax.core.resolve import resolve
+from ncjax.core.roles import AUGMENT, MODEL, resolve
 from ncjax.core.types import widths
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.training import loop
 
-MODEL = "models.resnet.resnet8(width=4, stem_stride=2, dtype=float64)"
+NAME = "models.resnet.resnet8(width=4, stem_stride=2, dtype=float64)"
 
 
 def run(devices):
     dataset = data.load(data.Data("embedded.fashion_mnist_mini", n_per_class=10))
-    model = resolve(MODEL)(num_classes=10)
+    model = resolve(NAME, MODEL)(num_classes=10)
     variables = model.init(jax.random.key(0), dataset.image_shape)
     variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     mask = trees.block_mask(variables["params"], model.blocks)
     # 36 rows a step are no multiple of 8, and 100 examples no multiple of 36: filler rows everywhere.
+    crop = resolve("augment.crop_flip(strength=1.0)", AUGMENT)
     source = data.batches_of(
-        dataset.splits["train"], dataset, devices, batch_size=36, augment=resolve("augment.crop_flip(strength=1.0)")
+        dataset.splits["train"],
+        dataset,
+        devices,
+        batch_size=36,
+        augment=crop,
     )
     tx, _ = optim.build(optim.Optim(lr=0.05), mask, source.steps, 2)
     state = loop.init_state(variables, tx, mask, jax.random.key(1), devices)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 
-from ncjax.core.cli import tell
+from ncjax.core.cli import Parser, tell
 from ncjax.networks.weights import hub, read, table
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ncjax.weights",
-        description="Show the layout of a file of weights and "
-        "which of its tensors fit: matched, missing, unexpected, misshaped.",
+    parser = Parser(
+        "python -m ncjax.weights",
+        "Show the layout of a file of weights and which of its tensors fit: matched, missing, unexpected, misshaped.",
     )
     parser.add_argument("weights", help="a file, hf:OWNER/NAME or torchvision:NAME")
     parser.add_argument("--model", help="the network, if not what names and shapes say")
-    args = parser.parse_args(argv)
 
-    def show() -> str:
+    def show(args: Namespace) -> str:
         file = hub.local(args.weights)
         return table(read(file.path)[0], args.model, file.preprocess)
 
-    return tell("ncjax.weights", show)
+    return tell("ncjax.weights", parser, argv, show)

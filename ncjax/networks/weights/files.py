@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ncjax.core.errors import UserError
+from ncjax.core.files import in_place_of, umask
 from ncjax.networks.weights import torch_files
 
 TORCH = (".pth", ".pt", ".bin")
+MARK = {"written_by": "ncjax"}  # among the text of what `write` wrote
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -45,10 +47,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def write(path: str | Path, arrays: dict[str, np.ndarray], text: dict[str, str]) -> None:
     """Writes a `.safetensors` file in one step."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, part, text)
-    part.replace(path)
+    with in_place_of(Path(path)) as part:
+        save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, part, {**text, **MARK})
+        part.chmod(0o666 & ~umask())
 
 
 def sha256(path: str | Path) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.resolve import resolve
 from ncjax.core.types import Model, PyTree
+from ncjax.models.named import build
 from ncjax.networks.weights import convolutional, layouts, transformers
 from ncjax.networks.weights.layouts import Comparison, Layout, Place, Preprocess
 
@@ -63,7 +63,7 @@ def _recognised(arrays: dict[str, Any], model: str | None) -> tuple[Layout, str]
             return layout, model or found
     best, most = None, 0
     if model is not None:
-        network = resolve(model)(num_classes=1)
+        network = build(model, 1)
         paths = list(trees.paths(jax.eval_shape(lambda: network.init(jax.random.key(0), (224, 224, 3)))))
         for layout in LAYOUTS:
             hits = sum(p.name in named[layout.title] for p in layouts.places(layout, network, paths).values())
@@ -89,9 +89,9 @@ def match(arrays: dict[str, Any], model: str | None = None) -> Match:
     layout, name = _recognised(arrays, model)
     names = layouts.normalised(layout, list(arrays))
     shapes = {clean: np.shape(arrays[raw]) for clean, raw in names.items()}
-    kernel, bare = "params/head/linear/kernel", resolve(name)(num_classes=1)
+    kernel, bare = "params/head/linear/kernel", build(name, 1)
     shape = shapes.get(layouts.places(layout, bare, [kernel])[kernel].name) if layout.classifier else None
-    network = bare if shape is None else resolve(name)(num_classes=shape[-1 if layout.hwio else 0])
+    network = bare if shape is None else build(name, shape[-1 if layout.hwio else 0])
     try:
         preprocess = layout.preprocess(name, shapes)
     except KeyError as e:

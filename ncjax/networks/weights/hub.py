@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import math
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ncjax.core.errors import UserError, nearest
+from ncjax.core.files import read_json
 from ncjax.networks.weights.files import sha256
 from ncjax.networks.weights.layouts import Preprocess
 
@@ -196,7 +196,7 @@ def _timm_images(path: Path | None) -> dict[str, Any]:
       UserError: one that cannot be followed, or a network whose names and shapes are those of another.
     """
     try:
-        described = json.loads(path.read_text()) if path is not None and path.is_file() else {}
+        described = read_json(path) if path is not None and path.is_file() else {}
         found = described.get("pretrained_cfg") if isinstance(described, dict) else None
         if not found:
             return {}

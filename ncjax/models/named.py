@@ -1,0 +1,19 @@
+"""A model by the name that a config gives it."""
+
+from __future__ import annotations
+
+from ncjax.core.errors import UserError
+from ncjax.core.roles import MODEL, resolve
+from ncjax.core.types import Model
+
+
+def build(name: str, num_classes: int, projection_layers: int = 0) -> Model:
+    """`models.resnet.resnet18(width=32)`, or one's own, `file.py:function`, built.
+
+    Raises:
+      UserError: no such function, one that is no model, a setting that it does not take, or something else returned.
+    """
+    model = resolve(name, MODEL)(num_classes=num_classes, projection_layers=projection_layers)
+    if not isinstance(model, Model):
+        raise UserError(f"model={name}: returned {type(model).__name__}, expected ncjax.core.types.Model")
+    return model
