@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -44,8 +45,8 @@ def module_of_file(path: str) -> ModuleType:
     Raises:
       UserError: there is no such file, or it does not run; the line says where.
     """
-    file = Path(path).expanduser().resolve()
-    text = read_text(path)
+    text = read_text(os.path.expanduser(path))
+    file = Path(os.path.expanduser(path)).resolve()
     version = hashlib.sha256(f"{file} {text}".encode()).hexdigest()[:12]
     name = f"ncjax_file_{file.stem}_{version}"
     if name in sys.modules:
@@ -72,7 +73,7 @@ def running(path: str | Path) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as e:  # SystemExit too
-        file = Path(path).expanduser().resolve()
+        file = Path(os.path.expanduser(path)).resolve()
         raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from None
 
 
@@ -201,7 +202,7 @@ def absolute(text: str) -> str:
     path, opened, arguments = text.partition("(")
     file, colon, name = path.partition(".py:") if ".py:" in path else (path.removesuffix(".py"), "", "")
     if file != path:
-        path = f"{Path(file + '.py').expanduser().resolve()}{colon and ':'}{name}"
+        path = f"{Path(os.path.expanduser(file + '.py')).resolve()}{colon and ':'}{name}"
     return path + opened + arguments
 
 
