@@ -95,6 +95,9 @@ def from_json(text: str, source: Path) -> Card:
     height, width, channels = (*card.image_shape, 0, 0, 0)[:3]
     if len(card.image_shape) != 3 or min(height, width, channels) < 1 or {len(card.mean), len(card.std)} - {0, channels}:
         raise UserError(f"{what}: image_shape, mean and std do not go together; it may be damaged")
+    for part, words in ((card.base, ("init", "which", "hash")), (card.origin, ("weights", "sha256", "layout"))):
+        if part is not None and not all(isinstance(part.get(word), str) for word in words):
+            raise UserError(f"{what}: base and origin say {', '.join(words)}, in text; it may be damaged")
     return card
 
 

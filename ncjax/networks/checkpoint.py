@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from ncjax.core import trees
 from ncjax.core.errors import UserError
+from ncjax.core.files import read_json, to_json, write_text
 from ncjax.core.types import PyTree
 
 SPARE_BYTES = 4 << 20  # what a save needs beyond the arrays: metadata, and the table it is written through
@@ -25,6 +27,46 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 def _manager(directory: Path, create: bool) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=create, enable_async_checkpointing=False)
     return ocp.CheckpointManager(directory.resolve(), options=options)
+
+
+def _sums(step: Path) -> dict[str, list[int]]:
+    """{file: [bytes, CRC-32]} of a stored step."""
+    found = {}
+    for path in sorted(p for p in step.rglob("*") if p.is_file()):
+        crc, size = 0, 0
+        with open(path, "rb") as file:
+            while part := file.read(1 << 22):
+                crc, size = zlib.crc32(part, crc), size + len(part)
+        found[str(path.relative_to(step))] = [size, crc]
+    return found
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Writes down what the files of a stored step are, so that damage is found, and named, before they are read."""
+    write_text(folder / f"crc32_{step}.json", to_json(_sums(folder / str(step))))
+    for old in folder.glob("crc32_*.json"):
+        if old.name != f"crc32_{step}.json":
+            old.unlink()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a stored state; None where nothing is, or where nothing was written down of it."""
+    seals = [p for p in folder.glob("crc32_*.json") if (folder / p.stem.removeprefix("crc32_")).is_dir()]
+    for seal in seals:
+        step = folder / seal.stem.removeprefix("crc32_")
+        try:
+            wanted = read_json(seal)
+        except UserError as e:
+            return str(e)
+        found = _sums(step)
+        for name in sorted(wanted.keys() | found.keys()) if isinstance(wanted, dict) else ():
+            if name not in found:
+                return f"{step / name} is missing"
+            if name in wanted and found[name] != wanted[name]:
+                return f"{step / name} is not what was written: {found[name][0]} bytes of {wanted[name][0]}, or others"
+    if not seals and any(folder.glob("crc32_*.json")):
+        return f"the folder of its step in {folder} is missing"
+    return None
 
 
 class Store:
@@ -57,6 +99,8 @@ class Store:
             return
         manager.save(step, args=ocp.args.StandardSave(saved))
         manager.wait_until_finished()
+        if jax.process_index() == 0:
+            _seal(self.directory / which, step)
 
     def latest(self, which: str) -> int | None:
         """Step of the stored state, or None."""
@@ -98,6 +142,14 @@ class Memory:
             self.best = jax.tree.map(np.array, tree)
 
 
+def _other(directory: Path, which: str) -> str:
+    """Offers the other checkpoint that is kept, where that one is whole."""
+    other = "best" if which == "last" else "last"
+    if not (directory / other).is_dir() or _damage(directory / other) is not None:
+        return ""
+    return f"; the other that is kept is whole: which={other} reads it, and a copy of it as {directory / which} is gone on from"
+
+
 def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -> dict[str, jax.Array]:
     """A stored state as {slash-joined path: array}.
 
@@ -107,6 +159,8 @@ def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -
     folder = directory / which
     if not folder.is_dir():
         raise UserError(f"no {which!r} checkpoint in {directory}")
+    if (wrong := _damage(folder)) is not None:
+        raise UserError(f"checkpoint {folder} is damaged and cannot be read ({wrong}){_other(directory, which)}")
     manager = _manager(folder, create=False)
     try:
         step = manager.latest_step()
@@ -124,6 +178,6 @@ def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -
         raise
     except Exception as e:  # orbax and tensorstore raise many kinds for a damaged directory
         reason = (str(e).strip() or type(e).__name__).splitlines()[0][:160]
-        raise UserError(f"checkpoint {folder} is damaged and cannot be read ({reason})") from None
+        raise UserError(f"checkpoint {folder} is damaged and cannot be read ({reason}){_other(directory, which)}") from None
     finally:
         manager.close()

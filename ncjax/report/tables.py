@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 def text(value: str) -> Cell:
     """A cell of words."""
-    return Cell(value, value)
+    return Cell(str(value), str(value))
 
 
 def number(value: float | None, source: str = "", digits: int = 3) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def _as_it_was(workdir: Path) -> Iterator[None]:
 def _prepare(workdir: Path, config: dict[str, Any]) -> None:
     """Writes the config of a new run; refuses a folder that holds another run, or anything but a run."""
     path = workdir / "config.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         others = sorted(p.name for p in workdir.iterdir() if p.name != lock.NAME)
         if others:
             raise UserError(f"{workdir} holds {others[0]!r} and no run; choose another --workdir")
@@ -104,7 +105,7 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
 
 def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run: Run) -> dict[str, Any]:
     results = run.workdir / "results.json"
-    if results.exists():
+    if os.path.lexists(results):
         run.say(f"{run.workdir}: already finished; delete it to run again")
         return read_record(run.workdir)._asdict()
     started = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
       UserError: the file cannot be read, or holds a line that is no row; the line is named.
     """
     path = Path(workdir) / "metrics.jsonl"
-    lines = read_text(path).split("\n") if path.exists() else []
+    lines = read_text(path).split("\n") if os.path.lexists(path) else []
     rows, whole = [], len(lines) - 1  # what follows the last line break is nothing, or was cut short
     for number, line in enumerate(lines[:whole], 1):
         try:
