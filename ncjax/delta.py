@@ -2,7 +2,9 @@
 
 import sys
 
+from ncjax.core.cli import quiet
 from ncjax.networks.delta import main
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from ncjax import config as door
 from ncjax import conv, report
-from ncjax.core.cli import Parser, no_room, one_line, streams, unheard
+from ncjax.core.cli import Parser, no_room, one_line, quiet, streams, unheard
 from ncjax.core.errors import UserError, nearest
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
@@ -72,7 +72,9 @@ def _workdir(args: Namespace) -> Path:
     try:
         str(found).encode()
     except UnicodeEncodeError:
-        raise UserError(f"workdir {found}: its name is not UTF-8, which a report's page must be; choose another") from None
+        raise UserError(
+            f"workdir {found}: its name is not UTF-8, or this locale is not (export LC_ALL=C.UTF-8); choose another"
+        ) from None
     return found
 
 
@@ -131,4 +133,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ncjax.conv import build, header
-from ncjax.core.cli import Parser, tell
+from ncjax.core.cli import Parser, quiet, tell
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,4 +16,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

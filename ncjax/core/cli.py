@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -35,6 +36,12 @@ def streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
         elif hasattr(stream, "reconfigure") and stream.errors == "strict":
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def quiet() -> None:
+    """Keeps libraries' warnings from standing between the user and the line that matters; `python -W` brings them back."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def unheard() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ncjax.core.cli import Parser, tell
+from ncjax.core.cli import Parser, quiet, tell
 from ncjax.core.errors import UserError
 from ncjax.core.files import to_json
 from ncjax.nc.measure import collect, measure
@@ -78,4 +78,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

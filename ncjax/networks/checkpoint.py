@@ -147,7 +147,7 @@ def _other(directory: Path, which: str) -> str:
     other = "best" if which == "last" else "last"
     if not (directory / other).is_dir() or _damage(directory / other) is not None:
         return ""
-    return f"; the other that is kept is whole: which={other} reads it, and a copy of it as {directory / which} is gone on from"
+    return f"; the other that is kept is whole: which={other} reads it, and a copy as {directory / which} is gone on from"
 
 
 def read(directory: Path, which: str, shardings: dict[str, Any] | None = None) -> dict[str, jax.Array]:

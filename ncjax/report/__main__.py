@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ncjax.core.cli import Parser, tell
+from ncjax.core.cli import Parser, quiet, tell
 from ncjax.report import page
 
 
@@ -27,4 +27,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

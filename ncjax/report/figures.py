@@ -28,6 +28,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "svg.hashsalt": "ncjax",
+    "text.parse_math": False,  # names of runs are words, whatever characters are in them
 }
 NAMES = {
     "nc1": "NC1",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ncjax.core.files import write_text
 from ncjax.evidence import intervals
 from ncjax.nc.uncertainty import near_floor
 
@@ -100,24 +101,32 @@ def to_csv(table: Table) -> str:
     """Full-precision values."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(table.columns)
-    writer.writerows([["" if c.value is None else c.value for c in row] for row in table.rows])
+    writer.writerow(map(_inert, table.columns))
+    writer.writerows([["" if c.value is None else _inert(c.value) for c in row] for row in table.rows])
     return out.getvalue()
 
 
+def _inert(value: str | float) -> str | float:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+
+
+TEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\n": " ",
+        "–": "--",
+        "→": r"$\to$",
+        "×": r"$\times$",
+    }
+)
+
+
 def _escaped(value: str) -> str:
-    for character, tex in (
-        ("\\", r"\textbackslash{}"),
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("_", r"\_"),
-        ("#", r"\#"),
-        ("–", "--"),
-        ("→", r"$\to$"),
-        ("×", r"$\times$"),
-    ):
-        value = value.replace(character, tex)
-    return value
+    return value.translate(TEX)
 
 
 def to_latex(table: Table) -> str:
@@ -132,5 +141,5 @@ def to_latex(table: Table) -> str:
 def save(table: Table, folder: Path) -> None:
     """Writes NAME.csv and NAME.tex."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{table.name}.csv").write_text(to_csv(table))
-    (folder / f"{table.name}.tex").write_text(to_latex(table))
+    write_text(folder / f"{table.name}.csv", to_csv(table))
+    write_text(folder / f"{table.name}.tex", to_latex(table))

@@ -16,6 +16,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from ncjax.core import cli, memory
 from ncjax.core.errors import UserError
@@ -88,11 +89,11 @@ class Run:
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Prints a table."""
         if self.writes:
-            table = Table(title=title, title_justify="left")
+            table = Table(title=Text(title), title_justify="left")
             for column in columns:
-                table.add_column(column, no_wrap=True)
+                table.add_column(Text(column), no_wrap=True)
             for row in rows:
-                table.add_row(*row)
+                table.add_row(*map(Text, row))
             self.console.print(table)
 
     def rows(self, epoch: int, phase: str, split: str, layer: str, values: dict[str, float]) -> None:
@@ -146,9 +147,9 @@ class Run:
             return
         if self._progress is None:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=self.console,
                 transient=True,
             )
