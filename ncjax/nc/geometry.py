@@ -47,8 +47,10 @@ def double(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves([x for x in args if not isinstance(x, Geometry)])
-        out = jnp.result_type(*(x.dtype for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.floating)), jnp.float32)
         with jax.enable_x64(True):
+            out = jnp.result_type(
+                *(x.dtype for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.floating)), jnp.float32
+            )
             found = function(*jax.tree.map(as_double, args), **kwargs)
             return jax.tree.map(lambda x: x.astype(out) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,8 @@ import numpy as np
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
-from ncjax.nc.stats import ClassStats, check_shapes
+from ncjax.nc.kinds import check_kind, expect
+from ncjax.nc.stats import ClassStats, check_shapes, check_stats
 
 Classifier = tuple[Array, Array]  # weight [K, D], bias [K]
 MANY = 10_000  # classes that are taken for a mistake if examples are fewer than a tenth of them
@@ -22,13 +25,13 @@ def to_jax(x: Any, name: str) -> Array:
     Raises:
       UserError: it is none, and holds no numbers.
     """
+    check_kind(x, name)
     try:
         if not isinstance(x, np.ndarray | jax.Array) and hasattr(x, "__dlpack__"):
             x = x.detach() if hasattr(x, "detach") else x
             return jax.dlpack.from_dlpack(x.contiguous() if hasattr(x, "contiguous") else x)
         x = x if isinstance(x, jax.Array) else np.asarray(x)
-        if x.dtype.kind in "OUSMm":
-            raise UserError(f"{name} are no numbers but {x.dtype} (if rows differ in length, pad or cut them)")
+        check_kind(x, name)
         return jnp.asarray(x if isinstance(x, jax.Array) else x.astype(x.dtype.newbyteorder("="), copy=False))
     except UserError:
         raise
@@ -40,7 +43,58 @@ def _floats(x: Any, name: str) -> Array:
     x = to_jax(x, name)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise UserError(f"{name} are complex; give real numbers")
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.promote_types(jnp.result_type(float), jnp.float32))
+
+
+def in_double_if_needed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a function of (features, labels) or of statistics in float64 where float32 would round its features away.
+
+    That is where the input has more digits than float32 keeps (float64, or integers of 32 and 64 bits) and they carry the
+    spread within classes: features of norm 1e9, or labels' worth of collapse below 1e-4 of rounding. Statistics that were
+    collected so stay in float64, and what is measured from them too.
+    """
+
+    @functools.wraps(function)
+    def wrapped(first: Any, *args: Any, **kwargs: Any) -> Any:
+        given = (first, *args, *kwargs.values())
+        held = [x for x in given if isinstance(x, ClassStats)]
+        held += [x[0] for x in given if isinstance(x, tuple) and x and isinstance(x[0], ClassStats)]
+        wide = any(getattr(x.anchor, "dtype", None) == np.float64 for x in held)
+        arrays = [x for x in (first, *args, kwargs.get("labels")) if x is not None and not isinstance(x, ClassStats)]
+        if jax.config.read("jax_enable_x64") or not (wide or (len(arrays) >= 2 and _rounds(*arrays[:2]))):
+            return function(first, *args, **kwargs)
+        with jax.enable_x64(True):
+            return function(first, *args, **kwargs)
+
+    return wrapped
+
+
+def _less(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """x - origin in float64; unsigned integers wrap around, which as signed ones is the difference."""
+    found = x - origin
+    return (found.view(f"i{found.itemsize}") if found.dtype.kind == "u" else found).astype(np.float64)
+
+
+def _rounds(features: Any, labels: Any) -> bool:
+    """Whether rounding to float32 would move features by more than 1e-4 of their spread within classes."""
+    if getattr(getattr(features, "dtype", None), "itemsize", 0) < 4 or getattr(features, "dtype", None) == np.float32:
+        return False
+    try:
+        x, y = np.asarray(features), np.asarray(labels)
+        if x.ndim != 2 or y.shape != x.shape[:1] or not x.size or x.dtype.kind not in "fiu" or y.dtype.kind not in "iu":
+            return False
+        moved = np.square(x - x.astype(np.float32).astype(x.dtype), dtype=np.float64).sum()
+        order = np.argsort(y, kind="stable")
+        starts = np.flatnonzero(np.diff(y[order], prepend=y[order[0]] - 1))
+        away, counts = _less(x[order], x[order[:1]]), np.diff(starts, append=len(x))
+        means = np.add.reduceat(away, starts) / counts[:, None]
+        within = np.square(away - np.repeat(means, counts, axis=0)).sum()
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    far = np.finfo(np.float64).eps * max(abs(float(x.min())), abs(float(x.max())))
+    if np.isfinite(within) and x.size * far**2 > 1e-8 * within > 0:
+        raise UserError("features lie too far from the origin for float64 to tell them apart: subtract their mean first")
+    return bool(np.isfinite(within)) and moved > 1e-8 * within > 0
 
 
 def _pair(classifier: Classifier) -> Classifier:
@@ -64,6 +118,7 @@ def check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Clas
 
 def check_labels(labels: Any) -> np.ndarray:
     """Labels [N] as NumPy integers, or the fault."""
+    check_kind(labels, "labels")
     try:
         labels = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)  # torch
     except (TypeError, ValueError, RuntimeError) as e:
@@ -125,8 +180,7 @@ def check_outside(outside: Any, dim: int) -> Array:
 
 def check_centres(centres: Any) -> ClassStats:
     """Statistics to measure others about, or the fault."""
-    if not isinstance(centres, ClassStats):
-        raise UserError("centres must be class statistics: nc.collect(training features, training labels)")
+    expect(centres, ClassStats, "centres", "nc.collect(training features, training labels)")
     if np.sum(np.asarray(centres.count) >= 2) < 2:
         raise UserError("centres: expected two or more classes with two examples each")
     return check_sound(centres)
@@ -134,6 +188,7 @@ def check_centres(centres: Any) -> ClassStats:
 
 def check_sound(stats: ClassStats) -> ClassStats:
     """The statistics; raises where they have met NaN or infinite features, and says how many and in which classes."""
+    check_stats(stats)
     bad = np.asarray(stats.bad)
     if bad.any():
         raise UserError(f"{bad.sum():.0f} examples have NaN or infinite features (classes {np.flatnonzero(bad).tolist()})")

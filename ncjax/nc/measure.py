@@ -27,12 +27,14 @@ from ncjax.nc.inputs import (
     check_labels,
     check_outside,
     check_sound,
+    in_double_if_needed,
     to_jax,
 )
+from ncjax.nc.kinds import expect
 from ncjax.nc.metric import ON_THE_HOST, About, applied, asks_for
 from ncjax.nc.projected import Look
 from ncjax.nc.report import ARRAYS, SCALARS, TRUSTED, Report, assemble
-from ncjax.nc.stats import ClassStats, by_class, empty, observe
+from ncjax.nc.stats import ClassStats, by_class, check_stats, empty, observe
 
 TILT_ROWS = 1024  # examples that the interval's smallest part is estimated from
 
@@ -178,6 +180,7 @@ def with_own(extra: Sequence[Any]) -> dict[str, Any]:
     return SCALARS | dict(zip(names, extra, strict=True))
 
 
+@in_double_if_needed
 def report(
     stats: ClassStats,
     *,
@@ -215,11 +218,17 @@ def report(
     Raises:
       UserError: the classifier's shape does not fit, or the features were NaN or infinite.
     """
+    check_sound(stats)
     if classifier is not None:
         classifier = check_classifier(classifier, *stats.anchor.shape)
+    for name, x, kind in (("look", look, Look), ("tilt", tilt, looks.Tilt)):
+        if x is not None:
+            expect(x, kind, name, f"nc.{name}")
+    if about is not None and not (isinstance(about, tuple) and len(about) == 2 and isinstance(about[1], Look)):
+        raise UserError("about: expected (statistics, look), as nc.collect and nc.look_at return them")
     if outside is not None:
         outside = check_outside(outside, stats.anchor.shape[1])
-    g = _geometry(check_sound(stats), weighting) if known is None else known
+    g = _geometry(stats, weighting) if known is None else known
     functions = with_own(metrics)
     inputs = Inputs(stats=stats, look=look, about=about, outside=outside, tilt=tilt)
     shared = {"weighting": weighting, "spectrum": spectrum}
@@ -244,6 +253,7 @@ def report(
     return assemble(found, functions, draws, np.asarray(stats.count), stats.anchor.shape[1], weighting)
 
 
+@in_double_if_needed
 def collect(features: Array, labels: Array, *, num_classes: int | None = None, scatter: bool | None = None) -> ClassStats:
     """Class statistics of features [N, D] with integer labels [N]: `observe`, over parts that fit the cache.
 
@@ -263,6 +273,7 @@ def _look_from(frame: looks.Frame, features: Array, labels: Array, decisions: bo
     return _look(frame, features, labels, rows=rows_together(features, frame.keep.shape[0]), decisions=decisions)
 
 
+@in_double_if_needed
 def look_at(
     stats: ClassStats,
     features: Array,
@@ -278,6 +289,7 @@ def look_at(
       UserError: width or labels are not those of `stats`.
     """
     features, labels = to_jax(features, "features"), check_labels(labels)
+    check_stats(stats)
     check_fit(stats, features, labels)
     labels = jnp.asarray(labels.astype(np.int32))
     if classifier is not None:
@@ -291,6 +303,7 @@ def _sample(features: Array, labels: Array, stats: ClassStats) -> np.ndarray:
     return np.asarray(features[rows[null.of_usable_classes(np.asarray(labels)[rows], np.asarray(stats.count))]])
 
 
+@in_double_if_needed
 def measure(
     features: Array,
     labels: Array,
@@ -308,7 +321,8 @@ def measure(
     """Collapse of features [N, D] with integer labels [N], in two reads of the features.
 
     Args:
-      features: [N, D] NumPy, JAX or DLPack-capable (torch) array; float64 counts as float32 unless jax_enable_x64 is on.
+      features: [N, D] NumPy, JAX or DLPack-capable (torch) array; float64 and integers
+        count as float32 where that does not round their spread away, else as float64.
       labels: [N] integers.
       classifier: (weight [K, D], bias [K]) to add NC2 of W, NC3, NC4 and the accuracy.
       num_classes: K, default that of `centres`, else of the classifier, else the largest label + 1.

@@ -34,7 +34,7 @@ from ncjax.core.resolve import own_name, unbound
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, double, geometry
 from ncjax.nc.projected import Look
-from ncjax.nc.stats import ClassStats
+from ncjax.nc.stats import ClassStats, check_stats
 
 ON_THE_HOST = ("decisions", "features", "labels")
 INPUTS = ("g", "stats", "look", "about", "weight", "angles", "outside", "spectrum", *ON_THE_HOST)
@@ -60,6 +60,9 @@ def metric(function: Callable[..., Array]) -> Callable[..., Array]:
 
     @functools.wraps(function)
     def public(*args: Any, weighting: str = "class", **options: Any) -> Array:
+        if of_statistics:
+            check_stats(*args[:1])
+
         def compute(*args: Any) -> Array:
             if not of_statistics:
                 return function(**dict(zip(given, args, strict=False)), **options)

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ncjax.core.errors import UserError
 from ncjax.core.types import Array
-from ncjax.nc.geometry import Geometry, double, geometry_of, inverse
-from ncjax.nc.stats import ClassStats, by_class, clean, matmul
+from ncjax.nc.geometry import Geometry, check_weighting, double, geometry_of, inverse
+from ncjax.nc.kinds import expect
+from ncjax.nc.stats import ClassStats, by_class, check_stats, clean, matmul
 from ncjax.nc.stats import merge as merge_stats
 
 Seen = TypeVar("Seen", ClassStats, "Look")
@@ -72,7 +74,7 @@ def frame(stats: ClassStats, classifier: tuple[Array, Array] | None = None, *, w
       classifier: (weight [K, D], bias [K]), for NC4 and accuracy.
       weighting: "class" or "sample", see `ncjax.nc.nc1`.
     """
-    g = geometry_of(stats, weighting)
+    g = geometry_of(check_stats(stats), check_weighting(weighting))
     return frame_of(g, stats, classifier)
 
 
@@ -101,6 +103,7 @@ def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | N
 
 def unseen(frame: Frame) -> Look:
     """The look at no examples."""
+    expect(frame, Frame, "frame", "nc.frame")
     k, r = frame.place.shape
     zeros = functools.partial(jnp.zeros, dtype=frame.anchor.dtype)
     return Look(
@@ -126,6 +129,8 @@ def look(
     Raises:
       UserError: shapes do not fit, or labels are no integers.
     """
+    expect(frame, Frame, "frame", "nc.frame")
+    expect(seen, Look, "seen", "nc.unseen(frame)")
     num_classes, dtype = frame.keep.shape[0], frame.anchor.dtype
     features, labels, real = clean(features, labels, mask, dtype, frame.anchor.shape)
     kept = real * frame.keep[labels]
@@ -195,7 +200,14 @@ def _first_max(scores: Array) -> Array:
 
 
 def merge(a: Seen, b: Seen) -> Seen:
-    """The statistics, or the look from one frame, of both sets of examples; see `ncjax.nc.stats.merge`."""
-    if isinstance(a, ClassStats):
+    """The statistics, or the look from one frame, of both sets of examples; see `ncjax.nc.stats.merge`.
+
+    Raises:
+      UserError: they are neither, or of different kinds or sizes.
+    """
+    if not isinstance(a, Look):
         return merge_stats(a, b)  # pyright: ignore[reportArgumentType,reportReturnType]
+    expect(b, Look, "the second look", "nc.look")
+    if jax.tree.map(jnp.shape, a) != jax.tree.map(jnp.shape, b):
+        raise UserError("cannot merge looks from frames of different sizes")
     return jax.tree.map(jnp.add, a, b)._replace(unit=a.unit)

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
+from ncjax.nc.kinds import check_kind, expect
 
 SCATTER_UP_TO = 4096  # widest features for which `empty` keeps the D x D scatter unless told otherwise (64 MB float32)
 
@@ -49,7 +51,19 @@ def empty(num_classes: int, dim: int, dtype: jnp.dtype = jnp.float32, *, scatter
       dtype: of the moments.
       scatter: whether to keep the D x D scatter, from which NC1 is read without a second look. It costs 2 D^2
         operations an example and D^2 scalars. Default: up to D = 4096. Without it: 3 K + 2 K D scalars in all.
+
+    Raises:
+      UserError: K or D is no whole number from 1, or the dtype no type of real numbers.
     """
+    for name, value in (("num_classes", num_classes), ("dim", dim)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 1 << 31:
+            raise UserError(f"{name}={value!r}: expected an integer from 1")
+    try:
+        real = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        real = False
+    if not real:
+        raise UserError(f"dtype={dtype!r}: expected a type of real numbers, such as jnp.float32")
     zeros = functools.partial(jnp.zeros, dtype=dtype)
     scatter = dim <= SCATTER_UP_TO if scatter is None else scatter
     return ClassStats(
@@ -80,6 +94,28 @@ def by_class(values: Num[Array, " N *rest"], labels: Int[Array, " N"], num_class
     return jax.lax.platform_dependent(values, labels, cpu=scatter_add, default=one_hot)
 
 
+def check_stats(stats: ClassStats, name: str = "stats") -> ClassStats:
+    """The statistics; raises where they are none, or not of K classes and D features each.
+
+    Raises:
+      UserError: they are not.
+    """
+    expect(stats, ClassStats, name, "nc.collect, or nc.observe from nc.empty,")
+    k, d = (*getattr(stats.anchor, "shape", ()), -1, -1)[:2]
+    wanted = ((k,), (k, d), (k, d), (k,), (k,), (d, d))
+    for field, x, shape in zip(ClassStats._fields, stats, wanted, strict=True):
+        found = getattr(x, "shape", None)
+        if found != shape and not (field == "scatter" and x is None):
+            raise UserError(f"{name}.{field}: got {found}, expected an array of shape {shape}")
+    return stats
+
+
+def _check_to_add(stats: ClassStats, name: str) -> None:
+    """`check_stats`, and raises where adding to them would round them."""
+    if check_stats(stats, name).anchor.dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
+        raise UserError(f"{name} are kept in float64: add to them under jax.enable_x64(True), or set JAX_ENABLE_X64=1")
+
+
 def check_shapes(features: Array, labels: Array, dim: int) -> None:
     """Raises where features are not [N, D], or labels not [N]."""
     if features.ndim != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
@@ -97,8 +133,16 @@ def clean(
     Raises:
       UserError: the features are not [N, D] or the labels not [N] integers, for `shape` (K, D).
     """
+    check_kind(features, "features")
+    check_kind(labels, "labels")
     features, labels = jnp.asarray(features), jnp.asarray(labels)
     check_shapes(features, labels, shape[1])
+    if jnp.issubdtype(features.dtype, jnp.complexfloating):
+        raise UserError("features are complex; give real numbers")
+    if mask is not None:
+        check_kind(mask, "mask")
+        if jnp.shape(mask) != labels.shape:
+            raise UserError(f"mask: expected [{labels.shape[0]}], a number for each label, got {list(jnp.shape(mask))}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels must be integers, got {labels.dtype}")
     inside = (labels >= 0) & (labels < shape[0])
@@ -121,6 +165,7 @@ def observe(
     Raises:
       UserError: shapes do not fit, or labels are no integers.
     """
+    _check_to_add(stats, "stats")
     num_classes = stats.count.shape[0]
     features, labels, real = clean(features, labels, mask, stats.anchor.dtype, stats.anchor.shape)
     sums = functools.partial(by_class, labels=labels, num_classes=num_classes)
@@ -145,6 +190,8 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     Raises:
       UserError: one keeps the scatter and the other does not, or K or D differ.
     """
+    _check_to_add(a, "the first statistics")
+    _check_to_add(b, "the second statistics")
     if (a.scatter is None) != (b.scatter is None) or a.anchor.shape != b.anchor.shape:
         describe = [f"{x.anchor.shape} {'without' if x.scatter is None else 'with'} scatter" for x in (a, b)]
         raise UserError(f"cannot merge statistics of different kinds: {describe[0]} and {describe[1]}")

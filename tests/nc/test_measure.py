@@ -471,7 +471,7 @@ def test_centres_must_be_sound():
     h, y = sample()
     for centres, line in (
         (nc.empty(5, 12), "two or more classes"),
-        (h, "class statistics"),
+        (h, "centres: got .*, expected ClassStats"),
         (nc.observe(nc.empty(5, 12), np.where(h > 4, np.nan, h), y), "NaN"),
     ):
         with pytest.raises(UserError, match=line):
