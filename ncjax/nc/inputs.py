@@ -81,6 +81,8 @@ def _rounds(features: Any, labels: Any) -> bool:
         return False
     try:
         x, y = np.asarray(features), np.asarray(labels)
+        if x.dtype.kind == "f" and not np.isfinite(x).all():  # said elsewhere, and by class
+            return False
         if x.ndim != 2 or y.shape != x.shape[:1] or not x.size or x.dtype.kind not in "fiu" or y.dtype.kind not in "iu":
             return False
         moved = np.square(x - x.astype(np.float32).astype(x.dtype), dtype=np.float64).sum()

@@ -41,7 +41,8 @@ def logme(features: Float[Array, "N D"], labels: Int[Array, " N"], num_classes: 
     """
     f = np.asarray(features, np.float64)
     labels, count = np.asarray(labels), len(f)
-    sigma, vectors = np.linalg.eigh(f.T @ f)
+    wide = f.shape[1] > count  # then by the N x N products: what they lack of D eigenvalues is zero, and changes nothing
+    sigma, vectors = np.linalg.eigh(f @ f.T if wide else f.T @ f)
     sigma = np.maximum(sigma, 0.0)
     kept = sigma > 1e-10 * sigma.max(initial=0.0)
     found = []
@@ -50,7 +51,7 @@ def logme(features: Float[Array, "N D"], labels: Int[Array, " N"], num_classes: 
         if not y.any():
             continue
         x2 = np.zeros_like(sigma)
-        x2[kept] = np.square((f.T @ y) @ vectors[:, kept]) / sigma[kept]
+        x2[kept] = np.square(y @ vectors[:, kept]) if wide else np.square((f.T @ y) @ vectors[:, kept]) / sigma[kept]
         rest = max(float(y @ y - x2.sum()), 1e-12)
         alpha = beta = 1.0
         for _ in range(ITERATIONS):

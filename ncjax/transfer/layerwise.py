@@ -109,7 +109,12 @@ def extract(
 
 
 def layers(
-    seen: dict[str, passes.Evaluation], reports: dict[str, dict[str, nc.Report]], num_classes: int, *, probed: Sequence[str]
+    seen: dict[str, passes.Evaluation],
+    reports: dict[str, dict[str, nc.Report]],
+    num_classes: int,
+    *,
+    probed: Sequence[str],
+    show: probe.Show | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{layer: its width, its collapse on train and test, and what a probe reads from it}, ready for JSON.
 
@@ -117,13 +122,14 @@ def layers(
       seen, reports: from `extract`.
       num_classes: of the data set.
       probed: layers at which a probe is fitted, its regularisation chosen on validation.
+      show: told of the progress of a long fit, as `Run.bar` is.
     """
     found: dict[str, dict[str, Any]] = {}
     for layer, report in reports["train"].items():
         entry = found[layer] = {"dim": report.dim, "train": report.to_dict(), "test": reports["test"][layer].to_dict()}
         if layer in probed:
             pairs = {name: (x.features[layer], x.labels) for name, x in seen.items()}
-            fitted = probe.fit(pairs["train"], pairs.get("val"), num_classes)
+            fitted = probe.fit(pairs["train"], pairs.get("val"), num_classes, show=show)
             entry["probe"] = {
                 "train": fitted.train_accuracy,
                 "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
@@ -169,7 +175,8 @@ def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str
     key = {"batch_size": options.batch_size, "scatter": options.scatter}
     with kept(run.workdir, run.say, network.variables, dataset, **key) as written:
         seen, reports = extract(network, dataset, make(), options, classifier=classifier, run=run, written=written)
-        found = layers(seen, reports, len(dataset.class_names), probed=model.layers if options.probes else ())
+        found = layers(seen, reports, len(dataset.class_names), probed=model.layers if options.probes else (), show=run.bar)
+        run.end_progress()
     run.forget_rows()
     for layer, entry in found.items():
         for split in ("train", "test"):

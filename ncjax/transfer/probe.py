@@ -3,18 +3,26 @@
 The solver is an L-BFGS that keeps the logits: a line search then costs no product with the features, an iteration two.
 Its starting Hessian is that of the mean curvature, c C + l2 I with C the features' covariance. Strengths are tried from
 strong to weak, each from where the last one ended, in one program per shape.
+
+With fewer examples than features the solution is a combination of examples, so that everything happens in their N
+coordinates: products and the Hessian are N x N. A program runs for half a second at a time: between two of them Ctrl-C is
+heard, and progress shown.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ncjax.core.types import Array
+
+Show = Callable[[str, int, int, str], None]  # (title, done, total, text), as `runs.run.Run.bar`
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4)  # from strong to weak, each warm-started from the one before
 L2_ENDS = (1e3, 1e-7)  # as far as `fit` widens a path whose best is at an end
@@ -108,7 +116,7 @@ def _line_search(point: _Point, direction: Array, change: Array, labels: Array, 
     return jax.lax.while_loop(lambda s: ~s.done & (s.trials < 12), again, first)
 
 
-def _downhill(gradient: Array, pairs: tuple[Array, Array, Array], inverse: Array) -> Array:
+def _downhill(gradient: Array, pairs: tuple[Array, ...], inverse: Array) -> Array:
     """-H gradient by the two-loop recursion, H starting from a multiple of `inverse` ([D + 1, D + 1])."""
     s, y, rho = pairs  # newest last; rho 0 where there is none yet
     alphas, q = [], gradient
@@ -125,31 +133,48 @@ def _downhill(gradient: Array, pairs: tuple[Array, Array, Array], inverse: Array
     return -r
 
 
-@functools.partial(jax.jit, static_argnames="max_steps")
-def _minimise(
-    params: Array, features: Array, labels: Array, second_moment: Array, l2: Array, tolerance: Array, *, max_steps: int
-) -> Solution:
-    """Minimises mean cross-entropy + l2/2 ||W||^2 over features [N, D + 1] whose last column is 1."""
-    count, width = features.shape
-    decay = l2 * (jnp.arange(width) < width - 1)
+class _State(NamedTuple):
+    point: _Point
+    pairs: tuple[Array, ...]  # of L-BFGS, newest last
+    steps: Array
+    going: Array  # False where there is no way down that float32 can see
 
-    def start(params: Array) -> tuple[_Point, Array]:
-        logits = _product(features, params.T)
-        value, residual = _residual(logits, labels)
-        gradient = _product(residual.T, features) / count + decay * params
-        p = jax.nn.softmax(logits)
-        return _Point(params, logits, value + 0.5 * jnp.sum(decay * jnp.square(params)), gradient), jnp.mean(p * (1 - p))
 
-    point, curvature = start(params)
-    hessian = jnp.maximum(curvature, 1e-4) * second_moment + jnp.diag(decay + 1e-6)
-    inverse = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), jnp.eye(width, dtype=features.dtype))
+def _decay(features: Array, l2: Array) -> Array:
+    width = features.shape[1]
+    return l2 * (jnp.arange(width) < width - 1)
+
+
+@jax.jit
+def _begin(params: Array, features: Array, labels: Array, second_moment: Array, l2: Array) -> tuple[_State, Array]:
+    """Where the minimisation starts, and the inverse of the Hessian there."""
+    decay, logits = _decay(features, l2), _product(features, params.T)
+    value, residual = _residual(logits, labels)
+    gradient = _product(residual.T, features) / len(features) + decay * params
+    p = jax.nn.softmax(logits)
+    point = _Point(params, logits, value + 0.5 * jnp.sum(decay * jnp.square(params)), gradient)
+    hessian = jnp.maximum(jnp.mean(p * (1 - p)), 1e-4) * second_moment + jnp.diag(decay + 1e-6)
+    inverse = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), jnp.eye(len(hessian), dtype=features.dtype))
     history = jnp.zeros((MEMORY, *params.shape), params.dtype)
     pairs = (history, history, jnp.zeros(MEMORY, params.dtype))
+    return _State(point, pairs, jnp.int32(0), jnp.bool_(True)), inverse
 
-    def largest(gradient: Array) -> Array:
-        return jnp.max(jnp.abs(gradient))
 
-    def step(carry):
+def _largest(gradient: Array) -> Array:
+    return jnp.max(jnp.abs(gradient))
+
+
+@jax.jit
+def _advance(
+    state: _State, features: Array, labels: Array, inverse: Array, l2: Array, tolerance: Array, until: Array
+) -> tuple[_State, Array]:
+    """L-BFGS to step `until` at most, or to the minimum; and whether that was reached.
+
+    Minimises mean cross-entropy + l2/2 ||W||^2 over features [N, D + 1] whose last column is 1.
+    """
+    count, decay = len(features), _decay(features, l2)
+
+    def step(carry: _State) -> _State:
         point, (s, y, rho), steps, _ = carry
         direction = _downhill(point.gradient, (s, y, rho), inverse)
         change = _product(features, direction.T)
@@ -164,13 +189,77 @@ def _minimise(
         )
         pairs = tuple(jnp.where(fresh, new, old) for new, old in zip(shifted, (s, y, rho), strict=True))
         new = _Point(params, point.logits + found.t * change, found.value, gradient)
-        return new, pairs, steps + 1, found.done & fresh  # no way down that float32 can see: stop
+        return _State(new, pairs, steps + 1, found.done & fresh)
 
-    def unfinished(carry):
-        return (largest(carry[0].gradient) > tolerance) & (carry[2] < max_steps) & carry[3]
+    def unfinished(carry: _State) -> Array:
+        return (_largest(carry.point.gradient) > tolerance) & carry.going
 
-    point, _, steps, _ = jax.lax.while_loop(unfinished, step, (point, pairs, jnp.int32(0), jnp.bool_(True)))
-    return Solution(point.params, largest(point.gradient), steps)
+    state = jax.lax.while_loop(lambda carry: unfinished(carry) & (carry.steps < until), step, state)
+    return state, ~unfinished(state)
+
+
+def _in_parts(advance: Callable[[int], bool], total: int, show: Show | None, title: str) -> None:
+    """Calls `advance` with rising step numbers until it is done: so many steps at a time as take half a second."""
+    done, many = 0, 1
+    while done < total:
+        started = time.perf_counter()
+        done = min(done + many, total)
+        if advance(done):
+            break
+        seconds = time.perf_counter() - started
+        many = max(1, min(2 * many if seconds < 0.25 else many, round(many * 0.5 / max(seconds, 1e-3))))
+        if show is not None and seconds > 0.1:
+            show(title, done, total, f"step {done}, at most {total}")
+
+
+def _minimise(
+    params: Array,
+    features: Array,
+    labels: Array,
+    second_moment: Array,
+    l2: Array,
+    tolerance: Array,
+    *,
+    max_steps: int,
+    show: Show | None,
+) -> Solution:
+    """`_advance` to the minimum, in parts."""
+    state, inverse = _begin(params, features, labels, second_moment, l2)
+
+    def advance(until: int) -> bool:
+        nonlocal state
+        state, done = _advance(state, features, labels, inverse, l2, tolerance, jnp.int32(until))
+        return bool(done)
+
+    _in_parts(advance, max_steps, show, "probe")
+    return Solution(state.point.params, _largest(state.point.gradient), state.steps)
+
+
+class _Span(NamedTuple):
+    """Examples as coordinates in the directions that they span."""
+
+    coordinates: np.ndarray  # [N, R]
+    basis: np.ndarray  # [R, D], orthonormal rows
+
+    def shorten(self, params: Array) -> Array:
+        """[K, D + 1] -> [K, R + 1]."""
+        weight = np.asarray(params[:, :-1]) @ self.basis.T
+        return jnp.concatenate([jnp.asarray(weight), params[:, -1:]], axis=1)
+
+    def widen(self, found: Solution) -> Solution:
+        """[K, R + 1] -> [K, D + 1]."""
+        weight = np.asarray(found.params[:, :-1]) @ self.basis
+        return found._replace(params=jnp.concatenate([jnp.asarray(weight), found.params[:, -1:]], axis=1))
+
+
+def _span(features: np.ndarray) -> _Span:
+    """By the eigenvectors of the N x N products, in float64."""
+    x = features.astype(np.float64)
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(values[-1], 1e-300)
+    root = np.sqrt(values[kept])
+    basis = (vectors[:, kept].T @ x) / root[:, None]
+    return _Span((vectors[:, kept] * root).astype(features.dtype), basis.astype(features.dtype))
 
 
 @jax.jit
@@ -187,6 +276,7 @@ def solve(
     start: Array | None = None,
     tolerance: float = TOLERANCE,
     max_steps: int = MAX_STEPS,
+    show: Show | None = None,
 ) -> list[Solution]:
     """Multinomial logistic regression along a path of strengths, each warm-started from the one before.
 
@@ -201,29 +291,31 @@ def solve(
       start: [K, D + 1] where the first starts; None for zero.
       tolerance: on the largest entry of the gradient.
       max_steps: L-BFGS steps at most, for each strength.
+      show: told (title, steps done, steps at most, text) now and then, as `Run.bar` is.
     """
-    features = jnp.asarray(features)
+    span = _span(np.asarray(features)) if len(features) < features.shape[1] else None
+    features = jnp.asarray(features if span is None else span.coordinates)
+    start = start if start is None or span is None else span.shorten(start)
     wide = jnp.concatenate([features, jnp.ones((len(features), 1), features.dtype)], axis=1)
     labels, second_moment = jnp.asarray(labels, jnp.int32), _moments(wide)
     params, out = jnp.zeros((num_classes, wide.shape[1]), features.dtype) if start is None else start, []
     for l2 in l2_path:
         l2, limit = (jnp.asarray(x, features.dtype) for x in (l2, tolerance))
-        out.append(_minimise(params, wide, labels, second_moment, l2, limit, max_steps=max_steps))
+        out.append(_minimise(params, wide, labels, second_moment, l2, limit, max_steps=max_steps, show=show))
         params = out[-1].params
-    return out
+    return out if span is None else [span.widen(found) for found in out]
+
+
+def _gradient(features: Array, labels: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """Of the mean cross-entropy."""
+    _, residual = _residual(_product(features, weight.T) + bias, labels)
+    return _product(residual.T, features) / len(features), jnp.mean(residual, axis=0)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _group_norms(features: Array, labels: Array, num_classes: int) -> tuple[Array, Array]:
-    """(||W[:, d]|| [D], norms of the loss's gradient [D]) at the minimum of mean cross-entropy + lambda sum_d ||W[:, d]||.
-
-    By accelerated proximal gradient. Where a norm is zero, the gradient says how near the feature is to having a weight.
-    """
+def _group_begin(features: Array, labels: Array, num_classes: int) -> tuple[Any, Array, Array]:
+    """(where the group lasso starts, its step, its strength)."""
     count, width = features.shape
-
-    def gradient(weight: Array, bias: Array) -> tuple[Array, Array]:
-        _, residual = _residual(_product(features, weight.T) + bias, labels)
-        return _product(residual.T, features) / count, jnp.mean(residual, axis=0)
 
     def power(_, v: Array) -> Array:
         v = _product(features.T, _product(features, v)) / count
@@ -232,11 +324,15 @@ def _group_norms(features: Array, labels: Array, num_classes: int) -> tuple[Arra
     v = jax.lax.fori_loop(0, 30, power, jnp.ones(width, features.dtype) / jnp.sqrt(width))
     rate = 1 / (0.55 * jnp.maximum(jnp.linalg.norm(_product(features, v)) ** 2 / count, 1.0))
     weight, bias = jnp.zeros((num_classes, width), features.dtype), jnp.zeros(num_classes, features.dtype)
-    strength = GROUP_SHARE * jnp.max(jnp.linalg.norm(gradient(weight, bias)[0], axis=0))
+    strength = GROUP_SHARE * jnp.max(jnp.linalg.norm(_gradient(features, labels, weight, bias)[0], axis=0))
+    return ((weight, bias), (weight, bias), jnp.ones((), features.dtype)), rate, strength
 
+
+@jax.jit
+def _group_advance(carry: Any, features: Array, labels: Array, rate: Array, strength: Array, steps: Array) -> Any:
     def step(_, carry):
         (weight, bias), (ahead_w, ahead_b), t = carry
-        dw, db = gradient(ahead_w, ahead_b)
+        dw, db = _gradient(features, labels, ahead_w, ahead_b)
         moved = ahead_w - rate * dw
         norm = jnp.linalg.norm(moved, axis=0)
         new = moved * jnp.maximum(1 - rate * strength / jnp.maximum(norm, 1e-12), 0), ahead_b - rate * db
@@ -244,9 +340,26 @@ def _group_norms(features: Array, labels: Array, num_classes: int) -> tuple[Arra
         ahead = tuple(n + (t - 1) / t_new * (n - o) for n, o in zip(new, (weight, bias), strict=True))
         return new, ahead, t_new
 
-    start = ((weight, bias), (weight, bias), jnp.ones((), features.dtype))
-    (weight, bias), _, _ = jax.lax.fori_loop(0, GROUP_STEPS, step, start)
-    return jnp.linalg.norm(weight, axis=0), jnp.linalg.norm(gradient(weight, bias)[0], axis=0)
+    return jax.lax.fori_loop(0, steps, step, carry)
+
+
+def _group_norms(features: Array, labels: Array, num_classes: int, show: Show | None = None) -> tuple[Array, Array]:
+    """(||W[:, d]|| [D], norms of the loss's gradient [D]) at the minimum of mean cross-entropy + lambda sum_d ||W[:, d]||.
+
+    By accelerated proximal gradient. Where a norm is zero, the gradient says how near the feature is to having a weight.
+    """
+    carry, rate, strength = _group_begin(features, labels, num_classes)
+    taken = 0
+
+    def advance(until: int) -> bool:
+        nonlocal carry, taken
+        carry, taken = _group_advance(carry, features, labels, rate, strength, jnp.int32(until - taken)), until
+        jax.block_until_ready(carry)
+        return False
+
+    _in_parts(advance, GROUP_STEPS, show, "group lasso")
+    (weight, bias), _, _ = carry
+    return jnp.linalg.norm(weight, axis=0), jnp.linalg.norm(_gradient(features, labels, weight, bias)[0], axis=0)
 
 
 def accuracy(weight: Array, bias: Array, features: Array, labels: Array) -> float:
@@ -266,6 +379,7 @@ def fit(
     keep: np.ndarray | None = None,
     tolerance: float = FIT_TOLERANCE,
     max_steps: int = MAX_STEPS,
+    show: Show | None = None,
 ) -> Probe:
     """Fits a probe to features standardised on the training split; its strength is the best on validation.
 
@@ -278,19 +392,19 @@ def fit(
       num_classes: K.
       l2_grid: regularisation strengths tried first, strongest first, see `solve`.
       keep: [D] booleans, the features that may have weights; None for all.
-      tolerance, max_steps: see `solve`.
+      tolerance, max_steps, show: see `solve`.
     """
     features, labels = train
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
-    if keep is not None:
-        std = np.where(keep, std, np.float32(np.inf))
+    chosen = np.arange(features.shape[1]) if keep is None else np.flatnonzero(keep)
     if val is None:
         l2_grid = (l2_grid[len(l2_grid) // 2],)
-    scaled = (features - mean) / std
+    scaled = (features[:, chosen] - mean[chosen]) / std[chosen]
 
     def probes(l2_path: tuple[float, ...], start: Array | None = None) -> list[tuple[Probe, Array]]:
-        path = solve(scaled, labels, num_classes, l2_path, start=start, tolerance=tolerance, max_steps=max_steps)
-        return [(_probe(found, l2, mean, std, train, val), found.params) for l2, found in zip(l2_path, path, strict=True)]
+        path = solve(scaled, labels, num_classes, l2_path, start=start, tolerance=tolerance, max_steps=max_steps, show=show)
+        made = functools.partial(_probe, mean=mean, std=std, chosen=chosen, train=train, val=val)
+        return [(made(found, l2), found.params) for l2, found in zip(l2_path, path, strict=True)]
 
     tried = probes(l2_grid)
     best = max((p for p, _ in tried), key=lambda p: p.val_accuracy) if val is not None else tried[0][0]
@@ -311,10 +425,13 @@ def fit(
     )
 
 
-def _probe(found: Solution, l2: float, mean: np.ndarray, std: np.ndarray, train: Pair, val: Pair | None) -> Probe:
-    """A solution on standardised features as a probe on raw ones."""
+def _probe(
+    found: Solution, l2: float, *, mean: np.ndarray, std: np.ndarray, chosen: np.ndarray, train: Pair, val: Pair | None
+) -> Probe:
+    """A solution on the chosen features, standardised, as a probe on raw ones."""
     params = np.asarray(found.params)
-    weight = params[:, :-1] / std
+    weight = np.zeros((len(params), len(mean)), params.dtype)
+    weight[:, chosen] = params[:, :-1] / std[chosen]
     bias = params[:, -1] - weight @ mean
     return Probe(
         weight=weight,
@@ -334,22 +451,23 @@ def fit_sparse(
     *,
     fractions: tuple[float, ...] = FRACTIONS,
     l2_grid: tuple[float, ...] = L2_GRID,
+    show: Show | None = None,
 ) -> Probe:
     """Head2Toe's probe (Evci et al., 2022): features are ranked by group lasso, and how many to keep is validated.
 
     Args:
-      train, val, num_classes, l2_grid: as for `fit`; without `val` the largest fraction is used.
+      train, val, num_classes, l2_grid, show: as for `fit`; without `val` the largest fraction is used.
       fractions: shares of the features to try.
     """
     features, labels = train
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
-    norms, pull = _group_norms(jnp.asarray(scaled), jnp.asarray(labels, jnp.int32), num_classes)
+    norms, pull = _group_norms(jnp.asarray(scaled), jnp.asarray(labels, jnp.int32), num_classes, show)
     order = np.lexsort((-np.asarray(pull), -np.asarray(norms)))
     best = None
     for fraction in fractions if val is not None else fractions[-1:]:
         keep = np.zeros(features.shape[1], bool)
         keep[order[: max(1, round(fraction * len(order)))]] = True
-        found = fit(train, val, num_classes, l2_grid=l2_grid, keep=keep)
+        found = fit(train, val, num_classes, l2_grid=l2_grid, keep=keep, show=show)
         if best is None or found.val_accuracy > best.val_accuracy:
             best = found
     assert best is not None, "nothing to try"

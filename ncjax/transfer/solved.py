@@ -17,13 +17,16 @@ from ncjax.tuning.plans import CLASSIFIER_INITS, Plan
 SOLVERS = {"probe": probe.fit, "group_lasso": probe.fit_sparse}
 
 
-def classifier(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str) -> probe.Probe:
+def classifier(
+    plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str, show: probe.Show | None = None
+) -> probe.Probe:
     """The probe of a plan's readout, its strength chosen on validation.
 
     Args:
       plan, dataset, mesh: what reads what, where.
       batch_size: images a step.
       how: "probe" or "group_lasso".
+      show: told of the progress, as `Run.bar` is.
 
     Raises:
       UserError: no such solver.
@@ -38,7 +41,7 @@ def classifier(plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how
         if name in dataset.splits:
             seen = run_pass(plan.variables, batches_of(dataset.splits[name], dataset, mesh, batch_size=batch_size))
             pairs[name] = (seen.features[model.readout], seen.labels)
-    return SOLVERS[how](pairs["train"], pairs.get("val"), model.num_classes)
+    return SOLVERS[how](pairs["train"], pairs.get("val"), model.num_classes, show=show)
 
 
 def with_classifier(plan: Plan, fitted: probe.Probe) -> Plan:

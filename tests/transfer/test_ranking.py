@@ -98,7 +98,7 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
     assert [c["test"] for c in cells] == [0.1] * 3
     assert (1, 0.1) not in asked
     with pytest.raises(UserError, match="tune_seeds=0"):
-        grid_search.search(cell, grid_search.Search(tune_seeds=0))
+        config.check("compare", {"init": "x", "tune_seeds": 0})
     run, counted = Run(tmp_path), []
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}

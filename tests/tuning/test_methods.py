@@ -410,7 +410,7 @@ def test_a_path_of_strengths_widens_where_its_best_is_an_end(rng, monkeypatch, a
     data = rng.normal(size=(12, 3)).astype(np.float32), np.arange(12) % 2
     made = probe._probe
     monkeypatch.setattr(
-        probe, "_probe", lambda found, l2, *rest: made(found, l2, *rest)._replace(val_accuracy=accuracy(l2))
+        probe, "_probe", lambda found, l2, **rest: made(found, l2, **rest)._replace(val_accuracy=accuracy(l2))
     )
     found = probe.fit(data, data, 2)
     assert found.l2 == pytest.approx(chosen)

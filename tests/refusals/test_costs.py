@@ -1,0 +1,111 @@
+"""Nothing explodes where examples are few and features many: what is solved is then N x N, and can be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ncjax.scores.logme import logme
+from ncjax.transfer import probe
+
+
+def _data(count: int, width: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    means = np.random.default_rng(99).normal(size=(classes, width))
+    return (rng.normal(size=(count, width)) + means[labels]).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(("count", "width"), [(10, 11), (12, 40), (30, 31), (30, 200), (60, 500)])
+@pytest.mark.parametrize("l2", [1e-1, 1e-3])
+def test_the_narrow_side_gives_the_solution_of_the_wide_one(count, width, l2):
+    x, y = _data(count, width)
+    x -= x.mean(axis=0)
+    (found,) = probe.solve(x, y, 3, (l2,), tolerance=1e-6, max_steps=2000)
+    # The same rows twice over and then some make N > D, and change nothing of the problem.
+    times = width // count + 2
+    (wide,) = probe.solve(np.tile(x, (times, 1)), np.tile(y, times), 3, (l2,), tolerance=1e-6, max_steps=2000)
+    np.testing.assert_allclose(found.params, wide.params, atol=2e-4)
+    # The gradient of the stated objective vanishes there.
+    w, b = np.split(np.asarray(found.params, np.float64), [width], axis=1)
+    logits = x @ w.T + b.T
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    residual = p - np.eye(3)[y]
+    assert np.abs(residual.T @ x / count + l2 * w).max() < 2e-5
+
+
+@pytest.mark.parametrize("count", [6, 20, 40])
+@pytest.mark.parametrize("width", [41, 300])
+def test_logme_is_the_same_from_both_sides(count, width):
+    x, y = _data(count, width)
+    padded = np.concatenate([x, np.zeros((len(x), 0))], axis=1)
+    from ncjax.scores import logme as module
+
+    f = x.astype(np.float64)
+    sigma, vectors = np.linalg.eigh(f.T @ f)  # the D x D way
+    sigma = np.maximum(sigma, 0)
+    kept = sigma > 1e-10 * sigma.max()
+    k = 0
+    target = (y == k).astype(float)
+    x2 = np.zeros_like(sigma)
+    x2[kept] = np.square((f.T @ target) @ vectors[:, kept]) / sigma[kept]
+    wide = module._evidence(sigma, x2, 1.0, count, 0.7, 1.3)
+    sigma, vectors = np.linalg.eigh(f @ f.T)
+    narrow = module._evidence(np.maximum(sigma, 0), np.square(target @ vectors), 1.0, count, 0.7, 1.3)
+    assert narrow == pytest.approx(wide, rel=1e-6)
+    assert np.isfinite(logme(padded, y, 3))
+
+
+def test_warm_starts_survive_the_change_of_sides():
+    x, y = _data(20, 100)
+    first, second = probe.solve(x, y, 3, (1e-1, 1e-2), tolerance=1e-6)
+    (again,) = probe.solve(x, y, 3, (1e-2,), start=first.params, tolerance=1e-6)
+    np.testing.assert_allclose(again.params, second.params, atol=1e-4)
+
+
+def test_chosen_features_alone_have_weights():
+    x, y = _data(30, 64)
+    keep = np.arange(64) % 4 == 0
+    found = probe.fit((x, y), (x, y), 3, keep=keep)
+    assert not found.weight[:, ~keep].any()
+    assert found.weight[:, keep].any()
+
+
+LONG = """
+import numpy as np
+from ncjax.transfer import probe
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(20000, 200)).astype(np.float32), rng.integers(0, 100, 20000)
+print("begun", flush=True)
+def show(*told):
+    print("told", *told, flush=True)
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "probe.solve(x, y, 100, (1e-6,), tolerance=0, max_steps=100000, show=show)",
+        "probe.GROUP_STEPS = 100000; probe._group_norms(x, y.astype(np.int32), 100, show)",
+    ],
+)
+def test_a_long_solve_says_how_far_it_is_and_is_stopped_within_a_second(call):
+    program = [sys.executable, "-c", LONG.format(call=call)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        assert process.stdout.readline().startswith(b"told")
+        process.send_signal(signal.SIGINT)
+        begun = time.time()
+        process.wait(timeout=60)
+        assert process.returncode != 0
+        # generous: the machine may be busy; without parts it would take minutes
+        assert time.time() - begun < 20
