@@ -8,7 +8,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -42,9 +42,16 @@ class Dataset(NamedTuple):
     resident_bytes: int  # sets up to this size live on the device
     fit: im.Fit = im.Fit()  # how images came to their size
 
-    def describe(self) -> dict[str, dict[str, int | str]]:
-        """Size and content hash of every split."""
-        return {name: {"size": len(s.labels), "hash": content_hash(s)} for name, s in self.splits.items()}
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Size and content hash of every split, and the share of its largest class."""
+        return {
+            name: {
+                "size": len(s.labels),
+                "hash": content_hash(s),
+                "largest": float(np.bincount(s.labels).max() / len(s.labels)),
+            }
+            for name, s in self.splits.items()
+        }
 
     def identity(self) -> str:
         """All that a result depends on here, in 16 hex digits: images, how they came to their size, normalisation."""

@@ -44,7 +44,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Interval:
     return mean(np.asarray(values, np.float64) - np.asarray(others, np.float64))
 
 
-def percent(interval: Sequence[float]) -> str:
-    """'83.1 [82.0, 84.2] %'."""
-    middle, low, high = (100 * x for x in interval)
-    return f"{middle:.1f} [{low:.1f}, {high:.1f}] %"
+def percent(interval: Sequence[float | None]) -> str:
+    """'83.1 [82.0, 84.2] %'; '83.1 [–, –] %' where one value has no interval."""
+    middle, low, high = ("–" if x is None or not math.isfinite(x) else f"{100 * x:.1f}" for x in interval)
+    return f"{middle} [{low}, {high}] %"

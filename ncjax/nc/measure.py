@@ -243,7 +243,7 @@ def report(
         of_classifier = _chosen(functions, host=False, classifier=True)
         angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
         found |= _alone(_classifier_values, g, inputs, classifier[0], functions=of_classifier, angles=angles, **shared)
-    found = {name: np.asarray(x) for name, x in found.items()}
+    found = {name: np.asarray(x) for name, x in (found | {"spread": stats.spread}).items()}
     found |= applied(
         dict(_chosen(functions, host=True, classifier=False)), {"decisions": look if about is None else about[1]}
     )

@@ -177,6 +177,7 @@ def assemble(
         dim=dim,
         counts=counts.tolist(),
         resolution=float(found["resolution"]),
+        dead=rank == 0 and not np.any(found["spread"]),
     )
     return Report(
         values=value,

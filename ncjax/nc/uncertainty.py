@@ -216,7 +216,14 @@ def near_floor(over: float | None, p: float | None) -> bool:
 
 
 def flags(
-    *, standings: Sequence[Standing], rank: int, full_rank: int, dim: int, counts: list[int], resolution: float
+    *,
+    standings: Sequence[Standing],
+    rank: int,
+    full_rank: int,
+    dim: int,
+    counts: list[int],
+    resolution: float,
+    dead: bool,
 ) -> tuple[str, ...]:
     """What a reader must know before using the numbers.
 
@@ -224,12 +231,13 @@ def flags(
     or reaches half of that. `rank_deficient`: Sigma_B has not rank min(K - 1, D). `narrow`: D < K - 1, so that the rank of
     Sigma_B is D; NC1 grows with the rank, and does not compare with that of wider layers. `classes_left_out`: some have
     fewer than two examples. `too_few_per_class`: fewer than 10 in the smallest. `imbalanced`: the largest more than 10
-    times the smallest. `float32_limit`: spread or separation within 30 float32 roundings of the class means, or NC1 read
-    from a scatter that is too coarse for it.
+    times the smallest. `dead`: all features are zero, or all the same. `float32_limit`: spread or separation within 30
+    float32 roundings of the class means, or NC1 read from a scatter that is too coarse for it.
     """
     used = [n for n in counts if n >= 2]
     raised = {
         "near_floor": any(near_floor(x.over, x.p) for x in standings),
+        "dead": dead,
         "rank_deficient": rank < full_rank,
         "narrow": dim < len(used) - 1,
         "classes_left_out": len(used) < len(counts),

@@ -74,15 +74,23 @@ def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def percent(share: float | None, source: str = "", n: int | None = None) -> Cell:
-    """A share in per cent, with its Wilson interval if the number of examples is given."""
+CHANCE = "† no better than to say the largest class of every image."
+
+
+def chance(low: float | None, largest: float | None) -> str:
+    """ "†" where the lower end of an accuracy's interval is not above the share of the largest class; "" else."""
+    return "†" if low is not None and largest is not None and low <= largest else ""
+
+
+def percent(share: float | None, source: str = "", n: int | None = None, largest: float | None = None) -> Cell:
+    """A share in per cent, with its Wilson interval if the number of examples is given; of the largest class, marked."""
     if share is None:
         return Cell(None, "–", source)
-    interval = ""
+    interval = mark = ""
     if n:
         low, high = wilson(share, n)
-        interval = f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return Cell(share, f"{100 * share:.2f}{interval}", source)
+        interval, mark = f" [{100 * low:.1f}, {100 * high:.1f}]", chance(low, largest)
+    return Cell(share, f"{100 * share:.2f}{interval}{mark}", source, faint=bool(mark))
 
 
 def starred(cell: Cell, at_end: bool | None) -> Cell:
@@ -90,11 +98,12 @@ def starred(cell: Cell, at_end: bool | None) -> Cell:
     return cell._replace(text=cell.text + "*") if at_end else cell
 
 
-def spread(interval: Sequence[float] | None, source: str = "") -> Cell:
-    """A mean share over seeds in per cent, with its interval."""
+def spread(interval: Sequence[float] | None, source: str = "", largest: float | None = None) -> Cell:
+    """A mean share over seeds in per cent, with its interval; marked where that reaches down to `largest`."""
     if interval is None:
         return Cell(None, "–", source)
-    return Cell(interval[0], intervals.percent(interval).removesuffix(" %"), source)
+    mark = chance(interval[1], largest)
+    return Cell(interval[0], intervals.percent(interval).removesuffix(" %") + mark, source, faint=bool(mark))
 
 
 def to_csv(table: Table) -> str:

@@ -17,7 +17,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import Table, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Table, chance, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
@@ -74,6 +74,7 @@ def run(
     wanted = _checked(rule, scores, tune, search.seeds)
     bench = Bench(run, init, target, search, budget)
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
+    _takes_a_block(bench, method, ranking.candidates(model, blocks), shots)
     run.announce(dataset, bench.describe())
     names = ranking.candidates(model, blocks)
     seen = [block_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
@@ -131,6 +132,17 @@ def _checked(rule: str, scores: Sequence[str], tune: str, seeds: int) -> dict[st
     return wanted
 
 
+def _takes_a_block(bench: Bench, method: str, names: Sequence[str], shots: int) -> None:
+    """Refuses a method that tunes the same leaves whichever block it is given: its blocks could not be told apart."""
+    if len(names) > 1:
+        first, last = (bench.plan(method, block, bench.subsets.get(shots, 0), 0) for block in (names[0], names[-1]))
+        if first.tuned == last.tuned:
+            raise UserError(
+                f"method={method} tunes {', '.join(first.tuned[:3])} whatever the block; choose one that tunes a block, "
+                "such as tuning.scl_ft or tuning.layer_ft"
+            )
+
+
 def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Sequence[str], rule: str) -> None:
     """Says which blocks to tune, and by which command."""
     known = {"init": init.init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None}
@@ -143,11 +155,12 @@ def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Se
 
 def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
     """Blocks tuned in turn: test accuracy by seed, and means with 95 % t intervals, of NC1 by split and feature too."""
-    cells = {}
+    cells, largest = {}, bench.subsets.get(shots, 0).describe()["test"]["largest"]
     for block in blocks:
         cells[block], hyper = bench.search(method, layer=block, shots=shots)
+        test = intervals.share([c["test"] for c in cells[block]])
         bench.run.say(
-            f"{block:<10} test {intervals.percent(intervals.share([c['test'] for c in cells[block]]))}  "
+            f"{block:<10} test {intervals.percent(test)}{chance(test.low, largest)}  "
             + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
         )
     tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
@@ -238,7 +251,7 @@ def _score_table(run: Finished, stem: str) -> Table:
                 percent(r["costs"][block]["flops"], f"{at}costs.{block}.flops"),
                 percent(found[block].get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
                 *(number(found[block][name], f"{at}scores.0.{block}.{name}") for name in labels),
-                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}"),
+                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
                 *(
                     number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
                     for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
@@ -265,7 +278,7 @@ def _score_table(run: Finished, stem: str) -> Table:
         f"{named(run)}, {c['shots']} images per class. Scores and choices of seed 0, before any "
         f"tuning; FLOPs: a training step of {figures.plain(c['method'])} above the kept prefix, as a share of full "
         "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals. NC1 after tuning, at "
-        "the penultimate layer without the skip and at the readout, what the classifier reads.",
+        "the penultimate layer without the skip and at the readout, what the classifier reads. " + CHANCE,
         columns,
         rows,
     )

@@ -17,7 +17,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import Cell, Table, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Table, chance, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
@@ -53,6 +53,7 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
         "share": first["tuned"] / first["total"],
         "seconds": over(lambda c: c["seconds"]),
         "flops_per_step": first.get("flops_per_step"),
+        "diverged": sum(bool(c.get("diverged")) for c in cells),
         "seeds": {name: [c[name] for c in cells] for name in ("test", "val", "nc1_readout_test")},
     }
 
@@ -132,12 +133,14 @@ def run(
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
     skip: dict[str, dict[str, Any]] = {}
+    largest = dataset.describe()["test"]["largest"]
     for count in shots:
         for method in methods:
             cells, hyper = bench.search(method, layer=layer, shots=count)
             entry = table.setdefault(str(count), {})[method] = summarise(cells, hyper)
             run.say(
-                f"{count:>4} per class  {method:<24} test {intervals.percent(entry['test'])}  train-test "
+                f"{count:>4} per class  {method:<24} test {intervals.percent(entry['test'])}"
+                f"{chance(entry['test'][1], largest)}{_diverged(entry)}  train-test "
                 f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  "
                 + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
             )
@@ -156,11 +159,16 @@ def run(
             [
                 method,
                 f"{100 * table[str(shots[0])][method]['share']:.2f} %",
-                *(intervals.percent(table[str(count)][method]["test"]) for count in shots),
+                *(
+                    intervals.percent(e["test"]) + chance(e["test"][1], largest) + _diverged(e)
+                    for e in (table[str(count)][method] for count in shots)
+                ),
             ]
             for method in methods
         ],
     )
+    if any(chance(e["test"][1], largest) for entries in table.values() for e in entries.values()):
+        run.say(CHANCE)
     dataset = bench.subsets.get(shots[-1], 0)
     return {
         "data": dataset.describe(),
@@ -182,6 +190,12 @@ def _hyper(hyper: dict[str, Any], config: dict[str, Any]) -> str:
     return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}"
 
 
+def _diverged(entry: dict[str, Any]) -> str:
+    """How many of the runs behind a mean diverged; "" for none."""
+    count = entry.get("diverged", 0)
+    return f" ({count} of {len(entry['seeds']['test'])} diverged)" if count else ""
+
+
 def _difference(found: dict[str, Any], source: str) -> Cell:
     cell = spread(found["difference"], source)
     return cell._replace(text=cell.text + (" =" if found["word"] == "level" else ""))
@@ -199,8 +213,10 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     [
                         text(f"{count}, {figures.plain(name)}"),
                         percent(e["share"], at + "share"),
-                        text(_hyper(e["hyper"], run.config)),
-                        *(spread(e[k], at + k) for k in ("val", "test", "gap")),
+                        text(_hyper(e["hyper"], run.config) + _diverged(e)),
+                        spread(e["val"], at + "val"),
+                        spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
+                        spread(e["gap"], at + "gap"),
                         *(
                             _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
                             for ref in refs
@@ -234,7 +250,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
             f"validation over the first {c['tune_seeds']} of them; {c['steps']} steps of {c['batch_size']} images "
             "for every method that trains. NC1 at the penultimate layer, without the skip, and at the readout, what the "
-            f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %."
+            f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %. "
+            + CHANCE
         )
         stem = file_stem("methods", run.name)
         intro = (

@@ -28,7 +28,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, own_metrics
-from ncjax.report.tables import Table, number, percent, text, whole, wilson
+from ncjax.report.tables import CHANCE, Table, chance, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
 from ncjax.training.fit import Trained, Training
@@ -240,7 +240,7 @@ def run(
         "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
     }
     found = _results(plan, chosen, network.model.penultimate, best_epoch)
-    _show(run, f"{method} on {data.data}", found, [short_name(name) for name in training.metrics])
+    _show(run, f"{method} on {data.data}", dataset.describe(), found, [short_name(name) for name in training.metrics])
     return {"data": dataset.describe(), "network": card.describe(), "method": method, **found, **cost}
 
 
@@ -263,13 +263,14 @@ def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int)
     }
 
 
-def _show(run: Run, title: str, found: dict[str, Any], extra: Sequence[str]) -> None:
+def _show(run: Run, title: str, data: dict[str, Any], found: dict[str, Any], extra: Sequence[str]) -> None:
     accuracy, last = found["accuracy"], found["penultimate"]
     own = {f"{m} {split}": found["chosen"][split][last].get(m) for m in extra for split in ("train", "test")}
+    marks = {s: chance(wilson(x, data[s]["size"])[0], data[s]["largest"]) for s, x in accuracy.items()}
     cells = [
         f"{100 * found['share']:.2f} %",
         str(found["best_epoch"]),
-        *(f"{100 * accuracy[s]:.2f} %" if s in accuracy else "-" for s in ("val", "test", "train")),
+        *(f"{100 * accuracy[s]:.2f} %{marks[s]}" if s in accuracy else "-" for s in ("val", "test", "train")),
         *(
             f"{x:.4g}" if x is not None else "-"
             for x in (*found["nc1"].values(), *found["nc1_readout"].values(), *own.values())
@@ -288,6 +289,8 @@ def _show(run: Run, title: str, found: dict[str, Any], extra: Sequence[str]) -> 
         *own,
     ]
     run.table(title, columns, [cells])
+    if any(marks.values()):
+        run.say(CHANCE)
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -313,7 +316,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     number(r["flops_per_step"], file + "flops_per_step"),
                     whole(r["best_epoch"], file + "best_epoch"),
                     percent(r["accuracy"].get("val"), file + "accuracy.val"),
-                    percent(r["accuracy"]["test"], file + "accuracy.test", count),
+                    percent(r["accuracy"]["test"], file + "accuracy.test", count, r["data"]["test"].get("largest")),
                     percent(r["accuracy"]["train"], file + "accuracy.train"),
                     *(number(r[key][s], f"{file}{key}.{s}") for key in ("nc1", "nc1_readout") for s in ("train", "test")),
                     *(

@@ -25,7 +25,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import TRUST, Section, own_metrics, row
-from ncjax.report.tables import Cell, Table, number, over_floor, percent, text, trusted
+from ncjax.report.tables import CHANCE, Cell, Table, chance, number, over_floor, percent, text, trusted, wilson
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -73,7 +73,7 @@ def run(
     trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
     trained.store.close()
     final = summary(run.workdir, training.epochs)
-    _show(run, data.data, network, final, [short_name(name) for name in training.metrics])
+    _show(run, data.data, dataset.describe(), network, final, [short_name(name) for name in training.metrics])
     return {
         "data": dataset.describe(),
         "layers": network.layers,
@@ -86,17 +86,27 @@ def run(
     }
 
 
-def _show(run: Run, data: str, network: Any, final: dict[str, Any], extra: Sequence[str]) -> None:
+def _show(
+    run: Run, data: str, described: dict[str, Any], network: Any, final: dict[str, Any], extra: Sequence[str]
+) -> None:
     columns = ["split", "accuracy", "NC1", "CDNV", "NC2", "NC3", "NC4", *extra]
     last, read = network.penultimate, network.readout
     where = [(last, "nc1"), (last, "cdnv"), (last, "nc2"), (read, "nc3"), (read, "nc4"), *((last, m) for m in extra)]
-    rows = []
+    rows, marks = (
+        [],
+        {
+            name: chance(wilson(final[name]["output"]["accuracy"], x["size"])[0], x["largest"])
+            for name, x in described.items()
+        },
+    )
     for split, layers in final.items():
         if split != "augmented":
             found = (layers.get(layer, {}).get(m) for layer, m in where)
-            accuracy = f"{100 * layers['output']['accuracy']:.2f} %"
+            accuracy = f"{100 * layers['output']['accuracy']:.2f} %{marks.get(split, '')}"
             rows.append([split, accuracy, *(f"{x:.4g}" if x is not None else "-" for x in found)])
     run.table(f"pre-training on {data}", columns, rows)
+    if any(marks.values()):
+        run.say(CHANCE)
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -113,11 +123,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             def cell(metric: str, layer: str, found=found, run=run, epoch=epoch, split=split) -> Cell:
                 return number(found.get(layer, {}).get(metric), row(run, epoch, split, layer, metric))
 
-            count = r["data"][split]["size"]
+            count, largest = r["data"][split]["size"], r["data"][split].get("largest")
             rows.append(
                 [
                     text(f"{run.name}, {split}"),
-                    percent(found["output"]["accuracy"], row(run, epoch, split, "output", "accuracy"), count),
+                    percent(found["output"]["accuracy"], row(run, epoch, split, "output", "accuracy"), count, largest),
                     *(
                         trusted(found.get(r["penultimate"], {}), m, row(run, epoch, split, r["penultimate"], m))
                         for m in ("nc1", "cdnv")
@@ -146,7 +156,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         "pretraining",
         "The last epoch. NC1, NC2 and CDNV at the penultimate layer; NC2 of W, NC3 and NC4 where "
         "the classifier reads (behind the projection head, if there is one). NC4 uses the training set's class "
-        "means for both splits. " + TRUST,
+        "means for both splits. " + TRUST + " " + CHANCE,
         columns,
         rows,
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
+from ncjax.core.errors import UserError
 from ncjax.core.values import COUNT, NOT_NEGATIVE, POSITIVE, Items
 
 Cell = dict[str, Any]
@@ -46,9 +47,17 @@ def search(cell: Callable[[int, float, float], Cell], options: Search) -> tuple[
     Args:
       cell: `(seed, lr, weight_decay) -> cell`.
       options: the grid.
+
+    Raises:
+      UserError: the loss became infinite at every point of the grid.
     """
     seeds, tune_seeds, lr_grid, weight_decay_grid = options
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
+    if tried and all(x.get("diverged") for x in tried):
+        raise UserError(
+            f"every run diverged, at lr_grid={lr_grid} and weight_decay_grid={weight_decay_grid}: choose smaller ones, "
+            "or a smaller clip; what was found of other methods is kept"
+        )
     best = best_hyperparameters(tried)
     lr, weight_decay = (best["lr"], best["weight_decay"]) if best else (lr_grid[0], weight_decay_grid[0])
     return [cell(seed, lr, weight_decay) for seed in range(seeds)], best
