@@ -181,6 +181,18 @@ def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[
     return out
 
 
+def check_block(block: Any) -> None:
+    """The checks of a study's keys for one block of options, for those who call from Python.
+
+    Raises:
+      UserError: a wrong type, a value out of range, or values that do not go together.
+    """
+    for name, option in _block(type(block), block).items():
+        option.checked(f"{name}={option.default!r}", option.default)
+    if hasattr(block, "check"):
+        block.check()
+
+
 def meanings(study: Callable[..., Any]) -> dict[str, str]:
     """What docstrings say of every key, in the `Args` of the study and of its blocks."""
     blocks = {name: kind for name, kind in typing.get_type_hints(study).items() if _is_block(kind)}

@@ -14,6 +14,7 @@ import numpy as np
 
 from ncjax.core import memory
 from ncjax.core.errors import UserError
+from ncjax.core.options import check_block
 from ncjax.core.values import COUNT, PART, PIXELS, SEED, OneOf, Range
 from ncjax.data import images as im
 from ncjax.data.readers import Raw, read
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     skipped: int  # images that did not decode (skip_bad)
     resident_bytes: int  # sets up to this size live on the device
     fit: im.Fit = im.Fit()  # how images came to their size
+    notes: tuple[str, ...] = ()  # what a reader of results should know of the data, a line each
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Size and content hash of every split, and the share of its largest class."""
@@ -263,16 +265,19 @@ def load(options: Data) -> Dataset:
     Raises:
       UserError: unknown name, unreadable file, labels out of range, fewer than two classes, an empty split.
     """
-    options.check()
+    check_block(options)
     raw = read(options.data)
     splits, names, skipped = _checked(raw, options.data), raw.class_names, 0
+    notes = list(raw.notes)
     if options.skip_bad:
         splits, skipped = _decodable(splits)
     if options.classes is not None:
         chosen = parse_classes(str(options.classes), len(names))
         splits = {key: _keep_classes(split, chosen) for key, split in splits.items()}
         names = tuple(names[k] for k in chosen)
-    splits = _subsets(_held_out(splits, options), len(names), options)
+    splits = _held_out(splits, options)
+    notes += _fewer(splits, names, options)
+    splits = _subsets(splits, len(names), options)
     fit = _fit(options)
     for key, split in splits.items():
         if not len(split.labels):
@@ -282,6 +287,8 @@ def load(options: Data) -> Dataset:
     _room(splits, fit, options.resident_bytes)
     splits = {key: _conformed(split, fit, options.resident_bytes) for key, split in splits.items()}
     splits = {key: splits[key] for key in ("train", "val", "test") if key in splits}
+    _alike(splits, options.data)
+    notes += _untrained(splits, names, options.data) + _shared(splits)
     images, count = splits["train"].images, len(splits["train"].labels)
     rows = np.random.default_rng([options.split_seed, 3]).permutation(count)
     mean, std = im.channel_moments(images, rows if isinstance(images, np.ndarray) else rows[:MOMENT_IMAGES])
@@ -295,7 +302,78 @@ def load(options: Data) -> Dataset:
         skipped=skipped,
         resident_bytes=options.resident_bytes,
         fit=fit,
+        notes=tuple(notes),
     )
+
+
+def _fewer(splits: dict[str, Split], names: tuple[str, ...], options: Data) -> list[str]:
+    """Says where classes have fewer training images than are asked for."""
+    wanted = options.n_per_class
+    counts = np.bincount(splits["train"].labels, minlength=len(names))
+    short = [] if wanted is None else [k for k in np.flatnonzero(counts < wanted) if counts[k]]
+    if not short:
+        return []
+    some = ", ".join(f"{names[k]} has {counts[k]}" for k in short[:3])
+    return [
+        f"n_per_class={wanted}: {len(short)} of {len(names)} classes have fewer training images, all are taken ({some})"
+    ]
+
+
+def _alike(splits: dict[str, Split], name: str) -> None:
+    """Refuses splits whose images differ in size or channels."""
+    shapes = {key: im.take(split.images, np.arange(1)).shape[1:] for key, split in splits.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{key} {' x '.join(map(str, shape))}" for key, shape in shapes.items())
+        raise UserError(f"{name}: images differ between splits ({found}): set image_size, and channels=1 or 3")
+
+
+def _untrained(splits: dict[str, Split], names: tuple[str, ...], source: str) -> list[str]:
+    """Refuses classes that are asked for and never trained; says which names no image has."""
+    trained = set(np.unique(splits["train"].labels).tolist())
+    for key, split in splits.items():
+        if unknown := sorted(set(np.unique(split.labels).tolist()) - trained):
+            some = ", ".join(names[k] for k in unknown[:5])
+            raise UserError(f"{source}: {key} has images of classes that train has none of: {some}")
+    absent = [name for k, name in enumerate(names) if k not in trained]
+    return [f"{len(absent)} of {len(names)} classes have no image: {', '.join(absent[:5])}"] if absent else []
+
+
+def _shared(splits: dict[str, Split]) -> list[str]:
+    """Says how many images of a split are in the training split too, byte for byte."""
+    if not all(isinstance(split.images, np.ndarray) for split in splits.values()):
+        return _shared_files(splits)
+
+    def digests(split: Split) -> list[bytes]:
+        rows = np.ascontiguousarray(split.images).reshape(len(split.labels), -1)
+        return [hashlib.blake2b(row.data, digest_size=8).digest() for row in rows]
+
+    train = set(digests(splits["train"]))
+    return _counted({key: sum(x in train for x in digests(s)) for key, s in splits.items() if key != "train"}, splits)
+
+
+def _shared_files(splits: dict[str, Split]) -> list[str]:
+    """The same of files that are read when asked for, those of one size compared."""
+    files = {key: s.images.items.tolist() for key, s in splits.items() if isinstance(s.images, im.Lazy)}
+    if len(files) < len(splits) or not all(isinstance(many[0], str) for many in files.values()):
+        return []
+    sizes: dict[int, list[str]] = {}
+    for path in files["train"]:
+        sizes.setdefault(os.path.getsize(path), []).append(path)
+
+    @functools.cache
+    def digest(path: str) -> bytes:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).digest()
+
+    def known(path: str) -> bool:
+        return any(digest(path) == digest(other) for other in sizes.get(os.path.getsize(path), ()))
+
+    return _counted({key: sum(map(known, many)) for key, many in files.items() if key != "train"}, splits)
+
+
+def _counted(shared: dict[str, int], splits: dict[str, Split]) -> list[str]:
+    return [
+        f"{n} of {len(splits[key].labels)} {key} images are in train too, byte for byte" for key, n in shared.items() if n
+    ]
 
 
 def _decodable(splits: dict[str, Split]) -> tuple[dict[str, Split], int]:

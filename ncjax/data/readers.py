@@ -16,6 +16,7 @@ from ncjax.core.roles import READER, resolve
 from ncjax.data.images import Lazy, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+ALMOST = ("testing", "tests", "dev", "devel", "eval", "evaluation", "holdout", "heldout")  # of folders beside a train
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -24,6 +25,7 @@ class Raw(NamedTuple):
 
     splits: dict[str, tuple[np.ndarray | Lazy, np.ndarray]]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what lies there and was not read, a line each
 
 
 def fashion_mnist_mini() -> Raw:
@@ -70,13 +72,17 @@ def read_npz(path: str) -> Raw:
         if y.shape != x.shape[:1]:
             raise UserError(f"{path}: y_{split} has shape {y.shape} for {len(x)} images")
         splits[split] = (x, y)
-    names = arrays.get("class_names")
-    count = (
-        len(names)
-        if names is not None
-        else max((int(y.max()) + 1 for _, y in splits.values() if y.size and np.issubdtype(y.dtype, np.integer)), default=0)
-    )
-    return Raw(splits, tuple(map(str, names)) if names is not None else tuple(map(str, range(count))))
+    if (names := arrays.get("class_names")) is not None:
+        return Raw(splits, tuple(map(str, names)))
+    found = [np.unique(y) for _, y in splits.values() if y.size and np.issubdtype(y.dtype, np.integer)]
+    known = np.unique(np.concatenate(found)) if found else np.zeros(0, int)
+    if len(known) and known[0] >= 0 and len(known) <= known[-1]:
+        shown = f"{known[0]}-{known[-1]}" if len(known) == known[-1] - known[0] + 1 else ", ".join(map(str, known[:6]))
+        raise UserError(
+            f"{path}: labels are {shown}: number them from 0 without gaps, or store class_names, a name for each of "
+            f"0-{known[-1]}"
+        )
+    return Raw(splits, tuple(map(str, range(int(known.max(initial=-1)) + 1))))
 
 
 def read_folder(path: str) -> Raw:
@@ -84,26 +90,77 @@ def read_folder(path: str) -> Raw:
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"no folder {path}")
-    tops = sorted(p for p in root.iterdir() if p.is_dir())
-    if any(p.name.lower() == "train" for p in tops):
-        where = {SPLIT_NAMES[p.name.lower()]: p for p in tops if p.name.lower() in SPLIT_NAMES}
-    else:
-        where = {"train": root}
-    names = sorted({p.name for folder in where.values() for p in folder.iterdir() if p.is_dir()})
+    where, notes = _splits_of(root)
+    found = {split: _images_of(folder, notes) for split, folder in where.items()}
+    names = sorted({name for classes in found.values() for name in classes})
     splits = {}
-    for split, folder in where.items():
-        files = [
-            (str(f), label)
-            for label, name in enumerate(names)
-            if (folder / name).is_dir()
-            for f in sorted((folder / name).iterdir())
-            if f.suffix.lower() in EXTENSIONS
-        ]
-        if not files:
-            raise UserError(f"{folder} holds no class/image files ({', '.join(EXTENSIONS)})")
-        items = np.array([f for f, _ in files])
-        splits[split] = (Lazy(items, read_file), np.array([label for _, label in files]))
-    return Raw(splits, tuple(names))
+    for split, classes in found.items():
+        if not any(classes.values()):
+            raise UserError(f"{where[split]} holds no class/image files ({', '.join(EXTENSIONS)})")
+        unknown = [name for name in classes if split != "train" and not found["train"].get(name)]
+        if unknown:
+            raise UserError(
+                f"{where[split]} has classes that {where['train']} has no image of: {', '.join(unknown[:5])}; "
+                f"{nearest(unknown[0], found['train'])}"
+            )
+        lacking = [name for name in names if not classes.get(name)]
+        if lacking:
+            notes.append(f"{split} has no image of {len(lacking)} of {len(names)} classes: {', '.join(lacking[:5])}")
+        files = [(str(file), label) for label, name in enumerate(names) for file in classes.get(name, ())]
+        splits[split] = (Lazy(np.array([f for f, _ in files]), read_file), np.array([label for _, label in files]))
+    return Raw(splits, tuple(names), tuple(notes))
+
+
+def _splits_of(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split, and what else lies beside them; the whole is "train" where there is none of that name."""
+    tops = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not any(SPLIT_NAMES.get(p.name.lower()) == "train" for p in tops):
+        return {"train": root}, []
+    where: dict[str, Path] = {}
+    others = []
+    for top in tops:
+        split = SPLIT_NAMES.get(top.name.lower())
+        if split is None and top.name.lower() in ALMOST:
+            raise UserError(f"{top}: which split is that? Call it train, val or test, or move it elsewhere")
+        if split in where:
+            raise UserError(f"{where[split]} and {top} are both the {split} split: keep one, or join them")
+        if split is None:
+            others.append(top.name)
+        else:
+            where[split] = top
+    return where, [f"not read, as no split is called so: {', '.join(others[:5])}"] if others else []
+
+
+def _images_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """{class: its images} of a split's folder; what lies there and is not read is added to the notes, with counts."""
+    found: dict[str, list[Path]] = {}
+    types: dict[str, int] = {}
+    nested: dict[str, int] = {}
+    for file in (p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        if file.suffix.lower() in EXTENSIONS:
+            nested[folder.name] = nested.get(folder.name, 0) + 1
+    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        found[place.name] = []
+        for path in sorted(place.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                count = sum(p.suffix.lower() in EXTENSIONS for p in path.rglob("*"))
+                nested[f"{place.name}/{path.name}"] = count
+            elif path.suffix.lower() in EXTENSIONS:
+                found[place.name].append(path)
+            else:
+                types[path.suffix.lower() or "none"] = types.get(path.suffix.lower() or "none", 0) + 1
+    count = sum(nested.values())
+    if count:
+        places = ", ".join(name for name, n in nested.items() if n)
+        notes.append(f"not read: {count} images in {folder} that do not lie in a class's own folder ({places[:100]})")
+    if types:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(types.items()))
+        notes.append(
+            f"not read: {sum(types.values())} files in {folder} of other types ({kinds}); read: {' '.join(EXTENSIONS)}"
+        )
+    return found
 
 
 def read_tfds(name: str) -> Raw:

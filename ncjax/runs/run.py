@@ -68,6 +68,8 @@ class Run:
         splits = "  ".join(f"{name} {x['size']} [{x['hash']}]" for name, x in found.items())
         skipped = f"  ({dataset.skipped} images did not decode and were left out)" if dataset.skipped else ""
         self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")
+        for note in dataset.notes:
+            self.say(f"  note: {note}")
         path = self.workdir / "data.json"
         begun = read_json(path) if path.exists() else {}
         if not isinstance(begun, dict):

@@ -204,7 +204,7 @@ def test_broken_npz_files(tmp_path, changes, word):
         ("embedded.digits", dict(classes="3"), "at least two"),
         ("embedded.digits", dict(classes="5-12"), "0-9"),
         ("embedded.digits", dict(classes="a"), "numbers and ranges"),
-        ("embedded.digits", dict(n_per_class=0), "at least 1"),
+        ("embedded.digits", dict(n_per_class=0), "expected from 1"),
         ("embedded.digits", dict(channels=2), "grey"),
     ],
 )
