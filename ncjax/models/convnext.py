@@ -16,6 +16,8 @@ from ncjax.core.values import DTYPE
 from ncjax.models.layers import Conv, identity, mean_pool
 from ncjax.models.sequential import Block, assemble
 
+NORMAL = nn.initializers.normal(0.02)
+
 
 def _norm(x: Array, dtype: Any, name: str) -> Array:
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)(x)
@@ -29,7 +31,9 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        return _norm(Conv(self.width, 4, 4, 0, bias=True, dtype=self.dtype, name="conv")(x), self.dtype, "norm")
+        return _norm(
+            Conv(self.width, 4, 4, 0, bias=True, dtype=self.dtype, kernel_init=NORMAL, name="conv")(x), self.dtype, "norm"
+        )
 
 
 class Layer(nn.Module):
@@ -45,10 +49,12 @@ class Layer(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         if x.shape[-1] != self.width:
             x = _norm(x, self.dtype, "downsample_norm")
-            x = Conv(self.width, 2, 2, 0, bias=True, dtype=self.dtype, name="downsample_conv")(x)
-        y = Conv(self.width, 7, groups=self.width, bias=True, dtype=self.dtype, name="depthwise_conv")(x)
-        y = nn.Dense(4 * self.width, dtype=self.dtype, name="mlp1")(_norm(y, self.dtype, "norm"))
-        y = nn.Dense(self.width, dtype=self.dtype, name="mlp2")(nn.gelu(y, approximate=False))
+            x = Conv(self.width, 2, 2, 0, bias=True, dtype=self.dtype, kernel_init=NORMAL, name="downsample_conv")(x)
+        y = Conv(self.width, 7, groups=self.width, bias=True, dtype=self.dtype, kernel_init=NORMAL, name="depthwise_conv")(
+            x
+        )
+        y = nn.Dense(4 * self.width, dtype=self.dtype, kernel_init=NORMAL, name="mlp1")(_norm(y, self.dtype, "norm"))
+        y = nn.Dense(self.width, dtype=self.dtype, kernel_init=NORMAL, name="mlp2")(nn.gelu(y, approximate=False))
         return x + y * self.param("gamma", nn.initializers.constant(1e-6), (self.width,)).astype(self.dtype)
 
 

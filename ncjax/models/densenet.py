@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
 from ncjax.core.values import DTYPE
-from ncjax.models.layers import Conv, batch_norm, conv_norm, halve, max_pool, mean_pool
+from ncjax.models.layers import Conv, batch_norm, conv_norm, halve, he_fan_in, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
 
@@ -25,7 +25,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        conv = Conv(self.width, 7, 2, dtype=self.dtype, name="conv")
+        conv = Conv(self.width, 7, 2, dtype=self.dtype, kernel_init=he_fan_in, name="conv")
         return max_pool(conv_norm(x, conv, "norm", train, mask, activation="relu"), padding=1)
 
 
@@ -38,9 +38,10 @@ class DenseLayer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         y = nn.relu(batch_norm(x, train, mask, self.dtype, "norm1"))
-        conv = Conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")
+        conv = Conv(4 * self.growth, 1, dtype=self.dtype, kernel_init=he_fan_in, name="conv1")
         y = conv_norm(y, conv, "norm2", train, mask, activation="relu")
-        return jnp.concatenate([x.astype(self.dtype), Conv(self.growth, 3, dtype=self.dtype, name="conv2")(y)], -1)
+        y = Conv(self.growth, 3, dtype=self.dtype, kernel_init=he_fan_in, name="conv2")(y)
+        return jnp.concatenate([x.astype(self.dtype), y], -1)
 
 
 class Transition(nn.Module):
@@ -51,7 +52,7 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         x = nn.relu(batch_norm(x, train, mask, self.dtype, "norm"))
-        return halve(Conv(x.shape[-1] // 2, 1, dtype=self.dtype, name="conv")(x))
+        return halve(Conv(x.shape[-1] // 2, 1, dtype=self.dtype, kernel_init=he_fan_in, name="conv")(x))
 
 
 class FinalNorm(nn.Module):

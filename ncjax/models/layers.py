@@ -18,7 +18,16 @@ from ncjax.core.types import Array
 STATISTICS_MOMENTUM = 0.9  # of BatchNorm's running statistics
 Padding = str | int | Sequence[tuple[int, int]]
 
+# How weights start, as in the publications' own code (torchvision, timm).
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # of layers that nothing else is said of
+
+
+def he_per_group(groups: int) -> nn.initializers.Initializer:
+    """He et al.'s, with the outputs of one group as the fan: depthwise kernels of EfficientNet."""
+    return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
 
 def _pads(x: Array, kernel: Sequence[int], stride: int, padding: Padding) -> xla.Pads:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
 from ncjax.core.values import DTYPE
-from ncjax.models.layers import Conv, Padding, conv_norm, mean_pool
+from ncjax.models.layers import Conv, Padding, conv_norm, he_normal, he_per_group, mean_pool
 from ncjax.models.sequential import Block, assemble
 
 
@@ -44,6 +44,7 @@ class InvertedResidual(nn.Module):
     expand: int
     padding: Padding | None
     epsilon: float
+    per_group: bool
     dtype: Any
 
     @nn.compact
@@ -54,12 +55,18 @@ class InvertedResidual(nn.Module):
         inner, y = self.expand * x.shape[-1], x
         if self.expand > 1:
             y = step(y, Conv(inner, 1, dtype=self.dtype, name="expand_conv"), "expand_bn", "relu6")
-        y = step(
-            y,
-            Conv(inner, self.kernel, self.stride, self.padding, inner, dtype=self.dtype, name="depthwise_conv"),
-            "depthwise_bn",
-            "relu6",
+        start = he_per_group(inner) if self.per_group else he_normal
+        depthwise = Conv(
+            inner,
+            self.kernel,
+            self.stride,
+            self.padding,
+            inner,
+            dtype=self.dtype,
+            kernel_init=start,
+            name="depthwise_conv",
         )
+        y = step(y, depthwise, "depthwise_bn", "relu6")
         y = step(y, Conv(self.width, 1, dtype=self.dtype, name="project_conv"), "project_bn", None)
         return x + y if self.stride == 1 and x.shape[-1] == self.width else y
 
@@ -71,6 +78,7 @@ def _stack(
     last: int,
     padding: Padding | None,
     epsilon: float,
+    per_group: bool,
     dtype: str,
     num_classes: int,
     projection_layers: int,
@@ -80,7 +88,7 @@ def _stack(
     blocks = [Block("stem", ConvNorm(stem, 3, 2, padding, epsilon, compute), mean_pool)]
     for s, (kernel, stride, expand, width, depth) in enumerate(stages, 1):
         for b in range(depth):
-            module = InvertedResidual(width, kernel, stride if b == 0 else 1, expand, padding, epsilon, compute)
+            module = InvertedResidual(width, kernel, stride if b == 0 else 1, expand, padding, epsilon, per_group, compute)
             blocks.append(Block(f"stage{s}.{b}", module, mean_pool))
     blocks.append(Block("last", ConvNorm(last, 1, 1, 0, epsilon, compute), mean_pool))
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
@@ -109,6 +117,7 @@ def mobilenet_v2(num_classes: int, projection_layers: int = 0, dtype: Annotated[
         last=1280,
         padding=None,
         epsilon=1e-5,
+        per_group=False,
         dtype=dtype,
         num_classes=num_classes,
         projection_layers=projection_layers,
@@ -141,6 +150,7 @@ def _lite(wider: float, deeper: float, num_classes: int, projection_layers: int,
         last=1280,
         padding="SAME",
         epsilon=1e-3,
+        per_group=True,
         dtype=dtype,
         num_classes=num_classes,
         projection_layers=projection_layers,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
 from ncjax.core.values import DTYPE
-from ncjax.models.layers import Conv, max_pool, mean_pool
+from ncjax.models.layers import Conv, he_uniform, max_pool, mean_pool
 from ncjax.models.sequential import Block, assemble
 
 
@@ -24,7 +24,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        return Conv(64, 3, 2, 0, bias=True, dtype=self.dtype, name="conv")(x, "relu")
+        return Conv(64, 3, 2, 0, bias=True, dtype=self.dtype, kernel_init=he_uniform, name="conv")(x, "relu")
 
 
 class Fire(nn.Module):
@@ -37,7 +37,7 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         def conv(y: Array, width: int, kernel: int, name: str) -> Array:
-            return Conv(width, kernel, bias=True, dtype=self.dtype, name=name)(y, "relu")
+            return Conv(width, kernel, bias=True, dtype=self.dtype, kernel_init=he_uniform, name=name)(y, "relu")
 
         x = max_pool(x, ceil=True) if self.pooled else x
         x = conv(x, self.width // 8, 1, "squeeze1x1")
@@ -51,7 +51,9 @@ class MapClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
-        scores = nn.relu(nn.Dense(self.num_classes, name="linear")(x.astype(jnp.float32)))
+        scores = nn.relu(
+            nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="linear")(x.astype(jnp.float32))
+        )
         return mean_pool(scores) if scores.ndim == 4 else scores
 
 

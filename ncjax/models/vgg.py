@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ncjax.core.types import Array, Model
 from ncjax.core.values import DTYPE, PART
-from ncjax.models.layers import Conv, adaptive_mean_pool, conv_norm, identity, max_pool, mean_pool
+from ncjax.models.layers import Conv, adaptive_mean_pool, conv_norm, he_normal, identity, max_pool, mean_pool, torch_default
 from ncjax.models.sequential import Block, assemble
 
 HIDDEN = 4096
@@ -36,13 +36,23 @@ class Convolution(nn.Module):
     spec: Spec
     window: int
     norm: bool
+    start: nn.initializers.Initializer
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         spec = self.spec
         x = max_pool(x, self.window) if self.window else x
-        conv = Conv(spec.width, spec.kernel, spec.stride, spec.padding, bias=True, dtype=self.dtype, name="conv")
+        conv = Conv(
+            spec.width,
+            spec.kernel,
+            spec.stride,
+            spec.padding,
+            bias=True,
+            dtype=self.dtype,
+            kernel_init=self.start,
+            name="conv",
+        )
         return conv_norm(x, conv, "bn", train, mask, activation="relu") if self.norm else conv(x, "relu")
 
 
@@ -61,6 +71,7 @@ class Hidden(nn.Module):
 
     grid: int
     dropout: float
+    start: nn.initializers.Initializer
     dtype: Any
 
     @nn.compact
@@ -68,7 +79,7 @@ class Hidden(nn.Module):
         if x.ndim == 4:
             x = adaptive_mean_pool(x, self.grid).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
-        return nn.relu(nn.Dense(HIDDEN, dtype=self.dtype, name="dense")(x))
+        return nn.relu(nn.Dense(HIDDEN, dtype=self.dtype, kernel_init=self.start, name="dense")(x))
 
 
 def _stack(
@@ -77,6 +88,7 @@ def _stack(
     window: int,
     grid: int,
     norm: bool,
+    starts: tuple[nn.initializers.Initializer, nn.initializers.Initializer],
     top: bool,
     dropout: float,
     dtype: str,
@@ -86,11 +98,11 @@ def _stack(
     compute, blocks = jnp.dtype(dtype), []
     for s, specs in enumerate(stages, 1):
         for b, spec in enumerate(specs):
-            module = Convolution(spec, window if s > 1 and b == 0 else 0, norm, compute)
+            module = Convolution(spec, window if s > 1 and b == 0 else 0, norm, starts[0], compute)
             blocks.append(Block(f"stage{s}.{b}", module, mean_pool))
     blocks.append(Block("pool", MaxPool(window), mean_pool))
     if top:
-        blocks += [Block(f"hidden{i}", Hidden(grid, dropout, compute), identity) for i in (1, 2)]
+        blocks += [Block(f"hidden{i}", Hidden(grid, dropout, starts[1], compute), identity) for i in (1, 2)]
     return assemble(blocks, num_classes=num_classes, projection_layers=projection_layers)
 
 
@@ -115,6 +127,7 @@ def _vgg(stages: tuple[int, ...], norm: bool, num_classes: int, projection_layer
         window=2,
         grid=7,
         norm=norm,
+        starts=(he_normal, nn.initializers.normal(0.01)),
         top=options.get("top", True),
         dropout=options.get("dropout", 0.0),
         dtype=options.get("dtype", "float32"),
@@ -185,6 +198,7 @@ def alexnet(
         window=3,
         grid=6,
         norm=False,
+        starts=(torch_default, torch_default),
         top=top,
         dropout=dropout,
         dtype=dtype,

@@ -19,7 +19,7 @@ from ncjax.core.values import DEPTH, DTYPE, PART, PIXELS
 from ncjax.models.layers import Conv, first_token
 from ncjax.models.sequential import Block, assemble
 
-_normal = nn.initializers.truncated_normal(0.02)
+_normal = nn.initializers.normal(0.02)
 
 
 class VitStyle(NamedTuple):
@@ -90,12 +90,12 @@ class Encoder(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda y: y
         y = norm(name="norm1")(x)
         attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, attention_fn=_attention(self.dtype), name="attention"
+            self.heads, dtype=self.dtype, kernel_init=_normal, attention_fn=_attention(self.dtype), name="attention"
         )
         x = x + drop(attention(y, y))
-        y = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
+        y = nn.Dense(4 * x.shape[-1], dtype=self.dtype, kernel_init=_normal, name="mlp1")(norm(name="norm2")(x))
         y = y * nn.sigmoid(1.702 * y) if self.style.quick_gelu else nn.gelu(y, approximate=False)
-        return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(y))
+        return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=_normal, name="mlp2")(y))
 
 
 class FinalNorm(nn.Module):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +14,8 @@ import numpy as np
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.options import Also
-from ncjax.core.resolve import absolute
-from ncjax.core.roles import MODEL
+from ncjax.core.resolve import absolute, unbound
+from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import Model, Network
 from ncjax.core.values import OneOf
 from ncjax.data import Data, Dataset
@@ -59,7 +62,8 @@ def load(options: Init) -> Network:
         card, source = from_json(text["card"], Path(init)), init
     else:
         card, flat, source = _checkpointed(init, options.which)
-    card = card if options.model is None else card._replace(model=absolute(options.model))
+    if options.model is not None:
+        card = card._replace(model=_agreed(options.model, card.model, source))
     model, wanted, merge = card.build()
     names = trees.paths(wanted)
     if card.base is not None:
@@ -67,12 +71,45 @@ def load(options: Init) -> Network:
     difference = trees.differences(flat, names)
     if difference:
         raise UserError(f"{source} is of another architecture than {card.model}: {difference}")
+    _finite(flat, source)
     variables = jax.tree.unflatten(jax.tree.structure(wanted), [flat[p] for p in names])
     if merge is not None:  # what is left is a model like any other, whatever is done with it next
         variables = jax.tree.map(np.asarray, {**variables, "params": merge(variables["params"])})
         card = card._replace(method="tuning.full_ft", layer=None, base=None)
         model, _, _ = card.build()
     return Network(card, model, variables)
+
+
+def _finite(arrays: dict[str, np.ndarray], source: str) -> None:
+    """Raises where weights are NaN or infinite, and names them."""
+    bad = [name for name, x in arrays.items() if x.dtype.kind in "fV" and not np.isfinite(np.asarray(x, np.float32)).all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UserError(f"{source}: {', '.join(bad[:3])}{more} {'are' if len(bad) > 1 else 'is'} NaN or infinite in part")
+
+
+def _agreed(given: str, stored: str, source: str) -> str:
+    """What the caller takes the model for, which must be what it was trained as.
+
+    Raises:
+      UserError: another function, or other settings.
+    """
+    wanted = resolve(given, MODEL)
+    try:
+        known = resolve(stored, MODEL)
+    except UserError:  # the file with one's own model lies elsewhere now
+        return absolute(given)
+    if _meant(wanted) != _meant(known):
+        raise UserError(f"model={given}: {source} was trained as {stored}; leave model out")
+    return stored
+
+
+def _meant(function: Callable[..., Any]) -> tuple[str, Any, dict[str, Any]]:
+    """A function, and what it is set to."""
+    plain = unbound(function)
+    defaults = {p.name: p.default for p in inspect.signature(plain).parameters.values() if p.default is not p.empty}
+    settings = function.keywords if isinstance(function, functools.partial) else {}
+    return plain.__qualname__, getattr(plain, "__code__", plain), {**defaults, **settings}
 
 
 def load_data_for(card: Card, options: Data) -> Dataset:
@@ -148,6 +185,7 @@ def _foreign(options: Init, file: hub.Local, arrays: dict[str, np.ndarray]) -> N
     """A network trained elsewhere."""
     init = options.init
     match, variables, _ = weights.load(arrays, init, options.model, options.allow_missing, file.preprocess)
+    _finite({name: np.asarray(x) for name, x in arrays.items()}, init)
     model: Model = match.network
     names = tuple(str(k) for k in range(model.num_classes)) if match.layout.classifier else weights.NO_CLASSES
     fed = match.preprocess

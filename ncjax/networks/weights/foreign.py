@@ -51,16 +51,59 @@ class Loaded(NamedTuple):
     drawn: tuple[str, ...]  # tensors that were allowed to be missing: drawn at random
 
 
+# What tools put before every name: data-parallel training, torch.compile, Lightning, wrappers of self-supervision.
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net.",
+    "network.",
+    "backbone.",
+    "base_model.",
+    "student.",
+    "teacher.",
+    "ema.",
+    "state_dict.",
+)
+HEADS = {"fc.weight": (1, 1), "fc.bias": (1,)}  # by which a recogniser tells a file of a ResNet
+
+
+def bare(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays under their names without what tools put before them, where that makes a layout known.
+
+    Tensors that lack the prefix are no part of the network: a loss's, a projector's.
+    """
+    tried = arrays
+    while _sure(tried) is None:
+        for prefix in PREFIXES:
+            inside = {name.removeprefix(prefix): x for name, x in tried.items() if name.startswith(prefix)}
+            if 2 * len(inside) > len(tried):
+                tried = inside
+                break
+        else:
+            return arrays
+    return tried
+
+
+def _sure(arrays: dict[str, Any]) -> tuple[Layout, str] | None:
+    """The layout and the network that names and shapes tell; with a ResNet's classifier or without."""
+    for more in ({}, HEADS):
+        for layout in LAYOUTS:
+            named = layouts.normalised(layout, list(arrays))
+            try:
+                found = layout.recognise({**more, **{clean: np.shape(arrays[raw]) for clean, raw in named.items()}})
+            except (KeyError, IndexError):  # a tensor that tells networks apart is missing or has too few axes
+                continue
+            if found is not None:
+                return layout, found
+    return None
+
+
 def _recognised(arrays: dict[str, Any], model: str | None) -> tuple[Layout, str]:
     """The layout of a file and the network in it; where no layout is sure, the one that most names of `model` fit."""
+    if (sure := _sure(arrays)) is not None:
+        return sure[0], model or sure[1]
     named = {layout.title: layouts.normalised(layout, list(arrays)) for layout in LAYOUTS}
-    for layout in LAYOUTS:
-        try:
-            found = layout.recognise({clean: np.shape(arrays[raw]) for clean, raw in named[layout.title].items()})
-        except (KeyError, IndexError):  # a tensor that tells networks apart is missing or has too few axes
-            continue
-        if found is not None:
-            return layout, model or found
     best, most = None, 0
     if model is not None:
         network = build(model, 1)
@@ -132,6 +175,7 @@ def load(
     Raises:
       UserError: an unknown layout; tensors missing, unexpected or of another shape; a glob that allows nothing.
     """
+    arrays = bare(arrays)
     try:
         found = match(arrays, model)
     except UserError as e:
@@ -151,7 +195,7 @@ def load(
     if left.missing or left.unexpected or left.misshaped:
         raise UserError(
             f"{source} ({layout.title}) is not {found.model}: {len(seen.matched)} tensors matched, "
-            f"{left.line()}; python -m ncjax.weights prints all of them"
+            f"{left.line()}; {_instead(found, left)}python -m ncjax.weights prints all of them"
         )
     fresh = trees.paths(found.network.init(jax.random.key(0), found.image_shape)) if drawn else {}
 
@@ -166,6 +210,15 @@ def load(
     values = [value(path, leaf) for path, leaf in trees.paths(found.template).items()]
     variables = jax.tree.unflatten(jax.tree.structure(found.template), values)
     return Loaded(found, _flipped(variables, found.network.blocks[0]) if layout.bgr else variables, tuple(sorted(drawn)))
+
+
+def _instead(found: Match, left: layouts.Comparison) -> str:
+    """What to do about a file without a classifier."""
+    heads = {place.name for path, place in found.places.items() if path.startswith("params/head/")}
+    if not left.missing or left.unexpected or left.misshaped or not set(left.missing) <= heads:
+        return ""
+    globs = ",".join(sorted({name.rpartition(".")[0] + ".*" for name in left.missing}))
+    return f"set allow_missing={globs} to have a classifier drawn, or take a file that has one; "
 
 
 def has_classifier(title: str) -> bool:
@@ -205,7 +258,7 @@ def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarra
 
 def table(arrays: dict[str, Any], model: str | None = None, preprocess: dict[str, Any] | None = None) -> str:
     """What `load` would make of a file, a line a tensor that does not fit, and counts."""
-    found = match(arrays, model)
+    found = match(bare(arrays), model)
     seen = found.comparison
     fed = found.preprocess._replace(**(preprocess or {}))
     lines = [f"layout  {found.layout.title}", f"network {found.model}", f"images  {fed}"]

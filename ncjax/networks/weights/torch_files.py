@@ -158,14 +158,13 @@ def _state(tree: Any) -> dict[str, _Tensor]:
         tree = inner
     if not isinstance(tree, dict):
         raise ValueError(f"it holds a {type(tree).__name__}, not a dictionary of tensors")
-    return {str(k).removeprefix("module."): v for k, v in tree.items() if isinstance(v, _Tensor)}
+    return {str(k): v for k, v in tree.items() if isinstance(v, _Tensor)}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays by name from a `.pth`, `.pt` or `.bin` file, in the types they were stored in.
 
-    A state dict inside a training checkpoint ("state_dict", "model", ...) is found; the prefix "module." of data-parallel
-    training is dropped.
+    A state dict inside a training checkpoint ("state_dict", "model", ...) is found.
 
     Raises:
       UserError: damaged, no dictionary of tensors, or a pickle that asks for more than tensors.
