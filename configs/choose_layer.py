@@ -18,6 +18,14 @@ def get_config(arg=""):
         init="runs/pretrain",
         data="embedded.digits",
         smoke=dict(
-            init="runs/pretrain_smoke", shots=3, seeds=2, steps=4, rounds=2, lr_grid=[0.1], batch_size=16, tune="all"
+            init="runs/pretrain_smoke",
+            blocks="layer*.0",
+            shots=3,
+            seeds=2,
+            steps=4,
+            rounds=2,
+            lr_grid=[0.1],
+            batch_size=16,
+            tune="all",
         ),
     )

@@ -12,7 +12,7 @@ import optax
 from ncjax.core.errors import UserError
 from ncjax.core.roles import DECAY, OPTIMIZER, SCHEDULE, resolve
 from ncjax.core.types import Array, PyTree
-from ncjax.core.values import NOT_NEGATIVE, PART, POSITIVE, SHARE
+from ncjax.core.values import LARGEST, NOT_NEGATIVE, PART, POSITIVE, SHARE
 
 
 class Optimizer(NamedTuple):
@@ -127,6 +127,11 @@ class Optim(NamedTuple):
     warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
     clip: Annotated[float, NOT_NEGATIVE] = 0.0
 
+    def check_length(self, epochs: int) -> None:
+        """Refuses a warm-up that is longer than the run."""
+        if self.warmup_epochs > epochs:
+            raise UserError(f"warmup_epochs={self.warmup_epochs:g}: expected at most epochs={epochs}")
+
 
 def build(
     options: Optim,
@@ -149,11 +154,11 @@ def build(
       UserError: no such optimiser, a learning rate that is not positive, or a warm-up longer than the run.
     """
     lr, weight_decay, clip, warmup_epochs = options.lr, options.weight_decay, options.clip, options.warmup_epochs
-    if lr <= 0 or epochs < 1 or warmup_epochs < 0 or warmup_epochs > epochs:
-        raise UserError(
-            f"lr={lr}, epochs={epochs}, warmup_epochs={warmup_epochs}: expected lr > 0, epochs >= 1 and "
-            "0 <= warmup_epochs <= epochs"
-        )
+    if lr <= 0 or epochs < 1:
+        raise UserError(f"lr={lr}, epochs={epochs}: expected lr > 0 and epochs >= 1")
+    options.check_length(epochs)
+    if epochs * steps_per_epoch > LARGEST:
+        raise UserError(f"epochs={epochs}: {epochs * steps_per_epoch:,} steps in all, expected at most {LARGEST:,}")
     warmup = round(warmup_epochs * steps_per_epoch)
     shape = resolve(options.schedule, SCHEDULE)(1.0, epochs * steps_per_epoch - warmup)
     if warmup:

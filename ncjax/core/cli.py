@@ -34,7 +34,9 @@ def streams() -> None:
         stream = getattr(sys, name)
         if stream is None or stream.closed:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
-        elif hasattr(stream, "reconfigure") and stream.errors == "strict":
+        elif hasattr(stream, "reconfigure") and (
+            stream.encoding.lower() not in ("utf-8", "utf8") or stream.errors == "strict"
+        ):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 

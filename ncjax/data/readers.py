@@ -191,12 +191,31 @@ def read_tfds(name: str) -> Raw:
     splits = {}
     for split, source in sources.items():
         if split in SPLIT_NAMES:
+            _check_shards(name, builder.info.splits[split])
             undecoded = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             labels = np.array([int(record["label"]) for record in undecoded])
             splits[SPLIT_NAMES[split]] = (Lazy(np.arange(len(source)), functools.partial(read, source)), labels)
     label = builder.info.features["label"]
     names = getattr(label, "names", None) or [str(i) for i in range(label.num_classes)]
     return Raw(splits, tuple(names))
+
+
+def _check_shards(name: str, split: Any) -> None:
+    """Names a file of a prepared split that is missing, cut short, or holds fewer records than it should."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path, wanted in zip(split.filepaths, split.shard_lengths, strict=False):
+        try:
+            if not Path(path).is_file():
+                raise OSError("it is missing")
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+            if found != wanted:
+                raise OSError(f"{found} records of {wanted}")
+        except Exception as e:  # array_record raises many kinds for a damaged file
+            reason = next(iter(str(e).splitlines()), type(e).__name__)[:160]
+            raise UserError(f"tfds:{name}: {path} cannot be read ({reason}); prepare the set again") from None
 
 
 def read(name: str) -> Raw:

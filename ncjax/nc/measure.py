@@ -190,6 +190,7 @@ def report(
     outside: Array | None = None,
     weighting: str = "class",
     spectrum: bool = False,
+    angles: bool = False,
     tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
     sample: np.ndarray | None = None,
@@ -207,7 +208,8 @@ def report(
         Decisions (NC4, accuracies) then come from it.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
       weighting: "class" or "sample", see `nc1`; that of the frames.
-      spectrum: also ranks and VCI, from the scatter, D^3 operations; and the angles beyond 256 directions.
+      spectrum: also ranks and VCI, from the scatter, D^3 operations.
+      angles: also the angles beyond 256 directions.
       tilt: of `ncjax.nc.tilt`, for the interval of NC1 where `stats` keep no scatter.
       known: the geometry of `stats`, where it was computed before.
       sample: features [M, D] of all examples, or of the rows that `ncjax.nc.null.choose_rows` chooses, from which floors
@@ -241,7 +243,7 @@ def report(
     )
     if classifier is not None:
         of_classifier = _chosen(functions, host=False, classifier=True)
-        angles = spectrum or g.values.shape[0] <= looks.FULL_UP_TO
+        angles = angles or g.values.shape[0] <= looks.FULL_UP_TO
         found |= _alone(_classifier_values, g, inputs, classifier[0], functions=of_classifier, angles=angles, **shared)
     found = {name: np.asarray(x) for name, x in (found | {"spread": stats.spread}).items()}
     found |= applied(
@@ -303,6 +305,23 @@ def _sample(features: Array, labels: Array, stats: ClassStats) -> np.ndarray:
     return np.asarray(features[rows[null.of_usable_classes(np.asarray(labels)[rows], np.asarray(stats.count))]])
 
 
+def _spectral(
+    features: Array, labels: Array, num_classes: int, weighting: str, functions: dict[str, Any]
+) -> dict[str, float]:
+    """The metrics of the spectrum, where examples are fewer than features: of their coordinates in the span of all.
+
+    Those are U S of features = U S V^T, by the N x N products: rotations change no spectrum.
+    """
+    x = np.asarray(features, np.float64)
+    values, vectors = np.linalg.eigh(x @ x.T)
+    coordinates = (vectors * np.sqrt(np.maximum(values, 0))).astype(features.dtype)
+    stats = collect(coordinates, np.asarray(labels), num_classes=num_classes, scatter=True)
+    inputs = Inputs(stats=stats, look=None, about=None, outside=None, tilt=None)
+    chosen = (("nc1", SCALARS["nc1"]), *functions.items())  # nc1 says how coarse the scatter is
+    found = _alone(_values, _geometry(stats, weighting), inputs, functions=chosen, weighting=weighting, spectrum=True)
+    return {name: float(found[name]) for name in functions if name in found}
+
+
 @in_double_if_needed
 def measure(
     features: Array,
@@ -330,8 +349,8 @@ def measure(
         then measured too, and whose means decide in NC4.
       outside: mean [D] or features [M, D] out of distribution, for NC5.
       weighting: "class" or "sample", see `nc1`.
-      spectrum: also ranks, RankMe and VCI, 2 N D^2 operations and per-class spectra in float64; and the angles where
-        they are over 256.
+      spectrum: also ranks, RankMe and VCI, 2 N D^2 operations (2 N^2 D with fewer examples than features) and per-class
+        spectra in float64; and the angles where they are over 256.
       decisions: find nearest class means and the classifier's decisions (NC4, accuracies, `nc1_pairs`, directional CDNV).
       floors: also say what the metrics are where labels are permuted, see `ncjax.nc.null`.
       metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
@@ -345,14 +364,16 @@ def measure(
     features, labels, classes = check(features, labels, num_classes, classifier)
     if classifier is not None:
         classifier = check_classifier(classifier, classes, features.shape[1])
+    few = spectrum and len(features) < features.shape[1]
     stats = _means_at_once(features, labels, classes)
     known = _geometry(stats, weighting)
     look = _look_from(_frame(known, stats, classifier)._replace(shift=None), features, labels, decisions)
     stats = stats._replace(spread=look.rho)
     # Means summed in one go are rounded; where that may show, sum again about an example of each class. That raises
     # where features are not finite.
-    if spectrum or _rounded(known, stats):
-        stats = collect(features, labels, num_classes=classes, scatter=spectrum)
+    scatter = spectrum and not few
+    if scatter or _rounded(known, stats):
+        stats = collect(features, labels, num_classes=classes, scatter=scatter)
         known = _geometry(stats, weighting)
         look = _look_from(_frame(known, stats, classifier), features, labels, decisions)
     about = tilt = None
@@ -372,7 +393,8 @@ def measure(
         about=about,
         outside=outside,
         weighting=weighting,
-        spectrum=spectrum,
+        spectrum=scatter,
+        angles=spectrum,
         tilt=tilt,
         known=known,
         sample=_sample(features, labels, stats) if floors else None,
@@ -381,6 +403,10 @@ def measure(
     )
     if not spectrum:
         return found
-    own = dict(_chosen(with_own(metrics), host=True, classifier=False))
+    functions = with_own(metrics)
+    if few:
+        own = {name: f for name, f in functions.items() if "spectrum" in asks_for(f)}
+        found = dataclasses.replace(found, values=found.values | _spectral(features, labels, classes, weighting, own))
+    own = dict(_chosen(functions, host=True, classifier=False))
     values = {name: float(x) for name, x in applied(own, {"features": features, "labels": labels}).items()}
     return dataclasses.replace(found, values=found.values | values)

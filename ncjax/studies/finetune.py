@@ -193,6 +193,7 @@ def run(
       optim: how leaves move.
       cache: whether the frozen prefix runs once.
     """
+    optim.check_length(training.epochs)
     network, mesh = load(init), make()
     dataset = load_data_for(network.card, data)
     run.announce(dataset, network.card.fed(dataset).describe())

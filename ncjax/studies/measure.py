@@ -16,7 +16,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import TRUST, Section, file_stem, own_metrics, row
-from ncjax.report.tables import Table, number, over_floor, percent, starred, text, trusted, whole
+from ncjax.report.tables import CHANCE, Table, number, over_floor, percent, starred, text, trusted, whole
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
 
@@ -46,7 +46,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         here = [run for run in runs if run.config["data"] == data]
         rows, extra = [], own_metrics(here)
         for run in here:
-            count = run.results["data"]["test"]["size"]
+            count, largest = run.results["data"]["test"]["size"], run.results["data"]["test"].get("largest")
             for layer, entry in run.results["layers"].items():
 
                 def source(split: str, metric: str, run=run, layer=layer) -> str:
@@ -65,7 +65,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         *(number(entry["train"].get(m), source("train", m)) for m in extra),
                         percent(probe.get("train"), source("train", "probe_accuracy")),
                         starred(
-                            percent(probe.get("test"), source("test", "probe_accuracy"), count), probe.get("l2_at_end")
+                            percent(probe.get("test"), source("test", "probe_accuracy"), count, largest),
+                            probe.get("l2_at_end"),
                         ),
                         text(", ".join(entry["train"].get("flags", [])) or "–"),
                     ]
@@ -89,7 +90,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             stem,
             f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
             "regularisation chosen on validation (a star: it is the strongest or weakest that may be tried). "
-            '"About train": test features about the training set\'s class means. ' + TRUST,
+            '"About train": test features about the training set\'s class means. ' + TRUST + " " + CHANCE,
             columns,
             rows,
         )

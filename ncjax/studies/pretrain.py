@@ -52,6 +52,7 @@ def run(
       training: the run.
       optim: how leaves move.
     """
+    optim.check_length(training.epochs)
     mesh, dataset = make(), sets.load(data)
     run.announce(dataset)
     classes = len(dataset.class_names)

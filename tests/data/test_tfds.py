@@ -51,6 +51,23 @@ def test_prepared_set(prepared):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["missing", "cut", "empty", "other bytes"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_shard_that_cannot_be_read_is_named(prepared, tmp_path, how, split):
+    shard = next(p for p in tmp_path.rglob("*") if p.is_file() and f"-{split}." in p.name and "array_record" in p.name)
+    whole = shard.read_bytes()
+    {
+        "missing": shard.unlink,
+        "cut": lambda: shard.write_bytes(whole[: len(whole) // 2]),
+        "empty": lambda: shard.write_bytes(b""),
+        "other bytes": lambda: shard.write_bytes(bytes(255 - x for x in whole)),
+    }[how]()
+    with pytest.raises(UserError, match=shard.name) as e:
+        data.load(data.Data(prepared))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_unprepared_set_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(UserError, match=r"ncjax\[tfds\].*tfds build no_such_set"):

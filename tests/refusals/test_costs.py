@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from ncjax import nc
 from ncjax.scores.logme import logme
 from ncjax.transfer import probe
 
@@ -31,14 +32,18 @@ def test_the_narrow_side_gives_the_solution_of_the_wide_one(count, width, l2):
     # The same rows twice over and then some make N > D, and change nothing of the problem.
     times = width // count + 2
     (wide,) = probe.solve(np.tile(x, (times, 1)), np.tile(y, times), 3, (l2,), tolerance=1e-6, max_steps=2000)
-    np.testing.assert_allclose(found.params, wide.params, atol=max(2e-4, 5e-6 / l2))
-    # The gradient of the stated objective vanishes there.
-    w, b = np.split(np.asarray(found.params, np.float64), [width], axis=1)
-    logits = x @ w.T + b.T
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    residual = p - np.eye(3)[y]
-    assert np.abs(residual.T @ x / count + l2 * w).max() < 2e-5
+
+    def objective(params):
+        w, b = np.split(np.asarray(params, np.float64), [width], axis=1)
+        logits = x @ w.T + b.T
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        gradient = (p - np.eye(3)[y]).T @ x / count + l2 * w
+        return -np.log(p[np.arange(count), y]).mean() + l2 / 2 * np.square(w).sum(), np.abs(gradient).max()
+
+    value, gradient = objective(found.params)
+    assert gradient < 2e-5
+    assert value == pytest.approx(objective(wide.params)[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [6, 20, 40])
@@ -61,6 +66,16 @@ def test_logme_is_the_same_from_both_sides(count, width):
     narrow = module._evidence(np.maximum(sigma, 0), np.square(target @ vectors), 1.0, count, 0.7, 1.3)
     assert narrow == pytest.approx(wide, rel=1e-6)
     assert np.isfinite(logme(padded, y, 3))
+
+
+@pytest.mark.parametrize(("count", "width"), [(30, 40), (60, 300)])
+def test_spectra_are_the_same_from_both_sides(count, width):
+    x, y = _data(count, width)
+    found = nc.measure(x, y, spectrum=True, floors=False).to_dict()
+    stats = nc.collect(x, y, scatter=True)
+    wanted = nc.report(stats, spectrum=True, floors=False).to_dict()  # from the D x D scatter
+    for name in ("effective_rank", "effective_rank_centred", "stable_rank", "stable_rank_centred", "rankme", "vci"):
+        assert found[name] == pytest.approx(wanted[name], rel=1e-3), name
 
 
 def test_warm_starts_survive_the_change_of_sides():

@@ -16,7 +16,7 @@ import pytest
 from ncjax import main
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.models import sequential
+from ncjax.models import densenet, sequential
 from ncjax.models.named import build
 from ncjax.networks import weights
 from ncjax.networks.load import Init, load
@@ -62,7 +62,7 @@ def test_tensors_of_a_loss_beside_a_prefixed_network_are_no_part_of_it(tmp_path,
     assert load(Init(str(path))).card.model == "models.resnet.resnet8(width=4)"
 
 
-@pytest.mark.parametrize("model", ["resnet8", "resnet20", "resnet18(width=8)", "resnet50(width=8,stem=imagenet)"])
+@pytest.mark.parametrize("model", ["resnet8(width=4)", "resnet18(width=8)", "resnet50(width=8,stem=imagenet)"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_resnet_without_its_classifier_is_recognised_and_the_line_says_what_to_do(tmp_path, capsys, model, prefix):
     network = build(f"models.resnet.{model}", 3)
@@ -127,14 +127,17 @@ def _fresh(name: str):
     short = name.rpartition(".")[2]
     options = {"vit_ti": "(patch=16,depth=3)", "vit_s": "(patch=16,depth=3)", "clip_vit_b": "(depth=2)"}.get(short, "")
     size = 224 if "clip" in name or "alexnet" in name or "vgg" in name else 64
-    model = build(name + options, 10)
+    if name == "densenet of two layers a block":  # DenseNet-121 takes half a minute to compile
+        model = densenet._build((2, 2, 2, 2), 32, 10, 0, "float32")
+    else:
+        model = build(name + options, 10)
     shape = (size, size, 3)
-    return model, jax.jit(model.init, static_argnums=1)(jax.random.key(0), shape), shape
+    return model, jax.jit(model.init, static_argnums=1)(jax.random.key(0, impl="rbg"), shape), shape
 
 
 FRESH = [
     "models.resnet.resnet18",
-    "models.densenet.densenet121",
+    "densenet of two layers a block",
     "models.squeezenet.squeezenet11",
     "models.vgg.alexnet",
     "models.convnext.convnext_tiny",
@@ -144,7 +147,7 @@ FRESH = [
 ]
 
 
-@pytest.mark.parametrize("name", ["models.resnet.resnet18", "models.densenet.densenet121", "models.vit.vit_ti"])
+@pytest.mark.parametrize("name", ["models.resnet.resnet18", "densenet of two layers a block"])
 def test_a_fresh_network_says_little_and_its_first_loss_is_about_that_of_a_guess(name):
     model, variables, shape = _fresh(name)
     images = jax.random.normal(jax.random.key(1), (8, *shape))
@@ -172,7 +175,7 @@ def _fans(shape: tuple[int, ...]) -> tuple[float, float]:
 # Of kernels in the originals' code: torchvision's for all but EfficientNet-Lite and ViT, which are timm's.
 ORIGINALS = {
     "models.resnet": lambda path, i, o, depthwise: math.sqrt(2 / o),
-    "models.densenet": lambda path, i, o, depthwise: math.sqrt(2 / i),
+    "densenet": lambda path, i, o, depthwise: math.sqrt(2 / i),
     "models.squeezenet": lambda path, i, o, depthwise: math.sqrt(2 / i),
     "models.vgg.vgg": lambda path, i, o, depthwise: 0.01 if "hidden" in path else math.sqrt(2 / o),
     "models.vgg.alexnet": lambda path, i, o, depthwise: 1 / math.sqrt(3 * i),

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ncjax import main
+from ncjax.core import options
 from ncjax.core.errors import UserError
 from ncjax.core.roles import MODEL, resolve
 from ncjax.evidence import claims, correlation
@@ -175,7 +176,7 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
     assert main.main(argv) == 0
     capsys.readouterr()
     for change, words in (
-        ("--config.backbones=[w0.npz]", "at least two"),
+        ("--config.backbones=[w0.npz]", "at least 2"),
         ("--config.source_accuracy=[0.5]", "source_accuracy"),
         ("--config.families=[resnet]", "families"),
         ("--config.backbones=[w0.npz,absent.npz]", "absent.npz"),
@@ -185,5 +186,5 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
 
 
 def test_no_target_is_an_error():
-    with pytest.raises(UserError, match="at least two and one"):
-        backbones.run(run=None, backbones=["a", "b"], targets=[])
+    with pytest.raises(UserError, match="expected at least 1"):
+        options.check(backbones.run, "backbones", {"backbones": ["a", "b"], "targets": []})
