@@ -19,10 +19,11 @@ def prepared(tmp_path, monkeypatch):
         warnings.simplefilter("ignore")
         import tensorflow_datasets as tfds
 
-        spec = importlib.util.spec_from_file_location("tiny_tfds", Path(__file__).with_name("tiny_tfds.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["tiny_tfds"] = module
-        spec.loader.exec_module(module)
+        if "tiny_tfds" not in sys.modules:  # a set registers its name once
+            spec = importlib.util.spec_from_file_location("tiny_tfds", Path(__file__).with_name("tiny_tfds.py"))
+            sys.modules["tiny_tfds"] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules["tiny_tfds"])
+        module = sys.modules["tiny_tfds"]
         builder = module.TinyStripes(data_dir=tmp_path, file_format="array_record")
         builder.download_and_prepare()
         real = tfds.builder

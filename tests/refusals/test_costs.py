@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,7 +44,7 @@ def test_the_narrow_side_gives_the_solution_of_the_wide_one(count, width, l2):
 
     value, gradient = objective(found.params)
     assert gradient < 2e-5
-    assert value == pytest.approx(objective(wide.params)[0], rel=1e-4)
+    assert value <= objective(wide.params)[0] + 1e-5
 
 
 @pytest.mark.parametrize("count", [6, 20, 40])
@@ -72,10 +73,11 @@ def test_logme_is_the_same_from_both_sides(count, width):
 def test_spectra_are_the_same_from_both_sides(count, width):
     x, y = _data(count, width)
     found = nc.measure(x, y, spectrum=True, floors=False).to_dict()
-    stats = nc.collect(x, y, scatter=True)
-    wanted = nc.report(stats, spectrum=True, floors=False).to_dict()  # from the D x D scatter
+    with jax.enable_x64(True):  # from the D x D scatter
+        stats = nc.collect(x.astype(np.float64), y, scatter=True)
+        wanted = nc.report(stats, spectrum=True, floors=False).to_dict()
     for name in ("effective_rank", "effective_rank_centred", "stable_rank", "stable_rank_centred", "rankme", "vci"):
-        assert found[name] == pytest.approx(wanted[name], rel=1e-3), name
+        assert found[name] == pytest.approx(wanted[name], rel=5e-4, abs=1e-6), name
 
 
 def test_warm_starts_survive_the_change_of_sides():
