@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from ncjax import config as door
 from ncjax import conv, report
-from ncjax.core.cli import Parser, no_room, one_line, quiet, streams, unheard
+from ncjax.core.cli import Parser, no_room, one_line, quiet, streams
 from ncjax.core.errors import UserError, nearest
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
@@ -108,10 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         run(argv)
         return 0
     except UserError as e:
+        if "--debug" in argv:
+            traceback.print_exc()
         message, code = one_line(e), 2
-    except BrokenPipeError:
-        unheard()
-        return 0
     except Interrupted as e:
         message, code = f"stopped at step {e.step}, saved; {again}", 130
     except KeyboardInterrupt:

@@ -35,13 +35,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def umask() -> int:
-    """The mode bits that new files do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one step, in UTF-8; of a name that is no text, what can be written of it."""
     with replacing(path) as file:

@@ -74,7 +74,7 @@ def running(path: str | Path) -> Iterator[None]:
         raise
     except BaseException as e:  # SystemExit too
         file = Path(os.path.expanduser(path)).resolve()
-        raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from None
+        raise UserError(f"{path}{_line(e, file)}: {type(e).__name__}: {e}") from e
 
 
 def _line(error: BaseException, file: Path) -> str:

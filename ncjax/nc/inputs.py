@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ def to_jax(x: Any, name: str) -> Array:
         return jnp.asarray(x if isinstance(x, jax.Array) else x.astype(x.dtype.newbyteorder("="), copy=False))
     except UserError:
         raise
-    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
+    except (TypeError, ValueError, RuntimeError, AttributeError, BufferError) as e:
         raise UserError(f"{name} cannot be read as an array of numbers: {str(e).splitlines()[0]}") from None
 
 
@@ -54,17 +55,18 @@ def in_double_if_needed(function: Callable[..., Any]) -> Callable[..., Any]:
     collected so stay in float64, and what is measured from them too.
     """
 
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
-    def wrapped(first: Any, *args: Any, **kwargs: Any) -> Any:
-        given = (first, *args, *kwargs.values())
-        held = [x for x in given if isinstance(x, ClassStats)]
-        held += [x[0] for x in given if isinstance(x, tuple) and x and isinstance(x[0], ClassStats)]
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        held = [x for x in given.values() if isinstance(x, ClassStats)]
+        held += [x[0] for x in given.values() if isinstance(x, tuple) and x and isinstance(x[0], ClassStats)]
         wide = any(getattr(x.anchor, "dtype", None) == np.float64 for x in held)
-        arrays = [x for x in (first, *args, kwargs.get("labels")) if x is not None and not isinstance(x, ClassStats)]
-        if jax.config.read("jax_enable_x64") or not (wide or (len(arrays) >= 2 and _rounds(*arrays[:2]))):
-            return function(first, *args, **kwargs)
+        if jax.config.read("jax_enable_x64") or not (wide or _rounds(given.get("features"), given.get("labels"))):
+            return function(*args, **kwargs)
         with jax.enable_x64(True):
-            return function(first, *args, **kwargs)
+            return function(*args, **kwargs)
 
     return wrapped
 
@@ -76,27 +78,32 @@ def _less(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def _rounds(features: Any, labels: Any) -> bool:
-    """Whether rounding to float32 would move features by more than 1e-4 of their spread within classes."""
-    if getattr(getattr(features, "dtype", None), "itemsize", 0) < 4 or getattr(features, "dtype", None) == np.float32:
-        return False
+    """Whether rounding to float32 would move features by more than 1e-4 of their spread within classes.
+
+    Raises:
+      UserError: rounding to float64 would move them so, and that of features less their mean would not.
+    """
     try:
-        x, y = np.asarray(features), np.asarray(labels)
+        x, y = (np.asarray(a) for a in (features, labels))
+        if x.dtype == np.float32 or x.dtype.kind not in "fiu" or x.itemsize < 4 or y.dtype.kind not in "iu":
+            return False
+        if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
+            return False
         if x.dtype.kind == "f" and not np.isfinite(x).all():  # said elsewhere, and by class
             return False
-        if x.ndim != 2 or y.shape != x.shape[:1] or not x.size or x.dtype.kind not in "fiu" or y.dtype.kind not in "iu":
-            return False
-        moved = np.square(x - x.astype(np.float32).astype(x.dtype), dtype=np.float64).sum()
-        order = np.argsort(y, kind="stable")
-        starts = np.flatnonzero(np.diff(y[order], prepend=y[order[0]] - 1))
-        away, counts = _less(x[order], x[order[:1]]), np.diff(starts, append=len(x))
-        means = np.add.reduceat(away, starts) / counts[:, None]
-        within = np.square(away - np.repeat(means, counts, axis=0)).sum()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # no arrays: said elsewhere too
         return False
+    moved = within = away = 0.0
+    for label in np.unique(y):  # class by class: no copy of everything
+        own = x[y == label]
+        moved += float(np.square(own - own.astype(np.float32).astype(x.dtype), dtype=np.float64).sum())
+        residual = _less(own, own[:1])
+        away = max(away, float(np.abs(_less(own[:1], x[:1])).max()))
+        within += float(np.square(residual - residual.mean(axis=0)).sum())
     far = np.finfo(np.float64).eps * max(abs(float(x.min())), abs(float(x.max())))
-    if np.isfinite(within) and x.size * far**2 > 1e-8 * within > 0:
+    if x.size * far**2 > 1e-8 * within > 0 and x.size * (np.finfo(np.float64).eps * away) ** 2 < 1e-8 * within:
         raise UserError("features lie too far from the origin for float64 to tell them apart: subtract their mean first")
-    return bool(np.isfinite(within)) and moved > 1e-8 * within > 0
+    return moved > 1e-8 * within > 0
 
 
 def _pair(classifier: Classifier) -> Classifier:
@@ -157,7 +164,7 @@ def check(
         raise UserError(f"labels run from {low} to {high}, outside [0, {classes})")
     if classes > max(MANY, 10 * len(labels)):
         raise UserError(f"{classes} classes for {len(labels)} examples: renumber the labels 0, 1, 2, ...")
-    if np.sum(np.bincount(labels, minlength=classes) >= 2) < 2:
+    if np.sum(np.bincount(labels.astype(np.int64), minlength=classes) >= 2) < 2:
         raise UserError("collapse is between classes: expected two or more with two examples each")
     return features, jnp.asarray(labels.astype(np.int32)), classes
 
@@ -177,7 +184,7 @@ def check_outside(outside: Any, dim: int) -> Array:
         raise UserError(f"outside: expected features [M, {dim}] or their mean [{dim}], got {list(outside.shape)}")
     if not np.isfinite(outside).all():
         raise UserError("outside: features are NaN or infinite")
-    return outside.astype(jnp.float32)
+    return outside.astype(jnp.promote_types(outside.dtype, jnp.float32))
 
 
 def check_centres(centres: Any) -> ClassStats:

@@ -56,7 +56,7 @@ def _kind(x: Any) -> str | None:
 
 
 def _of_rows(rows: Any) -> str:
-    lengths = sorted({len(row) for row in rows if isinstance(row, list | tuple | np.ndarray) and np.ndim(row) > 0})
+    lengths = sorted({len(row) for row in rows if isinstance(row, list | tuple) or getattr(row, "ndim", 0)})
     if len(lengths) > 1:
         return f"its rows are of different lengths ({lengths[0]} to {lengths[-1]}); pad or cut them"
     strange = next(

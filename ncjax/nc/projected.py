@@ -17,7 +17,7 @@ from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 from ncjax.nc.geometry import Geometry, check_weighting, double, geometry_of, inverse
 from ncjax.nc.kinds import expect
-from ncjax.nc.stats import ClassStats, by_class, check_stats, clean, matmul
+from ncjax.nc.stats import ClassStats, by_class, check_precision, check_stats, clean, matmul
 from ncjax.nc.stats import merge as merge_stats
 
 Seen = TypeVar("Seen", ClassStats, "Look")
@@ -131,6 +131,7 @@ def look(
     """
     expect(frame, Frame, "frame", "nc.frame")
     expect(seen, Look, "seen", "nc.unseen(frame)")
+    check_precision(frame.anchor, "the frame's class means")
     num_classes, dtype = frame.keep.shape[0], frame.anchor.dtype
     features, labels, real = clean(features, labels, mask, dtype, frame.anchor.shape)
     kept = real * frame.keep[labels]

@@ -112,7 +112,12 @@ def check_stats(stats: ClassStats, name: str = "stats") -> ClassStats:
 
 def _check_to_add(stats: ClassStats, name: str) -> None:
     """`check_stats`, and raises where adding to them would round them."""
-    if check_stats(stats, name).anchor.dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
+    check_precision(check_stats(stats, name).anchor, name)
+
+
+def check_precision(anchor: Array, name: str) -> None:
+    """Raises where what is kept in float64 would be added to in float32."""
+    if anchor.dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise UserError(f"{name} are kept in float64: add to them under jax.enable_x64(True), or set JAX_ENABLE_X64=1")
 
 

@@ -59,12 +59,13 @@ def _damage(folder: Path) -> str | None:
         except UserError as e:
             return str(e)
         found = _sums(step)
-        for name in sorted(wanted.keys() | found.keys()) if isinstance(wanted, dict) else ():
+        for name in sorted(wanted) if isinstance(wanted, dict) else ():
             if name not in found:
                 return f"{step / name} is missing"
-            if name in wanted and found[name] != wanted[name]:
+            if found[name] != wanted[name]:
                 return f"{step / name} is not what was written: {found[name][0]} bytes of {wanted[name][0]}, or others"
-    if not seals and any(folder.glob("crc32_*.json")):
+    steps = [p for p in folder.iterdir() if p.name.isdigit()]  # one without a seal was stored just before a kill
+    if not steps and any(folder.glob("crc32_*.json")):
         return f"the folder of its step in {folder} is missing"
     return None
 
@@ -95,10 +96,11 @@ class Store:
         if shutil.disk_usage(self.directory).free < trees.nbytes(saved) + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "No space left on device", str(self.directory))
         manager = self._get(which)
-        if manager.latest_step() == step:  # a resumed run reaches a step that is on disk, with the same state
+        if manager.latest_step() != step:  # else a resumed run reaches a step that is on disk, with the same state
+            manager.save(step, args=ocp.args.StandardSave(saved))
+            manager.wait_until_finished()
+        elif (self.directory / which / f"crc32_{step}.json").exists():
             return
-        manager.save(step, args=ocp.args.StandardSave(saved))
-        manager.wait_until_finished()
         if jax.process_index() == 0:
             _seal(self.directory / which, step)
 

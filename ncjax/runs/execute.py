@@ -22,7 +22,7 @@ from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
 
 # What a run that was refused may not take with it.
-RESULTS = ("**/results.json", "**/metrics.jsonl", "**/cells/*.json", "**/_CHECKPOINT_METADATA")
+RESULTS = ("**/results.json", "**/metrics.jsonl", "**/cells/*.json", "**/_CHECKPOINT_METADATA", "parts/**/sums.npz")
 
 
 @contextlib.contextmanager
@@ -51,9 +51,10 @@ def _as_it_was(workdir: Path) -> Iterator[None]:
     except UserError:
         results = (path for pattern in RESULTS for path in workdir.glob(pattern))
         if "config.json" not in before and not any(path.stat().st_size for path in results):
-            for path in workdir.iterdir():
-                if path.name not in before:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):
+                for path in workdir.iterdir():
+                    if path.name not in before:
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         raise
 
 
@@ -61,11 +62,19 @@ def _prepare(workdir: Path, config: dict[str, Any]) -> None:
     """Writes the config of a new run; refuses a folder that holds another run, or anything but a run."""
     path = workdir / "config.json"
     if not os.path.lexists(path):
-        others = sorted(p.name for p in workdir.iterdir() if p.name != lock.NAME)
+        own = (lock.NAME, ".config.json.")  # the latter: of a run that was killed before its first line
+        others = sorted(p.name for p in workdir.iterdir() if not p.name.startswith(own))
         if others:
             raise UserError(f"{workdir} holds {others[0]!r} and no run; choose another --workdir")
         write_text(path, to_json(config, indent=1))
         return
+    if _differing(workdir, config):
+        write_text(path, to_json(config, indent=1))
+
+
+def _differing(workdir: Path, config: dict[str, Any]) -> bool:
+    """Whether a run goes on with another config, which only a chain may; refuses another run's folder."""
+    path = workdir / "config.json"
     old = read_json(path)
     if not isinstance(old, dict) or not isinstance(old.get("study"), str):
         raise UserError(f"{path} is no run's, or was damaged; choose another --workdir")
@@ -77,13 +86,12 @@ def _prepare(workdir: Path, config: dict[str, Any]) -> None:
     ]
     # A chain that has not finished may go on with other steps: each step's own folder is guarded.
     growing = config["study"] == "chain" == old["study"] and not (workdir / "results.json").exists()
-    if differing and growing:
-        write_text(path, to_json(config, indent=1))
-    elif differing:
+    if differing and not growing:
         raise UserError(
             f"{workdir} holds a run with another config: {', '.join(differing)}; "
             "choose another --workdir, or delete that one"
         )
+    return bool(differing)
 
 
 def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -97,6 +105,8 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
     """
     config = json.loads(to_json({"format": FORMAT, "study": absolute(name), **config}))
     if not run.writes:  # another host prepares, and writes
+        if (run.workdir / "config.json").exists():
+            _differing(run.workdir, config)
         return _executed(study, config, run)
     with _made(run.workdir), lock.held(run.workdir), _as_it_was(run.workdir):
         _prepare(run.workdir, config)
@@ -109,7 +119,10 @@ def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run:
         run.say(f"{run.workdir}: already finished; delete it to run again")
         return read_record(run.workdir)._asdict()
     started = time.time()
-    found = study(run=run, **bind(study, config))
+    try:
+        found = study(run=run, **bind(study, config))
+    finally:
+        run.end_progress()
     record = {
         "format": FORMAT,
         "study": config["study"],

@@ -30,7 +30,7 @@ def held(workdir: Path) -> Iterator[None]:
     """
     while True:
         try:
-            file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as e:
             raise UserError(f"cannot write to workdir {workdir} ({e.strerror}); choose another with --workdir") from None
         try:

@@ -122,7 +122,6 @@ def _begun(
             "batch_norm=reestimate or freeze"
         )
     fitted = solved.classifier(plan, dataset, mesh, batch_size=batch_size, how=how, show=run.bar)
-    run.end_progress()
     chosen = "the best on validation" if "val" in dataset.splits else "nothing is held out to choose it by"
     run.say(f"classifier solved with l2 = {fitted.l2:g}: {chosen}" + (", and an end of what is tried" * fitted.at_end))
     return solved.with_classifier(plan, fitted), True

@@ -55,8 +55,8 @@ def search(cell: Callable[[int, float, float], Cell], options: Search) -> tuple[
     tried = [cell(seed, lr, wd) for seed in range(min(tune_seeds, seeds)) for lr in lr_grid for wd in weight_decay_grid]
     if tried and all(x.get("diverged") for x in tried):
         raise UserError(
-            f"every run diverged, at lr_grid={lr_grid} and weight_decay_grid={weight_decay_grid}: choose smaller ones, "
-            "or a smaller clip; what was found of other methods is kept"
+            f"every run diverged, at lr_grid={lr_grid} and weight_decay_grid={weight_decay_grid}: choose smaller ones, or "
+            "a clip, in another --workdir, or leave that method out"
         )
     best = best_hyperparameters(tried)
     lr, weight_decay = (best["lr"], best["weight_decay"]) if best else (lr_grid[0], weight_decay_grid[0])

@@ -176,7 +176,6 @@ def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str
     with kept(run.workdir, run.say, network.variables, dataset, **key) as written:
         seen, reports = extract(network, dataset, make(), options, classifier=classifier, run=run, written=written)
         found = layers(seen, reports, len(dataset.class_names), probed=model.layers if options.probes else (), show=run.bar)
-        run.end_progress()
     run.forget_rows()
     for layer, entry in found.items():
         for split in ("train", "test"):

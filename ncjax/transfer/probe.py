@@ -5,8 +5,8 @@ Its starting Hessian is that of the mean curvature, c C + l2 I with C the featur
 strong to weak, each from where the last one ended, in one program per shape.
 
 With fewer examples than features the solution is a combination of examples, so that everything happens in their N
-coordinates: products and the Hessian are N x N. A program runs for half a second at a time: between two of them Ctrl-C is
-heard, and progress shown.
+coordinates: products and the Hessian are N x N. Steps are taken for half a second at a time: in between Ctrl-C is heard,
+and progress shown. (The eigenvectors and the Hessian's inverse, before the first step, are one call each.)
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _minimise(
     return Solution(state.point.params, _largest(state.point.gradient), state.steps)
 
 
-class _Span(NamedTuple):
+class Span(NamedTuple):
     """Examples as coordinates in the directions that they span."""
 
     coordinates: np.ndarray  # [N, R]
@@ -252,14 +252,16 @@ class _Span(NamedTuple):
         return found._replace(params=jnp.concatenate([jnp.asarray(weight), found.params[:, -1:]], axis=1))
 
 
-def _span(features: np.ndarray) -> _Span:
-    """By the eigenvectors of the N x N products, in float64."""
+def span_of(features: np.ndarray) -> Span | None:
+    """The span of fewer examples than features, by the eigenvectors of the N x N products in float64; else None."""
+    if len(features) >= features.shape[1]:
+        return None
     x = features.astype(np.float64)
     values, vectors = np.linalg.eigh(x @ x.T)
     kept = values > 1e-12 * max(values[-1], 1e-300)
     root = np.sqrt(values[kept])
     basis = (vectors[:, kept].T @ x) / root[:, None]
-    return _Span((vectors[:, kept] * root).astype(features.dtype), basis.astype(features.dtype))
+    return Span((vectors[:, kept] * root).astype(features.dtype), basis.astype(features.dtype))
 
 
 @jax.jit
@@ -277,6 +279,7 @@ def solve(
     tolerance: float = TOLERANCE,
     max_steps: int = MAX_STEPS,
     show: Show | None = None,
+    span: Span | None = None,
 ) -> list[Solution]:
     """Multinomial logistic regression along a path of strengths, each warm-started from the one before.
 
@@ -292,8 +295,9 @@ def solve(
       tolerance: on the largest entry of the gradient.
       max_steps: L-BFGS steps at most, for each strength.
       show: told (title, steps done, steps at most, text) now and then, as `Run.bar` is.
+      span: of `span_of(features)`, where it was computed before.
     """
-    span = _span(np.asarray(features)) if len(features) < features.shape[1] else None
+    span = span_of(np.asarray(features)) if span is None else span
     features = jnp.asarray(features if span is None else span.coordinates)
     start = start if start is None or span is None else span.shorten(start)
     wide = jnp.concatenate([features, jnp.ones((len(features), 1), features.dtype)], axis=1)
@@ -401,8 +405,20 @@ def fit(
         l2_grid = (l2_grid[len(l2_grid) // 2],)
     scaled = (features[:, chosen] - mean[chosen]) / std[chosen]
 
+    span = span_of(scaled)
+
     def probes(l2_path: tuple[float, ...], start: Array | None = None) -> list[tuple[Probe, Array]]:
-        path = solve(scaled, labels, num_classes, l2_path, start=start, tolerance=tolerance, max_steps=max_steps, show=show)
+        path = solve(
+            scaled,
+            labels,
+            num_classes,
+            l2_path,
+            start=start,
+            tolerance=tolerance,
+            max_steps=max_steps,
+            show=show,
+            span=span,
+        )
         made = functools.partial(_probe, mean=mean, std=std, chosen=chosen, train=train, val=val)
         return [(made(found, l2), found.params) for l2, found in zip(l2_path, path, strict=True)]
 

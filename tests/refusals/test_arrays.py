@@ -188,3 +188,37 @@ def test_shapes_are_refused_under_jit_too():
         step(nc.empty(4, 6), SHAPE.astype(np.float32), LABELS, np.ones(3))
     with pytest.raises(UserError, match="different kinds"):
         jax.jit(nc.merge)(nc.empty(4, 6), nc.empty(3, 6))
+
+
+def test_arguments_by_name_are_taken_and_looked_at():
+    far = SHAPE + 2**31
+    assert nc.measure(features=far, labels=LABELS, floors=False).to_dict()["nc1"] == pytest.approx(TRUE["nc1"], rel=1e-4)
+    stats = nc.collect(features=far, labels=LABELS)
+    assert stats.anchor.dtype == np.float64
+    assert nc.report(stats=stats, floors=False).to_dict()["nc1"] == pytest.approx(TRUE["nc1"], rel=1e-4)
+    nc.look_at(stats, features=far, labels=LABELS)
+    with jax.enable_x64(True):
+        frame = nc.frame(stats)
+        seen = nc.unseen(frame)
+    with pytest.raises(UserError, match="kept in float64"):
+        nc.look(seen, frame, far, LABELS)
+
+
+def test_collapse_below_float64_is_no_matter_of_the_origin():
+    means = RNG.normal(size=(4, 6))
+    assert nc.measure(means[LABELS] + 1e-15 * RNG.normal(size=(240, 6)), LABELS, floors=False).flags
+
+
+def test_outside_features_are_as_exact_as_the_rest():
+    outside = SHAPE[:20] + 3
+    wanted = nc.measure(SHAPE.astype(np.float32), LABELS, outside=outside, floors=False).to_dict()["nc5"]
+    found = nc.measure(SHAPE + 1e7, LABELS, outside=outside + 1e7, floors=False).to_dict()["nc5"]
+    with jax.enable_x64(True):
+        exact = nc.measure(SHAPE + 1e7, LABELS, outside=outside + 1e7, floors=False).to_dict()["nc5"]
+    assert wanted is not None
+    assert found == pytest.approx(exact, rel=1e-3)
+
+
+def test_ragged_rows_of_any_depth_are_named():
+    with pytest.raises(UserError, match="features"):
+        nc.measure([[[1, 2], [3]], [[1]]], LABELS)

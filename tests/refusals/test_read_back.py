@@ -222,3 +222,12 @@ def test_a_cell_that_is_not_what_was_written_is_named(tmp_path, text):
     path.write_text(json.dumps({**found, **json.loads(text)}) if text.startswith('{"v') else text)
     with pytest.raises(UserError, match=path.name):
         run.once({"a": 1}, lambda: {"value": 2})
+
+
+def test_a_state_stored_just_before_a_kill_has_no_seal_and_is_taken(run, tmp_path):
+    folder = run / "checkpoints" / "best"
+    seal = next(folder.glob("crc32_*.json"))
+    seal.rename(folder / "crc32_999.json")  # of the step before, which is gone
+    assert delta.main([str(run), str(tmp_path / "m.safetensors"), "--which=best"]) == 0
+    (run / "results.json").unlink()
+    assert main.main([*ARGV, f"--workdir={run}"]) == 0

@@ -62,6 +62,12 @@ def test_tensors_of_a_loss_beside_a_prefixed_network_are_no_part_of_it(tmp_path,
     assert load(Init(str(path))).card.model == "models.resnet.resnet8(width=4)"
 
 
+def test_a_student_beside_its_teacher_is_not_guessed(tmp_path, arrays):
+    both = {f"student.{k}": x for k, x in arrays.items()} | {f"teacher.{k}": x for k, x in arrays.items()}
+    with pytest.raises(UserError, match=r"two networks, student\.\* and teacher"):
+        load(Init(str(_write(tmp_path / "w.npz", both | {"student.more": np.ones(3)}))))
+
+
 @pytest.mark.parametrize("model", ["resnet8(width=4)", "resnet18(width=8)", "resnet50(width=8,stem=imagenet)"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_resnet_without_its_classifier_is_recognised_and_the_line_says_what_to_do(tmp_path, capsys, model, prefix):

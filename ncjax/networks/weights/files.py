@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ncjax.core.errors import UserError
-from ncjax.core.files import in_place_of, umask
+from ncjax.core.files import in_place_of
 from ncjax.networks.weights import torch_files
 
 TORCH = (".pth", ".pt", ".bin")
@@ -48,8 +48,10 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def write(path: str | Path, arrays: dict[str, np.ndarray], text: dict[str, str]) -> None:
     """Writes a `.safetensors` file in one step."""
     with in_place_of(Path(path)) as part:
+        part.touch()
+        mode = part.stat().st_mode  # as other files get it; safetensors writes for its owner alone
         save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, part, {**text, **MARK})
-        part.chmod(0o666 & ~umask())
+        part.chmod(mode)
 
 
 def sha256(path: str | Path) -> str:

@@ -72,16 +72,25 @@ def bare(arrays: dict[str, Any]) -> dict[str, Any]:
     """Arrays under their names without what tools put before them, where that makes a layout known.
 
     Tensors that lack the prefix are no part of the network: a loss's, a projector's.
+
+    Raises:
+      UserError: two prefixes lead to a network each, a student and its teacher.
     """
     tried = arrays
     while _sure(tried) is None:
-        for prefix in PREFIXES:
-            inside = {name.removeprefix(prefix): x for name, x in tried.items() if name.startswith(prefix)}
-            if 2 * len(inside) > len(tried):
-                tried = inside
-                break
-        else:
+        inside = {
+            prefix: {name.removeprefix(prefix): x for name, x in tried.items() if name.startswith(prefix)}
+            for prefix in PREFIXES
+        }
+        whole = [prefix for prefix, x in inside.items() if x and _sure(x) is not None]
+        if len(whole) > 1:
+            raise UserError(
+                f"holds two networks, {whole[0]}* and {whole[1]}*: write the one that is meant to a file of its own"
+            )
+        chosen = whole[0] if whole else max(inside, key=lambda prefix: len(inside[prefix]))
+        if not whole and 2 * len(inside[chosen]) <= len(tried):
             return arrays
+        tried = inside[chosen]
     return tried
 
 
@@ -175,8 +184,8 @@ def load(
     Raises:
       UserError: an unknown layout; tensors missing, unexpected or of another shape; a glob that allows nothing.
     """
-    arrays = bare(arrays)
     try:
+        arrays = bare(arrays)
         found = match(arrays, model)
     except UserError as e:
         raise UserError(f"{source}: {e}") from None
