@@ -10,6 +10,12 @@ import pytest
 from ncjax import main
 
 ROOT = Path(__file__).parents[2]
+SMALL = [
+    f"--config={ROOT / 'configs' / 'pretrain.py'}:smoke",
+    "--config.model=models.mlp.mlp(depth=1,width=4)",
+    "--config.epochs=1",
+    "--config.n_per_class=4",
+]
 
 
 @pytest.fixture
@@ -29,3 +35,20 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> Callable[..., str]
         return said
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a small perceptron, by `SMALL`; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("runs") / "done"
+    assert main.main([*SMALL, f"--workdir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def resnet_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a ResNet-8 with a stride of 2."""
+    folder = tmp_path_factory.mktemp("runs") / "resnet"
+    argv = [f"--config={ROOT / 'configs' / 'pretrain.py'}:smoke", "--config.epochs=1", f"--workdir={folder}"]
+    assert main.main([*argv, "--config.model=models.resnet.resnet8(width=4,stem_stride=2)"]) == 0
+    return folder

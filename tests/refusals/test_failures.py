@@ -27,14 +27,6 @@ def test_a_grid_in_which_everything_diverged_is_refused_and_one_run_is_counted()
     assert hyper["lr"] == 0.1
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "source"
-    argv = ["--config=configs/pretrain.py:smoke", "--config.epochs=1", f"--workdir={folder}"]
-    assert main.main([*argv, "--config.model=models.resnet.resnet8(width=4,stem_stride=2)"]) == 0
-    return folder
-
-
 @pytest.mark.parametrize(
     ("config", "overrides", "words"),
     [
@@ -53,13 +45,13 @@ def source(tmp_path_factory):
         ("choose_layer", ["scores=[scores.logme,scores.logme]"], "stands there twice"),
     ],
 )
-def test_what_cannot_end_well_is_refused_before_anything_is_computed(source, refused, config, overrides, words):
-    said = refused(f"init={source}", *overrides, config=f"{config}.py:smoke")
+def test_what_cannot_end_well_is_refused_before_anything_is_computed(resnet_run, refused, config, overrides, words):
+    said = refused(f"init={resnet_run}", *overrides, config=f"{config}.py:smoke")
     assert words in said
 
 
-def test_all_runs_diverging_ends_the_sweep_with_a_line(source, tmp_path, capsys):
-    argv = ["--config=configs/few_labels.py:smoke", f"--config.init={source}", "--config.lr_grid=[1e30]"]
+def test_all_runs_diverging_ends_the_sweep_with_a_line(resnet_run, tmp_path, capsys):
+    argv = ["--config=configs/few_labels.py:smoke", f"--config.init={resnet_run}", "--config.lr_grid=[1e30]"]
     methods = "--config.methods=[tuning.full_ft]"
     assert main.main([*argv, methods, f"--workdir={tmp_path / 'w'}"]) == 2
     assert "every run diverged" in capsys.readouterr().err

@@ -26,13 +26,6 @@ SMOKE = f"--config={ROOT / 'configs' / 'pretrain.py'}:smoke"
 SMALL = ["--config.model=models.mlp.mlp(depth=1,width=4)", "--config.epochs=1", "--config.n_per_class=4"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "done"
-    assert main.main([SMOKE, *SMALL, f"--workdir={folder}"]) == 0
-    return folder
-
-
 @pytest.mark.parametrize(
     "override",
     [
@@ -90,47 +83,47 @@ def test_a_folder_with_somebodys_file_is_left_alone(tmp_path, refused, name, tex
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "report.html"])
-def test_a_report_goes_nowhere_but_to_a_place_of_its_own(tmp_path, finished, capsys, name):
+def test_a_report_goes_nowhere_but_to_a_place_of_its_own(tmp_path, small_run, capsys, name):
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("precious")
-    assert report_command.main([str(finished), f"--out={out}"]) == 2
+    assert report_command.main([str(small_run), f"--out={out}"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "--force" in said or "choose another" in said
     assert [p.name for p in out.iterdir()] == [name]
     assert (out / name).read_text() == "precious"
-    assert report_command.main([str(finished), f"--out={out}", "--force"]) == 0
-    assert report_command.main([str(finished), f"--out={tmp_path / 'new'}", "--archive"]) == 0
-    assert report_command.main([str(finished), f"--out={tmp_path / 'new'}"]) == 0  # its own are replaced
+    assert report_command.main([str(small_run), f"--out={out}", "--force"]) == 0
+    assert report_command.main([str(small_run), f"--out={tmp_path / 'new'}", "--archive"]) == 0
+    assert report_command.main([str(small_run), f"--out={tmp_path / 'new'}"]) == 0  # its own are replaced
 
 
-def test_a_report_is_not_written_over_a_run(finished, capsys):
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    assert report_command.main([str(finished), f"--out={finished}", "--archive"]) == 2
+def test_a_report_is_not_written_over_a_run(small_run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in small_run.rglob("*")}
+    assert report_command.main([str(small_run), f"--out={small_run}", "--archive"]) == 2
     assert "which no report wrote" in capsys.readouterr().err
-    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in small_run.rglob("*")} == before
 
 
-def test_a_page_in_a_run_that_is_somebodys_is_left_alone(tmp_path, finished, capsys):
+def test_a_page_in_a_run_that_is_somebodys_is_left_alone(tmp_path, small_run, capsys):
     folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
+    shutil.copytree(small_run, folder)
     (folder / "report.html").write_text("mine")
     assert main.main([SMOKE, *SMALL, f"--workdir={folder}"]) == 2
     assert "report.html is none that ncjax wrote" in capsys.readouterr().err
     assert (folder / "report.html").read_text() == "mine"
 
 
-def test_a_model_is_written_over_nobodys_file(tmp_path, finished, capsys):
+def test_a_model_is_written_over_nobodys_file(tmp_path, small_run, capsys):
     out = tmp_path / "m.safetensors"
     out.write_bytes(b"precious")
-    assert delta.main([str(finished), str(out)]) == 2
+    assert delta.main([str(small_run), str(out)]) == 2
     assert "--force" in capsys.readouterr().err
     assert out.read_bytes() == b"precious"
-    assert delta.main([str(finished), str(out), "--force"]) == 0
-    assert delta.main([str(finished), str(out)]) == 0  # one that it wrote
-    for inside in (finished / "new.safetensors", finished / "checkpoints" / "x.safetensors"):
-        assert delta.main([str(finished), str(inside)]) == 2
+    assert delta.main([str(small_run), str(out), "--force"]) == 0
+    assert delta.main([str(small_run), str(out)]) == 0  # one that it wrote
+    for inside in (small_run / "new.safetensors", small_run / "checkpoints" / "x.safetensors"):
+        assert delta.main([str(small_run), str(inside)]) == 2
         assert not inside.exists()
     assert delta.main([str(out), str(out), "--force"]) == 2
     assert "is what is read" in capsys.readouterr().err

@@ -40,17 +40,10 @@ NOT_JSON = {
 }
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "done"
-    assert main.main([*ARGV, f"--workdir={folder}"]) == 0
-    return folder
-
-
 @pytest.fixture
-def run(original, tmp_path):
+def run(small_run, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+    shutil.copytree(small_run, folder)
     return folder
 
 

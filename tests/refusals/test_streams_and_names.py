@@ -94,21 +94,14 @@ def test_usage_errors_are_one_line(module, args, capsys):
     assert said.out == ""
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "done"
-    assert main.main([*ARGV, f"--workdir={folder}"]) == 0
-    return folder
-
-
 NAMES = ["$5_$ \\frac$", "=1+1", "a&b%c#d_e{f}~g^h\\i", "[red]x[/blue]", "<b>&amp;", "é→×", "a\nb'\""]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_of_any_name_has_its_page_and_tables(original, tmp_path, name, capsys):
+def test_a_run_of_any_name_has_its_page_and_tables(small_run, tmp_path, name, capsys):
     folder = tmp_path / "runs" / name
-    shutil.copytree(original, folder)
-    page = report.write([folder, original], tmp_path / "out", title=name)
+    shutil.copytree(small_run, folder)
+    page = report.write([folder, small_run], tmp_path / "out", title=name)
     assert "<b>&amp;</b>" not in page.read_text()
     for file in (tmp_path / "out" / "tables").glob("*.csv"):
         with open(file, newline="") as text:

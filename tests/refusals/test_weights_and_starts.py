@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax import main
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.models import convnext, densenet, sequential
+from ncjax.models import convnext, densenet, mobilenet, sequential
 from ncjax.models.named import build
 from ncjax.networks import weights
 from ncjax.networks.load import Init, load
@@ -99,14 +98,6 @@ def test_weights_that_are_not_finite_are_named(tmp_path, arrays, refused, value,
     assert "layer2.0.conv1.weight" in said
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "done"
-    argv = ["--config=configs/pretrain.py:smoke", "--config.epochs=1", f"--workdir={folder}"]
-    assert main.main([*argv, "--config.model=models.resnet.resnet8(width=4,stem_stride=2)"]) == 0
-    return folder
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -118,13 +109,13 @@ def trained(tmp_path_factory):
         "models.mlp.mlp",
     ],
 )
-def test_a_model_that_contradicts_the_card_is_refused(trained, model):
+def test_a_model_that_contradicts_the_card_is_refused(resnet_run, model):
     with pytest.raises(UserError, match="was trained as"):
-        load(Init(str(trained), model=model))
+        load(Init(str(resnet_run), model=model))
 
 
-def test_the_same_model_written_otherwise_is_taken(trained):
-    found = load(Init(str(trained), model="models.resnet.resnet8( stem_stride=2, width = 4 )"))
+def test_the_same_model_written_otherwise_is_taken(resnet_run):
+    found = load(Init(str(resnet_run), model="models.resnet.resnet8( stem_stride=2, width = 4 )"))
     assert found.card.model == "models.resnet.resnet8(width=4,stem_stride=2)"
 
 
@@ -135,10 +126,21 @@ def test_a_layer_of_convnext_starts_as_the_original():
             assert float(leaf.std()) == pytest.approx(0.02, rel=6 / math.sqrt(leaf.size)), path
 
 
+@pytest.mark.parametrize("per_group", [False, True])  # MobileNetV2 of torchvision, EfficientNet-Lite of timm
+def test_an_inverted_residual_starts_as_the_original(per_group):
+    block = mobilenet.InvertedResidual(64, 3, 1, 6, None, 1e-5, per_group, jnp.float32)
+    variables = block.init(jax.random.key(0), jnp.zeros((1, 8, 8, 32)), False, None)
+    for path, leaf in trees.paths(variables["params"]).items():
+        if path.endswith("/kernel"):
+            i, o = _fans(leaf.shape)
+            wanted = math.sqrt(2 / i) if per_group and "depthwise" in path else math.sqrt(2 / o)
+            assert float(leaf.std()) == pytest.approx(wanted, rel=6 / math.sqrt(leaf.size)), path
+
+
 @functools.cache
 def _fresh(name: str):
     short = name.rpartition(".")[2]
-    options = {"vit_ti": "(patch=16,depth=3)", "vit_s": "(patch=16,depth=3)", "clip_vit_b": "(depth=2)"}.get(short, "")
+    options = {"vit_ti": "(patch=16,depth=1)", "vit_s": "(patch=16,depth=3)", "clip_vit_b": "(depth=2)"}.get(short, "")
     size = 224 if "clip" in name or "alexnet" in name or "vgg" in name else 64
     if name == "densenet of two layers a block":  # DenseNet-121 takes half a minute to compile
         model = densenet._build((2, 2, 2, 2), 32, 10, 0, "float32")
@@ -155,8 +157,6 @@ FRESH = [
     "densenet of two layers a block",
     "models.squeezenet.squeezenet11",
     "models.vgg.alexnet",
-    "models.mobilenet.mobilenet_v2",
-    "models.mobilenet.efficientnet_lite0",
     "models.vit.vit_ti",
 ]
 
@@ -193,8 +193,6 @@ ORIGINALS = {
     "models.squeezenet": lambda path, i, o, depthwise: math.sqrt(2 / i),
     "models.vgg.vgg": lambda path, i, o, depthwise: 0.01 if "hidden" in path else math.sqrt(2 / o),
     "models.vgg.alexnet": lambda path, i, o, depthwise: 1 / math.sqrt(3 * i),
-    "models.mobilenet.mobilenet": lambda path, i, o, depthwise: math.sqrt(2 / o),
-    "models.mobilenet.efficientnet": lambda path, i, o, depthwise: math.sqrt(2 / i) if depthwise else math.sqrt(2 / o),
     "models.vit": lambda path, i, o, depthwise: 1 / math.sqrt(i) if "patches" in path else 0.02,
 }
 
