@@ -29,13 +29,11 @@ class Range(NamedTuple):
     words: str
     low: float = -math.inf
     high: float = math.inf
-    above: bool = False  # without `low` itself
     below: bool = False  # without `high` itself
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range."""
-        over = value > self.low if self.above else value >= self.low
-        return over and (value < self.high if self.below else value <= self.high)
+        return value >= self.low and (value < self.high if self.below else value <= self.high)
 
 
 def between(low: int, high: int = LARGEST) -> Range:

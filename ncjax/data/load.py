@@ -50,10 +50,15 @@ class Dataset(NamedTuple):
             name: {
                 "size": len(s.labels),
                 "hash": content_hash(s),
-                "largest": float(np.bincount(s.labels).max() / len(s.labels)),
+                "largest": self.largest(name),
             }
             for name, s in self.splits.items()
         }
+
+    def largest(self, split: str) -> float:
+        """The share of a split's largest class."""
+        labels = self.splits[split].labels
+        return float(np.bincount(labels).max() / len(labels))
 
     def identity(self) -> str:
         """All that a result depends on here, in 16 hex digits: images, how they came to their size, normalisation."""

@@ -85,13 +85,7 @@ def _free(out: Path, init: str, base: str | None, force: bool) -> None:
     inputs = [Path(given) for given in (init, base) if given]
     if any(out.resolve().is_relative_to(path.resolve()) for path in inputs):
         raise UserError(f"{out} is what is read, or lies in it; write to another place")
-    if not out.exists() or force:
-        return
-    try:
-        ours = out.name != NAME and weights.read(out)[1].get("written_by") == "ncjax"
-    except UserError:
-        ours = False
-    if not ours:
+    if out.exists() and not force and (out.name == NAME or not weights.is_own(out)):
         raise UserError(f"{out} is there already, and no model that this command wrote; choose another, or add --force")
 
 

@@ -82,6 +82,11 @@ def chance(low: float | None, largest: float | None) -> str:
     return "†" if low is not None and largest is not None and low <= largest else ""
 
 
+def chances(accuracy: dict[str, float], data: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """{split: "†" or ""} of accuracies, by the sizes and largest classes that `Dataset.describe` gives."""
+    return {name: chance(wilson(x, data[name]["size"])[0], data[name]["largest"]) for name, x in accuracy.items()}
+
+
 def percent(share: float | None, source: str = "", n: int | None = None, largest: float | None = None) -> Cell:
     """A share in per cent, with its Wilson interval if the number of examples is given; of the largest class, marked."""
     if share is None:

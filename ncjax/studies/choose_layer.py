@@ -155,7 +155,7 @@ def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Se
 
 def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
     """Blocks tuned in turn: test accuracy by seed, and means with 95 % t intervals, of NC1 by split and feature too."""
-    cells, largest = {}, bench.subsets.get(shots, 0).describe()["test"]["largest"]
+    cells, largest = {}, bench.subsets.get(shots, 0).largest("test")
     for block in blocks:
         cells[block], hyper = bench.search(method, layer=block, shots=shots)
         test = intervals.share([c["test"] for c in cells[block]])

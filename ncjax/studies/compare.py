@@ -133,7 +133,7 @@ def run(
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
     skip: dict[str, dict[str, Any]] = {}
-    largest = dataset.describe()["test"]["largest"]
+    largest = dataset.largest("test")
     for count in shots:
         for method in methods:
             cells, hyper = bench.search(method, layer=layer, shots=count)

@@ -28,7 +28,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, own_metrics
-from ncjax.report.tables import CHANCE, Table, chance, number, percent, text, whole, wilson
+from ncjax.report.tables import CHANCE, Table, chances, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
 from ncjax.training.fit import Trained, Training
@@ -240,8 +240,9 @@ def run(
         "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
     }
     found = _results(plan, chosen, network.model.penultimate, best_epoch)
-    _show(run, f"{method} on {data.data}", dataset.describe(), found, [short_name(name) for name in training.metrics])
-    return {"data": dataset.describe(), "network": card.describe(), "method": method, **found, **cost}
+    described = dataset.describe()
+    _show(run, f"{method} on {data.data}", described, found, [short_name(name) for name in training.metrics])
+    return {"data": described, "network": card.describe(), "method": method, **found, **cost}
 
 
 def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int)
 def _show(run: Run, title: str, data: dict[str, Any], found: dict[str, Any], extra: Sequence[str]) -> None:
     accuracy, last = found["accuracy"], found["penultimate"]
     own = {f"{m} {split}": found["chosen"][split][last].get(m) for m in extra for split in ("train", "test")}
-    marks = {s: chance(wilson(x, data[s]["size"])[0], data[s]["largest"]) for s, x in accuracy.items()}
+    marks = chances(accuracy, data)
     cells = [
         f"{100 * found['share']:.2f} %",
         str(found["best_epoch"]),

@@ -25,7 +25,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import TRUST, Section, own_metrics, row
-from ncjax.report.tables import CHANCE, Cell, Table, chance, number, over_floor, percent, text, trusted, wilson
+from ncjax.report.tables import CHANCE, Cell, Table, chances, number, over_floor, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -55,6 +55,7 @@ def run(
     optim.check_length(training.epochs)
     mesh, dataset = make(), sets.load(data)
     run.announce(dataset)
+    described = dataset.describe()
     classes = len(dataset.class_names)
     network = build(model, classes, projection_layers)
     variables = jax.jit(network.init, static_argnums=1)(jax.random.key(training.seed), dataset.image_shape)
@@ -74,9 +75,9 @@ def run(
     trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
     trained.store.close()
     final = summary(run.workdir, training.epochs)
-    _show(run, data.data, dataset.describe(), network, final, [short_name(name) for name in training.metrics])
+    _show(run, data.data, described, network, final, [short_name(name) for name in training.metrics])
     return {
-        "data": dataset.describe(),
+        "data": described,
         "layers": network.layers,
         "penultimate": network.penultimate,
         "readout": network.readout,
@@ -93,13 +94,7 @@ def _show(
     columns = ["split", "accuracy", "NC1", "CDNV", "NC2", "NC3", "NC4", *extra]
     last, read = network.penultimate, network.readout
     where = [(last, "nc1"), (last, "cdnv"), (last, "nc2"), (read, "nc3"), (read, "nc4"), *((last, m) for m in extra)]
-    rows, marks = (
-        [],
-        {
-            name: chance(wilson(final[name]["output"]["accuracy"], x["size"])[0], x["largest"])
-            for name, x in described.items()
-        },
-    )
+    rows, marks = [], chances({name: final[name]["output"]["accuracy"] for name in described}, described)
     for split, layers in final.items():
         if split != "augmented":
             found = (layers.get(layer, {}).get(m) for layer, m in where)

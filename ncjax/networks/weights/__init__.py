@@ -1,6 +1,6 @@
 """Weights from anywhere: files of every kind, networks under the names that others gave them, downloads."""
 
-from ncjax.networks.weights.files import read, sha256, write
+from ncjax.networks.weights.files import is_own, read, sha256, write
 from ncjax.networks.weights.foreign import NO_CLASSES, Loaded, Match, export, has_classifier, load, match, table
 from ncjax.networks.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, Layout, Preprocess
 
@@ -14,6 +14,7 @@ __all__ = [
     "Preprocess",
     "export",
     "has_classifier",
+    "is_own",
     "load",
     "match",
     "read",

@@ -54,6 +54,15 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], text: dict[str, str])
         part.chmod(mode)
 
 
+def is_own(path: str | Path) -> bool:
+    """Whether `write` wrote a file; only its header is read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return MARK.items() <= (file.metadata() or {}).items()
+    except (OSError, SafetensorError):
+        return False
+
+
 def sha256(path: str | Path) -> str:
     """Hex digest of a file."""
     with open(path, "rb") as file:
