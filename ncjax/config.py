@@ -11,6 +11,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
@@ -162,14 +163,44 @@ def make(
     return _config_dict(study, merged)
 
 
+CONFIGS = Path(__file__).parent / "configs"  # those that ship with ncjax
+
+
+def shipped() -> dict[str, str]:
+    """{name: the first line of its docstring} of the configs that ship with ncjax: `finetune`, `paper/e1`, ..."""
+    found = {}
+    for path in sorted(CONFIGS.glob("*.py")) + sorted(CONFIGS.glob("*/*.py")):
+        note = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.relative_to(CONFIGS).with_suffix("").as_posix()] = note.partition("\n")[0]
+    return found
+
+
+def _place(path: str) -> str:
+    """The file itself, or the one that ships with ncjax under that name: `finetune`, `configs/finetune.py`.
+
+    Raises:
+      UserError: there is neither.
+    """
+    if Path(path).expanduser().exists():
+        return path
+    name = path.removesuffix(".py").removeprefix("configs/")
+    if (CONFIGS / f"{name}.py").is_file():
+        return str(CONFIGS / f"{name}.py")
+    raise UserError(f"no file {path}, and no config of that name ships with ncjax; {nearest(name, list(shipped()))}")
+
+
 def load(spec: str) -> ConfigDict:
     """The config of `FILE.py` or `FILE.py:argument`: what its `get_config(argument)` returns.
+
+    Args:
+      spec: a file, or the name of one that ships with ncjax; an argument after a colon.
 
     Raises:
       UserError: no such file, one that does not run (the line says where), one without `get_config`, one that returns no
         config of a study, or a key that the study does not take.
     """
     path, _, arg = spec.partition(":")
+    path = _place(path)
     get_config = getattr(module_of_file(path), "get_config", None)
     if not callable(get_config):
         raise UserError(f"{path} has no function get_config")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ncjax.core.errors import UserError
 
@@ -48,14 +48,39 @@ def conform(image: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def read_file(path: str) -> np.ndarray:
-    """Decodes one image file to uint8 [H, W, C], C = 1 for grey files and 3 otherwise."""
+    """Decodes one image file to uint8 [H, W, C], C = 1 for grey files and 3 otherwise.
+
+    It is turned as its EXIF orientation says; of 16-bit files (0 to 65535) the upper eight bits are taken; of an animation
+    the first frame; transparency is left out.
+
+    Raises:
+      UserError: it does not decode, or its numbers have no fixed range (32-bit and floating-point TIFF).
+    """
     try:
         with Image.open(path) as picture:
-            grey = picture.mode in ("1", "L", "I", "I;16", "F", "LA")
-            image = np.asarray(picture.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise UserError(f"{path} does not decode as an image ({e}); remove it, or set skip_bad=True") from None
+            image = _eight_bits(ImageOps.exif_transpose(picture), picture.format, path)
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, Image.DecompressionBombError) as e:
+        reason = str(e).replace(repr(path), "").strip() or type(e).__name__
+        raise UserError(f"{path} does not decode as an image ({reason}); remove it, or set skip_bad=True") from None
     return image.reshape(*image.shape[:2], -1)
+
+
+def _eight_bits(picture: Image.Image, kind: str | None, path: str) -> np.ndarray:
+    mode = picture.mode
+    if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):  # which older Pillow opens a 16-bit PNG as
+        return (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if mode in ("I", "F"):
+        raise UserError(f"{path} holds {'floating-point' if mode == 'F' else '32-bit'} numbers; save it with 8 or 16 bits")
+    grey = mode in ("1", "L", "LA", "La") or (mode == "P" and _grey_palette(picture))
+    return np.asarray(picture.convert("L" if grey else "RGB"))
+
+
+def _grey_palette(picture: Image.Image) -> bool:
+    colours = np.asarray(picture.getpalette() or [], np.uint8)
+    colours = colours[: len(colours) // 3 * 3].reshape(-1, 3)
+    return bool(len(colours)) and bool((colours == colours[:, :1]).all())
 
 
 class Lazy(NamedTuple):
@@ -81,8 +106,8 @@ def take(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray:
     if len(shapes) > 1:
         odd = next(i for i, x in enumerate(read) if x.shape != read[0].shape)
         raise UserError(
-            f"images differ in shape: {images.items[rows][0]} is {read[0].shape}, "
-            f"{images.items[rows][odd]} is {read[odd].shape}; set image_size (and channels=1 or 3)"
+            f"images differ in shape: {images.items[rows[0]]} is {read[0].shape}, "
+            f"{images.items[rows[odd]]} is {read[odd].shape}; set image_size (and channels=1 or 3)"
         )
     return np.stack(read)
 

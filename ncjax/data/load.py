@@ -15,7 +15,7 @@ import numpy as np
 from ncjax.core import memory
 from ncjax.core.errors import UserError
 from ncjax.core.options import check_block
-from ncjax.core.values import COUNT, PART, PIXELS, SEED, OneOf, Range
+from ncjax.core.values import COUNT, PART, PIXELS, POSITIVE_SHARE, SEED, SHARE, OneOf, Range
 from ncjax.data import images as im
 from ncjax.data.readers import Raw, read
 
@@ -231,6 +231,8 @@ class Data(NamedTuple):
         data. The test set is the same for every seed.
       val_per_class: validation images per class at most, nested too; None keeps all. With few labels, an honest number.
       max_test: test images at most, as many of each class as there are; None keeps all.
+      mean, std: what images are normalised by, a number a channel, of pixels / 255; empty for those of the training images
+        or, where a network is given, those it was trained with.
       resident_bytes: sets up to this many decoded bytes are kept in memory and on the device; larger ones stream.
     """
 
@@ -246,6 +248,8 @@ class Data(NamedTuple):
     split_seed: Annotated[int, SEED] = 0
     val_per_class: Annotated[int | None, COUNT] = None
     max_test: Annotated[int | None, COUNT] = None
+    mean: Annotated[list[float], SHARE] = []
+    std: Annotated[list[float], POSITIVE_SHARE] = []
     resident_bytes: Annotated[int, Range("0 or more", 0, 2**63)] = RESIDENT_BYTES
 
     def check(self) -> None:
@@ -259,6 +263,8 @@ class Data(NamedTuple):
             raise UserError("channels=2: 1 (grey) or 3 (RGB)")
         if self.classes is not None:
             ranges_of(str(self.classes))
+        if len(self.mean) != len(self.std):
+            raise UserError(f"mean={self.mean}, std={self.std}: both, a number a channel, or neither")
 
 
 def load(options: Data) -> Dataset:
@@ -294,21 +300,31 @@ def load(options: Data) -> Dataset:
     splits = {key: splits[key] for key in ("train", "val", "test") if key in splits}
     _alike(splits, options.data)
     notes += _untrained(splits, names, options.data) + _shared(splits)
-    images, count = splits["train"].images, len(splits["train"].labels)
-    rows = np.random.default_rng([options.split_seed, 3]).permutation(count)
-    mean, std = im.channel_moments(images, rows if isinstance(images, np.ndarray) else rows[:MOMENT_IMAGES])
+    image_shape = im.take(splits["train"].images, np.arange(1)).shape[1:]
+    mean, std = _normalisation(splits["train"], image_shape[-1], options)
     return Dataset(
         name=options.data,
         splits=splits,
         class_names=names,
-        image_shape=im.take(images, np.arange(1)).shape[1:],
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
         skipped=skipped,
         resident_bytes=options.resident_bytes,
         fit=fit,
         notes=tuple(notes),
     )
+
+
+def _normalisation(train: Split, channels: int, options: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by which images are normalised: what is set, or those of the training images."""
+    if options.mean:
+        if len(options.mean) != channels:
+            raise UserError(f"mean={options.mean}: {len(options.mean)} numbers for images of {channels} channels")
+        return tuple(options.mean), tuple(options.std)
+    rows = np.random.default_rng([options.split_seed, 3]).permutation(len(train.labels))
+    mean, std = im.channel_moments(train.images, rows if isinstance(train.images, np.ndarray) else rows[:MOMENT_IMAGES])
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _fewer(splits: dict[str, Split], names: tuple[str, ...], options: Data) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import importlib.util
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ncjax.core.errors import UserError, nearest
 from ncjax.core.roles import READER, resolve
 from ncjax.data.images import Lazy, read_file
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ALMOST = ("testing", "tests", "dev", "devel", "eval", "evaluation", "holdout", "heldout")  # of folders beside a train
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -92,12 +93,15 @@ def read_folder(path: str) -> Raw:
         raise UserError(f"no folder {path}")
     where, notes = _splits_of(root)
     found = {split: _images_of(folder, notes) for split, folder in where.items()}
-    names = sorted({name for classes in found.values() for name in classes})
+    names = sorted({name for classes in found.values() for name, files in classes.items() if files})
+    empty = sorted({name for classes in found.values() for name in classes} - set(names))
+    if empty and names:
+        notes.append(f"no class: folders without images: {', '.join(empty[:5])}")
     splits = {}
     for split, classes in found.items():
         if not any(classes.values()):
             raise UserError(f"{where[split]} holds no class/image files ({', '.join(EXTENSIONS)})")
-        unknown = [name for name in classes if split != "train" and not found["train"].get(name)]
+        unknown = [name for name in names if split != "train" and classes.get(name) and not found["train"].get(name)]
         if unknown:
             raise UserError(
                 f"{where[split]} has classes that {where['train']} has no image of: {', '.join(unknown[:5])}; "
@@ -227,11 +231,15 @@ def read(name: str) -> Raw:
     kind, _, rest = name.partition(":")
     readers = {"npz": read_npz, "folder": read_folder, "tfds": read_tfds}
     if kind in readers and rest:
-        return readers[kind](rest)
+        return readers[kind](os.path.expanduser(rest) if kind != "tfds" else rest)
     known = [f"embedded.{n}" for n in EMBEDDED]
     if name in known:
         return EMBEDDED[name.partition(".")[2]]()
     package = name.partition("(")[0].partition(".")[0]
+    if Path(name).expanduser().is_dir():
+        raise UserError(f"data={name} is a folder: did you mean folder:{name}?")
+    if name.endswith(".npz") and Path(name).expanduser().is_file():
+        raise UserError(f"data={name} is a file: did you mean npz:{name}?")
     if ".py:" not in name and (package == "embedded" or not _installed(package)):
         raise UserError(
             f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME, and readers of one's own"

@@ -138,7 +138,15 @@ def load_data_for(card: Card, options: Data) -> Dataset:
                 f"{card.model} was trained on images {card.image_shape} and cannot take {dataset.image_shape} "
                 f"({difference}); leave image_size and channels to it"
             )
-    return dataset._replace(mean=card.mean, std=card.std) if card.mean else dataset
+    if not card.mean:
+        return dataset
+    if not options.mean:
+        return dataset._replace(mean=card.mean, std=card.std)
+    given, own = ((dataset.mean, dataset.std), (card.mean, card.std))
+    if np.allclose(given, own, atol=5e-3):
+        return dataset
+    said = "mean {} and std {}".format(*([round(x, 3) for x in one] for one in own))
+    return dataset._replace(notes=(*dataset.notes, f"mean and std are set, and the network was trained with {said}"))
 
 
 def backbone_digest(network: Network) -> str:
