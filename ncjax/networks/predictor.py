@@ -83,7 +83,8 @@ class Predictor:
 
         Args:
           images: a file, a folder (searched to its depth), a list of them, Pillow images, or uint8 arrays [H, W],
-            [H, W, C] or [N, H, W, C], with values as files hold them, 0 to 255. They are resized, cropped and normalised as in training.
+            [H, W, C] or [N, H, W, C], with values as files hold them, 0 to 255. They are resized,
+            cropped and normalised as in training.
           batch_size: images at a time; what is left over is padded, so that one program is compiled.
           skip_bad: leave out files that do not decode, and list them, instead of raising.
 

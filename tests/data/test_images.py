@@ -16,6 +16,7 @@ def corner():
     """A dark picture whose upper left corner is bright."""
     pixels = np.full((SIDE, SIDE + 2, 3), 40, np.uint8)
     pixels[:2, :2] = 220
+    pixels[-1, 3] = 40, 90, 40
     return Image.fromarray(pixels)
 
 
