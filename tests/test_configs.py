@@ -97,7 +97,7 @@ def test_numbers_in_the_page_can_be_traced_to_their_rows(folder):
     page = (folder / "pretrain_smoke" / "report.html").read_text()
     rows = {(r["epoch"], r["split"], r["layer"], r["metric"]): r["value"] for r in read_rows(folder / "pretrain_smoke")}
     source = r"metrics.jsonl: epoch (\d+), split (\w+), layer ([\w.]+), metric (\w+)"
-    cells = re.findall(rf'<td title="[^"]*{source}">([^<]*)<', page)
+    cells = re.findall(rf'<td[^>]* title="[^"]*{source}">([^<]*)<', page)
     assert len(cells) > 10
     for epoch, split, layer, metric, shown in cells:
         value = rows[int(epoch), split, layer, metric]

@@ -22,6 +22,7 @@ class Finished(NamedTuple):
     rows: list[dict[str, Any]]
     seconds: float
     environment: dict[str, Any]
+    folder: Path
 
 
 def _folders(workdir: Path) -> list[Path]:
@@ -56,6 +57,7 @@ def collect(workdirs: Sequence[str | Path]) -> list[Finished]:
                 rows=rows,
                 seconds=record.seconds,
                 environment=record.environment,
+                folder=folder,
             )
         )
     return found

@@ -45,6 +45,7 @@ class Drawn(NamedTuple):
 
     name: str
     figure: Figure
+    photo: bool = False  # of photographs, whose colours are not turned on a dark page
 
 
 def svg(drawn: Drawn) -> str:
@@ -58,7 +59,7 @@ def svg(drawn: Drawn) -> str:
     width = float(found[1]) if found else 0.0
     text = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" style="max-width:{1.35 * width:.0f}px">',
+        rf'<svg viewBox="\1" role="img" style="max-width:{1.7 * width:.0f}px">',
         text,
         count=1,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from ncjax.core.files import read_bytes, to_json, write_text
 from ncjax.core.resolve import study_module
 from ncjax.report import figures, sections
 from ncjax.report.collect import Finished, collect
-from ncjax.report.tables import save, to_latex
+from ncjax.report.tables import save, to_csv, to_latex
 
 MARKER = '<meta name="generator" content="ncjax">'  # in every page that `write` wrote
 
@@ -65,7 +66,7 @@ def write(
             if archive:
                 figures.png(drawn, out / "figures")
     if archive:
-        records = [{k: v for k, v in run._asdict().items() if k != "rows"} for run in runs]
+        records = [{k: v for k, v in run._asdict().items() if k not in ("rows", "folder")} for run in runs]
         write_text(out / "results.json", to_json(records, indent=1))
     template = resources.files("ncjax.report").joinpath("template.html").read_text(encoding="utf-8")
     html = (
@@ -75,7 +76,11 @@ def write(
             title=title,
             marker=MARKER,
             sections=said,
+            verdict=[line for section in said for line in section.verdict],
+            terms=sections.TERMS,
+            to_csv=to_csv,
             to_latex=to_latex,
+            embedded=_embedded,
             svg=figures.svg,
             count=len(runs),
             seconds=sum(run.seconds for run in runs),
@@ -83,6 +88,11 @@ def write(
     )
     write_text(out / "report.html", html)
     return out / "report.html"
+
+
+def _embedded(text: str, kind: str) -> str:
+    """A file inside the page, so that one that was mailed has it."""
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode(errors='backslashreplace')).decode()}"
 
 
 def _sections(study: str, runs: list[Finished]) -> list[sections.Section]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ncjax.core.resolve import short_name
 from ncjax.report.collect import Finished
 from ncjax.report.figures import Drawn
-from ncjax.report.tables import Table, number, text, whole
+from ncjax.report.tables import Table, number, text, trusted, whole
 
 TRUST = (
     "Intervals of NC1 and CDNV: other draws of as many examples of the same classes. Grey: at least half of "
@@ -17,12 +17,40 @@ TRUST = (
 
 
 class Section(NamedTuple):
-    """A heading, what to know before reading, figures (caption, drawing) and tables."""
+    """A heading, what to know before reading, figures (caption, drawing) and tables; and sentences for the page's head."""
 
     title: str
     intro: str
     figures: list[tuple[str, Drawn]]
     tables: list[Table]
+    verdict: tuple[str, ...] = ()  # what the numbers say, by rule and with intervals: what collapsed, transfers, to tune
+
+
+TERMS = (
+    ("NC1", "Spread of features within classes beside that of class means, (1/K) tr(Σ_W Σ_B⁺). 0: fully collapsed."),
+    ("NC2", "Distance of the class means' Gram matrix from that of a simplex (equal norms, equal angles). 0: collapsed."),
+    ("NC3", "Distance of the classifier's weights from the class means, both normalised. 0: aligned."),
+    ("NC4", "Share of images on which the classifier says what the nearest class mean says. 1: collapsed."),
+    ("CDNV", "Variance of two classes over twice the squared distance of their means, averaged over pairs. 0: collapsed."),
+    (
+        "floor",
+        "What a metric would be if labels carried no signal, drawn from the same features; NC1 / floor near 1 is none.",
+    ),
+    ("probe", "Logistic regression on frozen features, its strength chosen on validation."),
+    (
+        "penultimate, readout",
+        "The last feature of the backbone; what the classifier reads. With a skip connection they differ.",
+    ),
+    ("SCL FT", "Tunes one block, whose feature is joined to the penultimate one before a new classifier."),
+    ("[95 %]", "An interval: of a share of test images Wilson's, over seeds Student's t, over backbones the jackknife's."),
+    ("†", "An accuracy that is no better than to say the largest class of every image."),
+)
+
+
+def nc1_words(found: dict[str, Any]) -> str:
+    """NC1 of a layer with its interval and how it stands to its floor."""
+    over = found.get("nc1_over_floor")
+    return trusted(found, "nc1").text + ("" if over is None else f" ({100 * over:.2g} % of its no-signal floor)")
 
 
 def file_stem(kind: str, name: str) -> str:

@@ -108,7 +108,7 @@ def spread(interval: Sequence[float] | None, source: str = "", largest: float | 
     if interval is None:
         return Cell(None, "–", source)
     mark = chance(interval[1], largest)
-    return Cell(interval[0], intervals.percent(interval).removesuffix(" %") + mark, source, faint=bool(mark))
+    return Cell(interval[0], intervals.points(interval) + mark, source, faint=bool(mark))
 
 
 def to_csv(table: Table) -> str:

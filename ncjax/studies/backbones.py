@@ -483,6 +483,17 @@ def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
     )
 
 
+def _correlation(run: Finished, claim: str) -> list[Any] | None:
+    """The mean Spearman correlation that a claim is judged by."""
+    r = run.results
+    return r["layers"]["mean"] if claim == "C10" else r["correlations"][CLAIMS[claim][1]]["spearman"]["mean"]
+
+
+def _verdict(run: Finished, claim: str, word: str) -> str:
+    shown = _cell(_correlation(run, claim), "").text
+    return f"{claim}, {run.results['claims'][claim]}: {word} (mean Spearman correlation {shown})."
+
+
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every run of the study."""
     sections = []
@@ -490,15 +501,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         r, stem = run.results, file_stem("on", run.name)
         weakest = run.config["weakest"]
         judged = [
-            [
-                text(claim),
-                text(r["claims"][claim]),
-                _cell(
-                    r["layers"]["mean"] if claim == "C10" else r["correlations"][CLAIMS[claim][1]]["spearman"]["mean"],
-                    f"{run.name}/results.json",
-                ),
-                text(word),
-            ]
+            [text(claim), text(r["claims"][claim]), _cell(_correlation(run, claim), f"{run.name}/results.json"), text(word)]
             for claim, word in r["verdicts"].items()
         ]
         rule = (
@@ -533,6 +536,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     _correlations(run, stem, "weighted_kendall", "Weighted Kendall correlation"),
                     _table(run, stem),
                 ],
+                tuple(_verdict(run, claim, word) for claim, word in r["verdicts"].items()),
             )
         )
     return sections

@@ -111,6 +111,8 @@ def run(
     if tune == "none":
         return out
     out |= _tuned(bench, method, names if tune == "all" else ranked[:top], shots)
+    out |= _beside_probe(bench, out["tuned"][ranked[0]], shots, margin)
+    run.say(_advice(ranked[0], costs[ranked[0]]["share"], out))
     if tune == "all":
         out |= regrets(out["tuned"], picks)
         order = sorted(out["regret"], key=lambda r: out["regret"][r][0])
@@ -174,6 +176,26 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
     }
 
 
+def _beside_probe(bench: Bench, tuned: list[float], shots: int, margin: float) -> dict[str, Any]:
+    """The plain probe's test accuracy by seed, and the chosen block's, compared with it seed by seed."""
+    cells, _ = bench.search("tuning.probe", layer=None, shots=shots)
+    test = [c["test"] for c in cells]
+    return {
+        "probe": {"seeds": test, "test": list(intervals.share(test))},
+        "gain": compared(tuned, test, margin=margin)._asdict(),
+    }
+
+
+def _advice(block: str, share: float, found: dict[str, Any]) -> str:
+    """What to do: tune the block, or stay with the probe."""
+    gain, probe = found["gain"], intervals.percent(found["probe"]["test"])
+    points = intervals.points(gain["difference"], sign=True)
+    said = f"{points} points over the probe ({probe}) for {100 * share:.2g} % of the parameters"
+    if gain["word"] == "ahead":
+        return f"tune {block}: {said}"
+    return f"stay with the probe: tuning {block} gives {said}, {gain['word']}"
+
+
 def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
     """Values and reasons of every block for the images of a seed, computed once in a workdir."""
     key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
@@ -234,9 +256,19 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         if "regret" in run.results:
             tables.append(_regret_table(run, stem))
         intro = f"Rule {run.results['rule']} ({run.results['meaning'][run.results['rule']]}): tune {run.results['choice']}."
-        sections.append(Section(f"Which block to tune? {named(run)}", intro, drawn, tables))
+        sections.append(Section(f"Which block to tune? {named(run)}", intro, drawn, tables, (_verdict(run),)))
     judged = [run for run in runs if "regret" in run.results]
     return sections + ([_pooled(judged)] if len(judged) > 1 else [])
+
+
+def _verdict(run: Finished) -> str:
+    r, block = run.results, run.results["choice"]
+    if "gain" in r:
+        return f"{named(run)}: {_advice(block, r['costs'][block]['share'], r)}."
+    return (
+        f"{named(run)}: rule {r['rule']} chooses {block}. Nothing was tuned, so whether that beats the probe is not known: "
+        "set tune=top."
+    )
 
 
 def _score_table(run: Finished, stem: str) -> Table:
@@ -247,11 +279,11 @@ def _score_table(run: Finished, stem: str) -> Table:
         rows.append(
             [
                 text(block),
+                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
                 percent(r["costs"][block]["share"], f"{at}costs.{block}.share"),
                 percent(r["costs"][block]["flops"], f"{at}costs.{block}.flops"),
                 percent(found[block].get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
                 *(number(found[block][name], f"{at}scores.0.{block}.{name}") for name in labels),
-                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
                 *(
                     number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
                     for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
@@ -261,11 +293,11 @@ def _score_table(run: Finished, stem: str) -> Table:
         )
     columns = [
         "block",
+        "tuned: test % [95 %]",
         "tuned %",
         "FLOPs %",
         "probe val %",
         *labels.values(),
-        "tuned: test % [95 %]",
         "NC1 train",
         "NC1 test",
         "NC1 readout, train",

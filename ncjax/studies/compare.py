@@ -80,7 +80,7 @@ def what_the_skip_does(entries: dict[str, dict[str, Any]], margin: float) -> dic
 
 def _about_the_skip(found: dict[str, Any]) -> str:
     ratio = found["log_nc1_readout"]
-    points = intervals.percent(found["accuracy"]["difference"]).removesuffix(" %")
+    points = intervals.points(found["accuracy"]["difference"])
     nc1 = "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}] times".format(*np.exp(ratio))
     return (
         f"the skip adds {points} points of test accuracy, and makes NC1 (test, readout) {nc1} that of layer FT: C14 "
@@ -196,6 +196,22 @@ def _diverged(entry: dict[str, Any]) -> str:
     return f" ({count} of {len(entry['seeds']['test'])} diverged)" if count else ""
 
 
+def _verdict(run: Finished, count: str) -> str:
+    """Which method validation would choose, and whether it beats the probe."""
+    entries = run.results["table"][count]
+    best = max(entries, key=lambda name: entries[name]["val"][0])
+    e = entries[best]
+    said = (
+        f"{named(run)}, {count} images per class: {figures.plain(best)} is best on validation, test "
+        f"{intervals.percent(e['test'])} for {100 * e['share']:.2g} % of the parameters"
+    )
+    probe = next((name for name in entries if figures.plain(name) == "probe"), None)
+    if probe in (None, best):
+        return said + "."
+    gain = compared(e["seeds"]["test"], entries[probe]["seeds"]["test"], margin=run.config["margin"])
+    return f"{said}: {intervals.points(gain.difference, sign=True)} points over the probe, {gain.word}."
+
+
 def _difference(found: dict[str, Any], source: str) -> Cell:
     cell = spread(found["difference"], source)
     return cell._replace(text=cell.text + (" =" if found["word"] == "level" else ""))
@@ -212,15 +228,15 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 rows.append(
                     [
                         text(f"{count}, {figures.plain(name)}"),
-                        percent(e["share"], at + "share"),
-                        text(_hyper(e["hyper"], run.config) + _diverged(e)),
-                        spread(e["val"], at + "val"),
                         spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
-                        spread(e["gap"], at + "gap"),
+                        percent(e["share"], at + "share"),
                         *(
                             _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
                             for ref in refs
                         ),
+                        spread(e["val"], at + "val"),
+                        spread(e["gap"], at + "gap"),
+                        text(_hyper(e["hyper"], run.config) + _diverged(e)),
                         *(
                             number(e[k] and e[k][0], at + k)
                             for k in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
@@ -231,12 +247,12 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 )
         columns = [
             "images per class, method",
-            "tuned %",
-            "lr, weight decay",
-            "val %",
             "test % [95 %]",
-            "train − test",
+            "tuned %",
             *(f"test − {figures.plain(ref)}" for ref in refs),
+            "val %",
+            "train − test",
+            "lr, weight decay",
             "NC1 train",
             "NC1 test",
             "NC1 readout, train",
@@ -268,6 +284,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 intro,
                 [("Test accuracy over training images per class, 95 % t intervals over seeds.", _over_shots(run, stem))],
                 [Table(stem, caption, columns, rows)],
+                tuple(_verdict(run, count) for count in table),
             )
         )
     return sections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -25,9 +26,9 @@ from ncjax.networks.card import Card
 from ncjax.networks.load import Init, backbone_digest, load, load_data_for
 from ncjax.networks.weights import hub
 from ncjax.optim import Optim
-from ncjax.report import figures
-from ncjax.report.collect import Finished
-from ncjax.report.sections import Section, file_stem, own_metrics
+from ncjax.report import by_class, figures
+from ncjax.report.collect import Finished, series
+from ncjax.report.sections import Section, file_stem, nc1_words, own_metrics
 from ncjax.report.tables import CHANCE, Table, chances, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -242,7 +243,8 @@ def run(
     found = _results(plan, chosen, network.model.penultimate, best_epoch)
     described = dataset.describe()
     _show(run, f"{method} on {data.data}", described, found, [short_name(name) for name in training.metrics])
-    return {"data": described, "network": card.describe(), "method": method, **found, **cost}
+    classes = tracker.by_class(plan.variables, best.variables, dataset)
+    return {"data": described, "network": card.describe(), "method": method, **found, **cost, **classes}
 
 
 def _results(plan: Plan, chosen: fit.Summary, penultimate: str, best_epoch: int) -> dict[str, Any]:
@@ -311,15 +313,18 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     text(run.name),
                     text(short_name(r["method"])),
                     text(layer),
-                    whole(r["tuned"], file + "tuned"),
-                    percent(r["share"], file + "share"),
-                    whole(r["optimizer_bytes"], file + "optimizer_bytes"),
-                    number(r["flops_per_step"], file + "flops_per_step"),
-                    whole(r["best_epoch"], file + "best_epoch"),
-                    percent(r["accuracy"].get("val"), file + "accuracy.val"),
                     percent(r["accuracy"]["test"], file + "accuracy.test", count, r["data"]["test"].get("largest")),
+                    percent(r["share"], file + "share"),
+                    number(r["nc1_readout"]["test"], file + "nc1_readout.test"),
+                    number(r["nc1"]["test"], file + "nc1.test"),
+                    percent(r["accuracy"].get("val"), file + "accuracy.val"),
                     percent(r["accuracy"]["train"], file + "accuracy.train"),
-                    *(number(r[key][s], f"{file}{key}.{s}") for key in ("nc1", "nc1_readout") for s in ("train", "test")),
+                    number(r["nc1_readout"]["train"], file + "nc1_readout.train"),
+                    number(r["nc1"]["train"], file + "nc1.train"),
+                    whole(r["best_epoch"], file + "best_epoch"),
+                    number(r["flops_per_step"], file + "flops_per_step"),
+                    whole(r["tuned"], file + "tuned"),
+                    whole(r["optimizer_bytes"], file + "optimizer_bytes"),
                     *(
                         number(r["chosen"][s][r["penultimate"]].get(m), f"{file}chosen.{s}.{r['penultimate']}.{m}")
                         for m, s in own
@@ -331,18 +336,18 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "run",
             "method",
             "layer",
-            "tuned",
-            "tuned %",
-            "optimiser bytes",
-            "FLOPs a step",
-            "best epoch",
-            "val %",
             "test % [95 %]",
-            "train %",
-            "NC1 train",
-            "NC1 test",
-            "NC1 readout, train",
+            "tuned %",
             "NC1 readout, test",
+            "NC1 test",
+            "val %",
+            "train %",
+            "NC1 readout, train",
+            "NC1 train",
+            "best epoch",
+            "FLOPs a step",
+            "tuned",
+            "optimiser bytes",
             *(f"{m} {split}" for m, split in own),
         ]
         sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
@@ -371,10 +376,48 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 "Test accuracy with 95 % Wilson intervals over the share of parameters tuned. Methods that tune the same "
                 "share are drawn slightly apart.",
                 _accuracy_over_share(here, intervals, stem),
-            )
+            ),
+            (
+                "Loss and accuracy over epochs, training (augmented, if it is) solid, validation dashed; a dot marks the "
+                "epoch that was chosen on validation.",
+                _learning_curves(here, stem),
+            ),
         ]
-        sections.append(Section(f"What does tuning gain on {data}?", intro, drawn, [table]))
+        best = max(here, key=lambda run: run.results["accuracy"].get("val", 0.0))
+        figures_of_classes, tables_of_classes = by_class.parts(best, stem)
+        drawn += figures_of_classes
+        sections.append(
+            Section(
+                f"What does tuning gain on {data}?",
+                intro,
+                drawn,
+                [table, *tables_of_classes],
+                (_verdict(here, best, data),),
+            )
+        )
     return sections
+
+
+def _verdict(runs: Sequence[Finished], best: Finished, data: str) -> str:
+    """The run that validation would choose, and whether its interval on test leaves the plain probe's behind."""
+
+    def test(run: Finished) -> str:
+        return percent(run.results["accuracy"]["test"], "", run.results["data"]["test"]["size"]).text + " %"
+
+    r = best.results
+    who = f"{best.name} ({short_name(r['method'])}) is best on validation and" if len(runs) > 1 else short_name(r["method"])
+    said = (
+        f"{data}: {who} reaches {test(best)} on test for {100 * r['share']:.2g} % of the parameters; NC1 on test at the "
+        f"readout {nc1_words(r['chosen']['test'][r['readout']])}"
+    )
+    probe = next((run for run in runs if short_name(run.results["method"]) == "probe" and run is not best), None)
+    if probe is None:
+        return said + "."
+    apart = (
+        wilson(r["accuracy"]["test"], r["data"]["test"]["size"])[0]
+        > wilson(probe.results["accuracy"]["test"], probe.results["data"]["test"]["size"])[1]
+    )
+    return f"{said}. The plain probe: {test(probe)}, {'behind' if apart else 'not told apart by one seed'}."
 
 
 def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> figures.Drawn:
@@ -400,3 +443,25 @@ def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[flo
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.legend(fontsize=8, loc="best")
         return figures.Drawn(f"share-{name}", figure)
+
+
+def _learning_curves(runs: Sequence[Finished], name: str) -> figures.Drawn:
+    """Loss and accuracy over epochs, one colour a run."""
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(2, 2, 2.8)
+        figure.set_size_inches(8.2, 3.0)
+        for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
+            for axis, metric, unit in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+                for split, style in (("augmented", "-"), ("val", "--")):
+                    epochs, values = series(run, split, "output", metric)
+                    label = run.name if split == "augmented" else None
+                    axis.plot(epochs, [unit * v for v in values], style, color=colour, lw=1, label=label)
+                    if split == "val" and run.results["best_epoch"] in epochs:
+                        at = epochs.index(run.results["best_epoch"])
+                        axis.plot(epochs[at], unit * values[at], "o", ms=4, color=colour)
+        axes[0].set(title="loss", xlabel="epoch", yscale="log")
+        axes[1].set(title="accuracy, %", xlabel="epoch")
+        for axis in axes:
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn(f"learning-{name}", figure)

@@ -13,10 +13,10 @@ import numpy as np
 from ncjax.data import Data
 from ncjax.nc.uncertainty import near_floor
 from ncjax.networks.load import Init
-from ncjax.report import figures
+from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished
-from ncjax.report.sections import TRUST, Section, file_stem, own_metrics, row
-from ncjax.report.tables import CHANCE, Table, number, over_floor, percent, starred, text, trusted, whole
+from ncjax.report.sections import TRUST, Section, file_stem, nc1_words, own_metrics, row
+from ncjax.report.tables import CHANCE, Table, number, over_floor, percent, starred, text, trusted, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
 
@@ -95,12 +95,19 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             rows,
         )
         drawn = [("Collapse beside what a linear probe reads, layer by layer.", _by_layer(here, stem))]
-        drawn += [
-            (f"{run.name}: how the nearest class mean errs, and how the class means lie.", _confusion(run))
-            for run in here[:1]
-            if "class_means" in run.results
-        ]
-        sections.append(Section(f"Layer by layer on {data}", "", drawn, [table]))
+        if "cosines" in here[0].results:
+            caption = f"{here[0].name}: cosines of the centred class means, train, at the penultimate layer."
+            drawn.append((caption, _cosines(here[0])))
+        drawn_of_classes, tables_of_classes = by_class.parts(here[0], stem)
+        sections.append(
+            Section(
+                f"Layer by layer on {data}",
+                "",
+                drawn + drawn_of_classes,
+                [table, *tables_of_classes],
+                tuple(map(_verdict, here)),
+            )
+        )
     return sections
 
 
@@ -140,27 +147,36 @@ def _by_layer(runs: Sequence[Finished], name: str) -> figures.Drawn:
         return figures.Drawn(f"bylayer-{name}", figure)
 
 
-def _confusion(run: Finished) -> figures.Drawn:
-    """Nearest-class-mean confusion on test (row shares), and cosines between the centred class means."""
-    means, names = run.results["class_means"], run.results["class_names"]
-    counts = np.asarray(means["confusion"], float)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+def _cosines(run: Finished) -> figures.Drawn:
+    """Cosines between the centred class means."""
+    names = run.results["class_names"]
     with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, axes = figures.grid(2, 2, 3.6)
-        figure.set_size_inches(7.6, 3.6)
-        left = axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        right = axes[1].imshow(np.asarray(means["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
-        axes[0].set(title="nearest class mean, test", ylabel="true class")
-        axes[1].set(title="cosines of centred class means, train")
+        figure, (axis,) = figures.grid(1, 1, 3.6)
+        figure.set_size_inches(4.4, 3.6)
+        image = axis.imshow(np.asarray(run.results["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
         if len(names) <= 20:
-            for axis in axes:
-                figures.names_below(axis, names)
-                axis.set_yticks(range(len(names)), names, fontsize=7)
-            for (i, j), n in np.ndenumerate(counts.astype(int)):
-                if n:
-                    axes[0].text(
-                        j, i, str(n), ha="center", va="center", fontsize=6, color="white" if shares[i, j] > 0.5 else "black"
-                    )
-        figure.colorbar(left, ax=axes[0], shrink=0.75)
-        figure.colorbar(right, ax=axes[1], shrink=0.75)
-        return figures.Drawn("confusion-" + re.sub(r"\W", "-", run.name), figure)
+            figures.names_below(axis, names)
+            axis.set_yticks(range(len(names)), names, fontsize=7)
+        figure.colorbar(image, ax=axis, shrink=0.75)
+        return figures.Drawn("cosines-" + re.sub(r"\W", "-", run.name), figure)
+
+
+def _verdict(run: Finished) -> str:
+    """Which layer has collapsed furthest, by NC1 over its floor, and where a probe reads best."""
+    layers = run.results["layers"]
+    known = {name: e["test"]["nc1_over_floor"] for name, e in layers.items() if e["test"].get("nc1_over_floor") is not None}
+    said = "no layer's NC1 has a floor"
+    if known:
+        most = min(known, key=lambda name: known[name])
+        said = f"most collapsed at {most}, NC1 on test {nc1_words(layers[most]['test'])}"
+    said = f"{run.name}, {run.config['data']}: {said}"
+    probed = {name: e["probe"]["test"] for name, e in layers.items() if "probe" in e}
+    if not probed:
+        return said + "."
+    best, last = max(probed, key=lambda name: probed[name]), run.results["penultimate"]
+    count = run.results["data"]["test"]["size"]
+    said += f"; a linear probe reads {percent(probed[last], '', count).text} % at {last}"
+    if best == last:
+        return said + ", no less than anywhere else."
+    apart = wilson(probed[best], count)[0] > wilson(probed[last], count)[1]
+    return f"{said}, most at {best}: {percent(probed[best], '', count).text} %{'' if apart else ', not told apart'}."

@@ -22,9 +22,9 @@ from ncjax.models.named import build
 from ncjax.nc.uncertainty import near_floor
 from ncjax.networks.card import Card
 from ncjax.optim import Optim
-from ncjax.report import figures
+from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
-from ncjax.report.sections import TRUST, Section, own_metrics, row
+from ncjax.report.sections import TRUST, Section, nc1_words, own_metrics, row
 from ncjax.report.tables import CHANCE, Cell, Table, chances, number, over_floor, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
@@ -74,6 +74,7 @@ def run(
     plan = plans.everything(network, variables)
     trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
     trained.store.close()
+    tracker = trained.tracker
     final = summary(run.workdir, training.epochs)
     _show(run, data.data, described, network, final, [short_name(name) for name in training.metrics])
     return {
@@ -85,6 +86,7 @@ def run(
         "best_epoch": int(trained.state.best_epoch) + 1,
         "flops_per_step": trained.flops_per_step,
         "final": final,
+        **(tracker.by_class(variables, trained.state.variables, dataset) if tracker and training.measure_every else {}),
     }
 
 
@@ -171,7 +173,29 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         "agrees with the nearest class mean, 1 when collapsed. NC1 depends on sample size, width and number of "
         "classes: compare it within a column, and read NC1 / floor, its share of what labels without signal give."
     )
-    return [Section("How collapsed did the features become?", intro, drawn, [table])]
+    drawn_of_classes, tables_of_classes = by_class.parts(runs[0], "pretraining")
+    return [
+        Section(
+            "How collapsed did the features become?",
+            intro,
+            drawn + drawn_of_classes,
+            [table, *tables_of_classes],
+            tuple(map(_verdict, runs)),
+        )
+    ]
+
+
+def _verdict(run: Finished) -> str:
+    """How far the penultimate feature collapsed, and where it began."""
+    r, layer = run.results, run.results["penultimate"]
+    first = next(iter(series(run, "train", layer, "nc1")[1]), None)
+    found = {split: r["final"][split] for split in ("train", "test")}
+    began = "" if first is None else f" from {number(first).text} at initialisation"
+    accuracy = percent(found["test"]["output"]["accuracy"], "", r["data"]["test"]["size"]).text
+    return (
+        f"{run.name}: at {layer} NC1 on train went{began} to {nc1_words(found['train'][layer])}, on test to "
+        f"{nc1_words(found['test'][layer])}; test accuracy {accuracy} %."
+    )
 
 
 def _band(axis: Any, run: Finished, split: str, layer: str, metric: str, colour: str) -> None:

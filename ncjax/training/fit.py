@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from ncjax.core.types import Loss, Objective, PyTree, lift, widths
 from ncjax.core.values import COUNT, NATURAL, SEED, Items
 from ncjax.data import Dataset, Split, batches_of
 from ncjax.data.batches import Augment
-from ncjax.features import passes
+from ncjax.features import by_class, passes
 from ncjax.models.sequential import classifier_arrays
 from ncjax.nc.measure import with_own
 from ncjax.networks import checkpoint
@@ -100,10 +100,10 @@ class Tracker:
             name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()
         }
         keep = list(dict.fromkeys((model.penultimate, model.readout)))
-        make = functools.partial(passes.make_pass, model, objective, dims, mesh)
-        self.measured = make(stats=model.layers, keep=keep, scatter=training.scatter)
+        self.make = functools.partial(passes.make_pass, model, objective, dims, mesh)
+        self.measured = self.make(stats=model.layers, keep=keep, scatter=training.scatter)
         self.second = passes.make_second_pass(model, mesh)
-        self.plain = make()
+        self.plain = self.make()
 
     def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
         """Loss and accuracy of every split and, if asked for, the collapse of train and test at every layer."""
@@ -124,6 +124,13 @@ class Tracker:
                 )
                 found[split].update({layer: report.scalars() for layer, report in reports.items()})
         return found
+
+    def by_class(self, start: PyTree, end: PyTree, dataset: Dataset) -> dict[str, Any]:
+        """Class by class, before and after: `features.by_class.describe`, NC1 at the penultimate layer."""
+        layer = self.model.penultimate
+        look = self.make(stats=[layer], keep=[layer, by_class.LOGITS], scatter=self.training.scatter)
+        folder = self.run.workdir if self.run.writes else None
+        return by_class.describe(look, start, end, self.batches, dataset, layer, folder)
 
     def write(self, epoch: int, found: Summary, phase: str | None = None) -> None:
         """Rows of what `evaluate` found, of this tracker's phase or another."""

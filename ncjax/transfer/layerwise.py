@@ -19,6 +19,7 @@ from ncjax.core.types import Network
 from ncjax.core.values import COUNT, Items
 from ncjax.data import Data, Dataset, batches_of
 from ncjax.features import passes
+from ncjax.features.by_class import MATRIX, tally
 from ncjax.features.resume import Parts, kept
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import classifier_arrays
@@ -28,7 +29,6 @@ from ncjax.runs.run import Run
 from ncjax.transfer import probe
 
 KEEP_BYTES = 1 << 31  # of features on the host, beyond which splits run through the network a second time
-CONFUSION_CLASSES = 100  # larger confusion matrices are not written
 
 
 class Measurement(NamedTuple):
@@ -140,15 +140,23 @@ def layers(
     return found
 
 
-def class_means(train: passes.Evaluation, test: passes.Evaluation, layer: str) -> dict[str, Any]:
-    """Confusion of the nearest class mean on test, [true, decided], and cosines of the centred class means."""
-    stats = train.stats[layer]
+def class_means(seen: dict[str, passes.Evaluation], reports: dict[str, dict[str, nc.Report]], layer: str) -> dict[str, Any]:
+    """What the nearest of the training class means says of each class, and how these lie to one another.
+
+    Returns:
+      "by_class" of train and test, from `features.by_class.tally`, and, up to 100 classes, "cosines" [K, K] of the centred
+      class means.
+    """
+    stats, out = seen["train"].stats[layer], {}
     count = stats.count.shape[0]
-    decided = np.asarray(nc.nearest_class_mean(stats, jnp.asarray(test.features[layer])))
-    confusion = np.zeros((count, count), int)
-    np.add.at(confusion, (test.labels, decided), 1)
-    cosines = np.round(np.asarray(nc.cosines(stats), np.float64), 4)
-    return {"confusion": confusion.tolist(), "cosines": np.where(np.isnan(cosines), np.array(None), cosines).tolist()}
+    for split in ("train", "test"):
+        decided = np.asarray(nc.nearest_class_mean(stats, jnp.asarray(seen[split].features[layer])))
+        out[split] = tally(seen[split].labels, decided, count, reports[split][layer].nc1_classes)
+    found: dict[str, Any] = {"by_class": {"by": "nearest class mean", **out}}
+    if count <= MATRIX:
+        cosines = np.round(np.asarray(nc.cosines(stats), np.float64), 4)
+        found["cosines"] = np.where(np.isnan(cosines), np.array(None), cosines).tolist()
+    return found
 
 
 def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str, Any]:
@@ -192,10 +200,7 @@ def describe(run: Run, init: Init, data: Data, options: Measurement) -> dict[str
     }
     if own:
         out["accuracy"] = {split: x.accuracy for split, x in seen.items()}
-    if len(dataset.class_names) <= CONFUSION_CLASSES:
-        out["class_means"] = class_means(seen["train"], seen["test"], model.penultimate)
-        out["class_names"] = dataset.class_names
-    return out
+    return {**out, "class_names": dataset.class_names, **class_means(seen, reports, model.penultimate)}
 
 
 def _show(run: Run, data: str, found: dict[str, dict[str, Any]], options: Measurement) -> None:
