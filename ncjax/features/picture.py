@@ -37,7 +37,10 @@ def flat(features: Array) -> dict[str, Any]:
         scaled = (u * s)[:, :50] / np.sqrt(total / len(x))
         found["tsne"] = _rounded(
             TSNE(
-                perplexity=min(30.0, len(x) / 4), init="pca" if scaled.shape[1] > 1 else "random", random_state=0, max_iter=500
+                perplexity=min(30.0, len(x) / 4),
+                init="pca" if scaled.shape[1] > 1 else "random",
+                random_state=0,
+                max_iter=500,
             ).fit_transform(scaled.astype(np.float32))
         )
     return found
@@ -45,4 +48,4 @@ def flat(features: Array) -> dict[str, Any]:
 
 def _rounded(x: np.ndarray) -> list[list[float]]:
     scale = np.abs(x).max() or 1.0
-    return np.round(x / scale, 4).tolist()
+    return np.round(x / scale, 3).tolist()

@@ -38,12 +38,15 @@ from ncjax.nc.projected import Frame, Look, Tilt, frame, look, merge, tilt, unse
 from ncjax.nc.report import Report
 from ncjax.nc.spectra import Ranks, numerical_rank, ranks
 from ncjax.nc.stats import ClassStats, empty, observe, usable
+from ncjax.nc.taken import Hooks, flax_features, torch_hooks
 from ncjax.nc.uncertainty import errors, resolution
+from ncjax.nc.watch import watch
 
 __all__ = [
     "ClassStats",
     "Floors",
     "Frame",
+    "Hooks",
     "Look",
     "Ranks",
     "Report",
@@ -59,6 +62,7 @@ __all__ = [
     "equiangularity",
     "equinorm",
     "errors",
+    "flax_features",
     "floors",
     "frame",
     "look",
@@ -88,7 +92,9 @@ __all__ = [
     "resolution",
     "subspace_angles",
     "tilt",
+    "torch_hooks",
     "trace_ratio",
     "unseen",
     "usable",
+    "watch",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -106,10 +106,52 @@ def _rounds(features: Any, labels: Any) -> bool:
     return moved > 1e-8 * within > 0
 
 
-def _pair(classifier: Classifier) -> Classifier:
-    if not isinstance(classifier, tuple | list) or len(classifier) != 2:
-        raise UserError("classifier must be a pair of number arrays (weight [K, D], bias [K])")
-    return _floats(classifier[0], "classifier weights"), _floats(classifier[1], "classifier biases")
+def _opened(classifier: Any) -> tuple[Any, Any]:
+    """(weight [K, D], bias [K] or None) of what frameworks hold a linear layer in."""
+    if isinstance(classifier, tuple | list) and len(classifier) == 2:
+        return classifier[0], classifier[1]
+    read = classifier.get if isinstance(classifier, Mapping) else functools.partial(getattr, classifier)
+    for name in ("kernel", "weight"):
+        x = read(name, None)
+        if x is not None:
+            x, bias = (v.get_value() if hasattr(v, "get_value") else v for v in (x, read("bias", None)))  # NNX
+            x = x.detach() if hasattr(x, "detach") else x
+            return (x.T if name == "kernel" else x), bias
+    raise UserError(
+        f"classifier: got {type(classifier).__name__}, expected (weight [K, D], bias [K] or None), a linear layer with a "
+        'weight, or a dictionary of "kernel" [D, K] and "bias"'
+    )
+
+
+def _pair(classifier: Any) -> Classifier:
+    weight, bias = _opened(classifier)
+    weight = _floats(weight, "classifier weights")
+    return weight, jnp.zeros(weight.shape[:1], weight.dtype) if bias is None else _floats(bias, "classifier biases")
+
+
+def positions(x: Any) -> tuple[int, ...]:
+    """The axes of feature maps over which features are averaged; () for features [N, D].
+
+    Torch tensors are [N, C, H, W]. Of other arrays the two equal axes are the positions: [N, H, W, C] or [N, C, H, W].
+
+    Raises:
+      UserError: it cannot be told which axes are positions.
+    """
+    shape = tuple(getattr(x, "shape", ()) or np.shape(x))
+    if len(shape) != 4:
+        return ()
+    if type(x).__module__.partition(".")[0] == "torch":
+        return (2, 3)
+    if (shape[1] == shape[2]) != (shape[2] == shape[3]):
+        return (1, 2) if shape[1] == shape[2] else (2, 3)
+    raise UserError(f"features {list(shape)}: which axes are positions cannot be told; average over them to [N, D]")
+
+
+def pooled(features: Any) -> Array:
+    """Features [N, D], feature maps averaged over their positions."""
+    found = _floats(features, "features")
+    axes = positions(features)
+    return found.mean(axis=axes, dtype=jnp.promote_types(found.dtype, jnp.float32)) if axes else found
 
 
 def check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Classifier:
@@ -143,7 +185,7 @@ def check(
     features: Any, labels: Any, num_classes: int | None, classifier: Classifier | None = None
 ) -> tuple[Array, Array, int]:
     """Features [N, D] and labels [N] int32 as JAX arrays and the number of classes, or the fault."""
-    features = _floats(features, "features")
+    features = pooled(features)
     labels = check_labels(labels)
     if features.ndim != 2:
         raise UserError(f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}")

@@ -28,7 +28,8 @@ from ncjax.nc.inputs import (
     check_outside,
     check_sound,
     in_double_if_needed,
-    to_jax,
+    pooled,
+    positions,
 )
 from ncjax.nc.kinds import expect
 from ncjax.nc.metric import ON_THE_HOST, About, applied, asks_for
@@ -290,7 +291,7 @@ def look_at(
     Raises:
       UserError: width or labels are not those of `stats`.
     """
-    features, labels = to_jax(features, "features"), check_labels(labels)
+    features, labels = pooled(features), check_labels(labels)
     check_stats(stats)
     check_fit(stats, features, labels)
     labels = jnp.asarray(labels.astype(np.int32))
@@ -340,10 +341,12 @@ def measure(
     """Collapse of features [N, D] with integer labels [N], in two reads of the features.
 
     Args:
-      features: [N, D] NumPy, JAX or DLPack-capable (torch) array; float64 and integers
-        count as float32 where that does not round their spread away, else as float64.
+      features: [N, D] NumPy, JAX or DLPack-capable (torch) array, table of pandas or lists; float64 and integers count
+        as float32 where that does not round their spread away, else as float64. Feature maps, [N, C, H, W] of torch and
+        [N, H, W, C] or [N, C, H, W] with H = W of others, are averaged over positions, and the report says so.
       labels: [N] integers.
-      classifier: (weight [K, D], bias [K]) to add NC2 of W, NC3, NC4 and the accuracy.
+      classifier: (weight [K, D], bias [K] or None), a `torch.nn.Linear`, or Flax's {"kernel", "bias"}, to add NC2 of W,
+        NC3, NC4 and the accuracy.
       num_classes: K, default that of `centres`, else of the classifier, else the largest label + 1.
       centres: statistics of another set (`collect` of the training features), about whose class means NC1 and CDNV are
         then measured too, and whose means decide in NC4.
@@ -361,6 +364,8 @@ def measure(
     """
     if centres is not None:
         num_classes = check_centres(centres).count.shape[0] if num_classes is None else num_classes
+    over = positions(features)
+    shape = list(getattr(features, "shape", ()))
     features, labels, classes = check(features, labels, num_classes, classifier)
     if classifier is not None:
         classifier = check_classifier(classifier, classes, features.shape[1])
@@ -401,6 +406,9 @@ def measure(
         floors=floors,
         metrics=metrics,
     )
+    if over:
+        note = f"feature maps {shape} were averaged over axes {over[0]} and {over[1]}"
+        found = dataclasses.replace(found, notes=(note,))
     if not spectrum:
         return found
     functions = with_own(metrics)

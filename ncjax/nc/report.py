@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ncjax.core.types import Array
-from ncjax.nc import metrics, spectra, uncertainty
+from ncjax.nc import metrics, show, spectra, uncertainty
 from ncjax.nc.metric import meaning
 from ncjax.nc.null import FLOORED, Draws, standing
 
@@ -77,6 +77,7 @@ class Report:
     num_classes: int  # usable classes, with two examples or more
     dim: int
     weighting: str = "class"
+    notes: tuple[str, ...] = ()  # what was done to the features before they were measured
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):
@@ -124,6 +125,7 @@ class Report:
             "n_max": int(max(used, default=0)),
             "dim": self.dim,
             "weighting": self.weighting,
+            "notes": list(self.notes),
         }
         if arrays:
             out |= {name: _plain(x.tolist()) for name, x in {"counts": self.counts, **self.arrays}.items()}
@@ -145,9 +147,25 @@ class Report:
             share = self.over_floor.get(name, math.nan)
             shown, chance = (f"{x:.2g}" if math.isfinite(x) else "" for x in (share, self.p.get(name, math.nan)))
             lines.append(f"{name:<22}{value:>10.4g}  {between:<21} {shown:>8} {chance:>8}  {self.meaning[name]}")
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, "flags: " + (", ".join(self.flags) or "none")])
 
     __repr__ = __str__
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame`: a row a metric, with value, interval, floor, p and meaning.
+
+        Raises:
+          UserError: pandas is not installed.
+        """
+        return show.frame(self)
+
+    def plot(self) -> Any:
+        """A `matplotlib.figure.Figure`: what is measured beside its floor, and NC1 class by class."""
+        return show.figure(self)
+
+    def _repr_html_(self) -> str:
+        return show.as_html(self)
 
 
 def _plain(x: Any) -> Any:

@@ -123,6 +123,7 @@ def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run:
         found = study(run=run, **bind(study, config))
     finally:
         run.end_progress()
+        run.close_loggers()
     record = {
         "format": FORMAT,
         "study": config["study"],

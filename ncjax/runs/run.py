@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ncjax.core import cli, memory
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
 from ncjax.data import Dataset
+from ncjax.runs.loggers import LOGGERS, Logger
 from ncjax.runs.rows import ROW_KEYS, read_rows
 
 
@@ -43,6 +45,7 @@ class Run:
         self.console = console or _Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
         self._interrupted = False
+        self._loggers: list[Logger] = []
 
     @property
     def writes(self) -> bool:
@@ -99,14 +102,32 @@ class Run:
             self.console.print(table)
 
     def rows(self, epoch: int, phase: str, split: str, layer: str, values: dict[str, float]) -> None:
-        """Appends one row per metric to metrics.jsonl; values that are not finite are null."""
+        """Appends one row per metric to metrics.jsonl; values that are not finite are null, and go nowhere else."""
         if not self.writes:
             return
+        finite = {f"{phase}/{split}/{layer}/{k}": float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
+        for logger in self._loggers:
+            logger.log(finite, epoch)
         lines = [to_json(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v), strict=True))) for k, v in values.items()]
         with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write("".join(line + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
+
+    def log_to(self, names: Sequence[str]) -> None:
+        """Sends rows from now on to these too, of `runs.loggers`.
+
+        Raises:
+          UserError: one is not installed.
+        """
+        if self.writes:
+            self._loggers = [LOGGERS[name](self.workdir) for name in names]
+
+    def close_loggers(self) -> None:
+        """Ends what `log_to` began."""
+        for logger in self._loggers:
+            logger.close()
+        self._loggers = []
 
     def forget_rows(self, drop: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
         """Drops rows that will be measured again, and a last line that a kill cut short."""

@@ -15,7 +15,7 @@ from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.roles import AUGMENT, LOSS, METRIC, resolve
 from ncjax.core.types import Loss, Objective, PyTree, lift, widths
-from ncjax.core.values import COUNT, NATURAL, SEED, Items
+from ncjax.core.values import COUNT, NATURAL, SEED, Items, OneOf
 from ncjax.data import Dataset, Split, batches_of
 from ncjax.data.batches import Augment
 from ncjax.features import by_class, passes
@@ -24,6 +24,7 @@ from ncjax.nc.measure import with_own
 from ncjax.networks import checkpoint
 from ncjax.networks.card import Card
 from ncjax.networks.card import read as read_card
+from ncjax.runs.loggers import LOGGERS
 from ncjax.runs.run import Run
 from ncjax.training import cost, loop
 from ncjax.tuning.plans import Plan
@@ -44,6 +45,7 @@ class Training(NamedTuple):
       scatter: whether NC1 comes from D x D moments, or from a second pass in the directions of the class means. None for
         the first up to D = 4096, layer by layer.
       metrics: collapse metrics of one's own beside ncjax's, see `ncjax.nc.metric`.
+      log_to: where rows go beside metrics.jsonl: "tensorboard", "wandb", "trackio".
     """
 
     loss: Annotated[str, LOSS] = "losses.cross_entropy"
@@ -54,6 +56,7 @@ class Training(NamedTuple):
     measure_every: Annotated[int, NATURAL] = 1
     scatter: bool | None = None
     metrics: Annotated[list[str], METRIC, Items(distinct=True)] = []
+    log_to: Annotated[list[str], OneOf(*LOGGERS), Items(distinct=True)] = []
 
     def objective(self) -> Objective:
         """What a step minimises.
@@ -195,6 +198,7 @@ def fit(
     tracker = Tracker(run, plan, dataset, mesh, training, phase=phase)
     if "val" not in dataset.splits:
         run.say("nothing is held out for validation: the last epoch is kept, whatever it is worth")
+    run.log_to(training.log_to)
     store = _store(run, card, unsaved)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(training.seed), mesh)
     step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
