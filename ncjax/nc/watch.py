@@ -17,7 +17,7 @@ from ncjax.nc.report import Report
 LOGGED = ("nc1", "nc1_over_floor", "cdnv", "trace_ratio", "nc2", "nc3", "nc4", "accuracy")
 
 
-def sink_of(writer: Any) -> Callable[[dict[str, float], int], None]:
+def sink_of(writer: Any) -> Callable[[dict[str, float], int], object]:
     """`(values by name, step)` of a TensorBoard writer (`add_scalar`), a W&B or Trackio run (`log`), or a function.
 
     Raises:
@@ -37,7 +37,7 @@ def sink_of(writer: Any) -> Callable[[dict[str, float], int], None]:
 
         return log
     if callable(writer):
-        return lambda values, step: writer(values, step) and None
+        return writer
     raise UserError(
         f"writer: got {type(writer).__name__}, expected a TensorBoard writer, a W&B or Trackio run, or a function of "
         "(values, step)"

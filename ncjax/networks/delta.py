@@ -4,25 +4,31 @@
 
 writes the joined model (tuned leaves over their base, LoRA merged) as safetensors, which `init=model.safetensors` reads
 back; with --original under the names, orders and shapes of the weights that it was tuned from, for the tool they come from.
+Where OUT is a folder, `model.safetensors` in it, and `config.json` as timm writes it: class names, size and normalisation,
+and of a network with a skip connection (SCL FT) the module that it starts from; docs/networks.md has it in torch.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ncjax.core import trees
 from ncjax.core.cli import Parser, tell
 from ncjax.core.errors import UserError
-from ncjax.core.types import PyTree
+from ncjax.core.files import to_json, write_text
+from ncjax.core.resolve import short_name
+from ncjax.core.types import Model, Network, PyTree
 from ncjax.models.named import build
 from ncjax.networks import weights
 from ncjax.networks.card import Card
 from ncjax.networks.load import Init, load
 
 NAME = "delta.safetensors"
+MODEL, CONFIG = "model.safetensors", "config.json"  # of an exported folder
 
 
 def write(path: Path, card: Card, variables: PyTree, unsaved: frozenset[str]) -> int:
@@ -46,24 +52,33 @@ def export(
 
     Args:
       init, which, base: as for `networks.load.Init`.
-      out: a `.safetensors` file.
+      out: a `.safetensors` file, or a folder for it and its `config.json`.
       original: under the names of the layout that the weights came in.
       force: replace a file that ncjax did not write.
 
     Raises:
       UserError: not a model, one that cannot be written so, or `out` is no place for one.
     """
-    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
-        raise UserError(f"{out}: expected the path of a .safetensors file in a folder that exists")
+    if out.suffix not in (".safetensors", "") or not out.absolute().parent.is_dir():
+        raise UserError(f"{out}: expected the path of a .safetensors file, or of a folder, in a folder that exists")
+    folder = out if out.suffix == "" else None
+    out = out / MODEL if folder else out
     _free(out, init, base, force)
     card, network, variables = load(Init(init, which=which, base=base))
+    if folder is not None:
+        described = _as_timm(card, network, original)
+        if (folder / CONFIG).exists() and not out.exists() and not force:
+            raise UserError(f"{folder / CONFIG} is there already, and none of this command; choose another, or add --force")
+        folder.mkdir(exist_ok=True)
+        write_text(folder / CONFIG, to_json(described, indent=2))
     if not original:
         arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
         weights.write(out, arrays, {"card": card._replace(base=None).to_json()})
         return trees.count(variables["params"])
     if card.origin is None:
         raise UserError(f"{init} was not tuned from weights trained elsewhere: there are no original names")
-    if network.readout != network.penultimate or set(variables["params"]["head"]) != {"linear"}:
+    head = variables["params"]["head"]
+    if set(head) != {"linear"} or not (network.readout == network.penultimate or _adds(card, network, variables)):
         raise UserError(
             f"{init}: its classifier reads {network.readout}, which a network of the layout "
             f"{card.origin['layout']} does not have; leave --original out"
@@ -76,8 +91,46 @@ def export(
     published = build(card.model, 1)
     if card.method is not None and not published.linear:
         raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
-    weights.write(out, weights.export(variables, network, card.origin["layout"]), {})
+    skips = network.readout != network.penultimate
+    text = {"skip_from": _skip_from(card, network, original)} if skips else {}
+    weights.write(out, weights.export(variables, network, card.origin["layout"]), text)
     return trees.count(variables["params"])
+
+
+def _adds(card: Card, network: Model, variables: PyTree) -> bool:
+    """Whether the classifier reads the penultimate feature plus a block's, padded: SCL FT as in the paper."""
+    widths = Network(card, network._replace(readout=network.penultimate), variables).widths()
+    rows = variables["params"]["head"]["linear"]["kernel"].shape[0]
+    return card.layer in widths and rows == max(widths[card.layer], widths[network.penultimate])
+
+
+def _as_timm(card: Card, network: Model, original: bool) -> dict[str, Any]:
+    """config.json of a timm repository, and what a classifier with a skip connection reads."""
+    height, width, channels = card.image_shape
+    described: dict[str, Any] = {
+        "architecture": short_name(card.model),
+        "num_classes": len(card.class_names),
+        "label_names": list(card.class_names),
+        "pretrained_cfg": {
+            "input_size": [channels, height, width],
+            "interpolation": card.interpolation,
+            "crop_pct": height / (card.resize or height),
+            "crop_mode": "center",
+            "mean": list(card.mean),
+            "std": list(card.std),
+            "num_classes": len(card.class_names),
+        },
+        "ncjax": {"model": card.model, "method": card.method},
+    }
+    if network.readout != network.penultimate:
+        described["ncjax"] |= {"skip_from": _skip_from(card, network, original)}
+    return described
+
+
+def _skip_from(card: Card, network: Model, original: bool) -> str:
+    """The module whose output the classifier reads beside the last, by its own or its original name."""
+    layer, layout = str(card.layer), (card.origin or {}).get("layout")
+    return weights.module_of(layer, network, layout) if original and layout else layer
 
 
 def _free(out: Path, init: str, base: str | None, force: bool) -> None:
@@ -93,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`."""
     parser = Parser("python -m ncjax.delta", "Write a fine-tuned model, joined with its base, as one safetensors file.")
     parser.add_argument("init", help="a run, or its delta.safetensors")
-    parser.add_argument("out", help="the file to write")
+    parser.add_argument("out", help="the .safetensors file to write, or a folder for it and its config.json")
     parser.add_argument("--base", help="where the base is, if not where it was")
     parser.add_argument("--original", action="store_true", help="under the names that the weights had where they come from")
     parser.add_argument("--which", default="best", choices=("best", "last"), help="which checkpoint of a run")
@@ -102,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     def join(args: Namespace) -> str:
         out = Path(args.out)
         count = export(args.init, out, which=args.which, base=args.base, original=args.original, force=args.force)
+        out = out if out.is_file() else out / MODEL
         return f"{args.out}: {count:,} parameters, {out.stat().st_size:,} bytes"
 
     return tell("ncjax.delta", parser, argv, join)

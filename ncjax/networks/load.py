@@ -57,6 +57,11 @@ def load(options: Init) -> Network:
     file = hub.local(init)
     if file.path.is_file():
         flat, text = weights.read(file.path)
+        if "skip_from" in text:
+            raise UserError(
+                f"{init}: its classifier reads {text['skip_from']} too, which these names do not say; load the run, or "
+                "what `ncjax delta` writes of it without --original"
+            )
         if "card" not in text:
             return _foreign(options, file, flat)
         card, source = from_json(text["card"], Path(init)), init

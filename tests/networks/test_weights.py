@@ -4,7 +4,9 @@ import collections
 import hashlib
 import http.server
 import io
+import json
 import pickle
+import re
 import struct
 import sys
 import threading
@@ -16,8 +18,10 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import torch_reference
 from huggingface_hub import constants
 
+import ncjax
 from ncjax import main
 from ncjax.core import trees
 from ncjax.core.errors import UserError
@@ -139,8 +143,52 @@ def test_a_tuned_network_goes_back_under_its_old_names(tmp_path, monkeypatch, ca
     capsys.readouterr()
     arrays, text = weights.read("layer_ft/delta.safetensors")
     weights.write("skip.safetensors", arrays, {"card": text["card"].replace("tuning.layer_ft", "tuning.scl_ft")})
-    assert delta.main(["skip.safetensors", "back.safetensors", "--original"]) == 2
-    assert "leave --original out" in capsys.readouterr().err
+    capsys.readouterr()
+    assert delta.main(["skip.safetensors", "back.safetensors", "--original"]) == 0
+    with pytest.raises(UserError, match=r"its classifier reads layer2\.0 too, which these names do not say"):
+        load(Init("back.safetensors"))
+    assert delta.main(["layer_ft", "folder", "--original"]) == 0
+    described = json.loads(Path("folder/config.json").read_text())
+    assert described["label_names"] == [str(i) for i in range(10)]
+    assert described["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    assert load(Init("folder/model.safetensors")).card.mean == pytest.approx(described["pretrained_cfg"]["mean"])
+    assert delta.main(["layer_ft", "folder", "--original"]) == 0  # its own files are written over
+    Path("mine").mkdir()
+    Path("mine/config.json").write_text("{}")
+    assert delta.main(["layer_ft", "mine"]) == 2
+    assert "config.json is there already" in capsys.readouterr().err
+
+
+def test_a_skip_connection_in_torch_gives_the_same_logits(tmp_path, monkeypatch):
+    """The module of the documentation, on torchvision's network and a file that SCL FT was exported to."""
+    vision = torch_reference.library("torchvision")
+    if vision is None:
+        pytest.skip("torch and torchvision are not installed")
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    source = torch_reference.randomised(vision.models.resnet18(num_classes=4))
+    np.savez("w.npz", **{k: v.numpy() for k, v in source.state_dict().items()})
+    keys = "weights=w.npz,data=embedded.digits,image_size=32,n_per_class=2,epochs=1,max_test=20,batch_size=8"
+    assert main.main([f"--config=finetune:{keys},layer=layer3.0", "--workdir=run"]) == 0
+    assert delta.main(["run", "out", "--original"]) == 0
+    described = json.loads(Path("out/config.json").read_text())
+    assert described["ncjax"]["skip_from"] == "layer3.0"
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    snippet = next(x for x in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "class Skip" in x)
+    assert len(snippet.splitlines()) <= 24
+    made = {}
+    exec(compile(snippet, "networks.md", "exec"), made)
+    net = made["Skip"](vision.models.resnet18(num_classes=10), block="layer3.0", classifier="fc")
+    state, _ = weights.read("out/model.safetensors")
+    net.net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=False)
+    ours = ncjax.load("run")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    fed = (images / 255 - np.asarray(ours.card.mean)) / np.asarray(ours.card.std)
+    with torch.no_grad():
+        theirs = net.eval()(torch.from_numpy(fed.transpose(0, 3, 1, 2).astype(np.float32))).numpy()
+    logits = np.asarray(ours.network.model.apply(ours.network.variables, fed.astype(np.float32))[0]["logits"])
+    np.testing.assert_allclose(theirs, logits, atol=1e-5 * np.abs(logits).max())
 
 
 def test_blue_first_is_folded_into_the_first_convolution():

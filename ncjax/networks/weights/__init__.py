@@ -1,7 +1,7 @@
 """Weights from anywhere: files of every kind, networks under the names that others gave them, downloads."""
 
 from ncjax.networks.weights.files import is_own, read, sha256, write
-from ncjax.networks.weights.foreign import NO_CLASSES, Loaded, Match, export, has_classifier, load, match, table
+from ncjax.networks.weights.foreign import NO_CLASSES, Loaded, Match, export, has_classifier, load, match, module_of, table
 from ncjax.networks.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, Layout, Preprocess
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "is_own",
     "load",
     "match",
+    "module_of",
     "read",
     "sha256",
     "table",

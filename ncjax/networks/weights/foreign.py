@@ -235,6 +235,12 @@ def has_classifier(title: str) -> bool:
     return next(x for x in LAYOUTS if x.title == title).classifier
 
 
+def module_of(block: str, network: Model, title: str) -> str:
+    """What a layout of that title calls a block: `features.14` of a torchvision MobileNetV2."""
+    layout = next(x for x in LAYOUTS if x.title == title)
+    return layout.blocks(network).get(block, block).replace("/", ".")
+
+
 def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarray]:
     """Arrays under the names, orders and shapes of a layout; `load` of them gives the same numbers, bit for bit.
 
