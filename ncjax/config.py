@@ -20,7 +20,7 @@ from ncjax import studies
 from ncjax.core import options
 from ncjax.core.errors import UserError, nearest
 from ncjax.core.options import REQUIRED, Option, key_of, schema
-from ncjax.core.resolve import module_of_file, running
+from ncjax.core.resolve import module_of_file, running, spelled
 from ncjax.core.values import accepts, describe, element, kinds
 
 
@@ -135,6 +135,13 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def _named(value: Any) -> Any:
+    """Functions as the names by which they are found again, in lists too."""
+    if isinstance(value, list | tuple):
+        return [_named(x) for x in value]
+    return spelled(value) if callable(value) else value
+
+
 def make(
     study: str, arg: str = "", *, smoke: dict[str, Any], variants: dict[str, dict[str, Any]] | None = None, **values: Any
 ) -> ConfigDict:
@@ -145,7 +152,7 @@ def make(
       arg: what follows the colon in `--config=configs/foo.py:arg`.
       smoke: what the `:smoke` variant changes, to run in seconds; it comes last.
       variants: what others change, by name: `--config=configs/foo.py:cifar`.
-      **values: the config's own settings.
+      **values: the config's own settings; functions by name, or themselves.
 
     Raises:
       UserError: a key or a type that the study does not take.
@@ -154,6 +161,7 @@ def make(
     named = {**(variants or {}), "smoke": smoke}
     words, chosen = parse_arg(arg or "", known, study, named)
     merged: dict[str, Any] = {}
+    values = {key: _named(value) for key, value in values.items()}
     for given in (values, *(named[name] for name in sorted(words, key=list(named).index)), chosen):
         merged |= options.renamed(given, known, study)
     for key, value in merged.items():

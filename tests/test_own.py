@@ -321,29 +321,88 @@ def test_names_that_lead_nowhere_are_one_line(own, capsys, name, words):
 
 def test_the_examples_of_the_documentation_run(own, capsys, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 4
+    *pieces, study = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(pieces) == 8
     made = re.search(r"`(def get_config.*?)`\.", text)
     assert made
-    (own / "documented.py").write_text("\n".join(blocks[:3]))
-    (own / "answer.py").write_text(blocks[3])
-    (own / "answer_config.py").write_text(f"from ncjax import config\n\n\n{made[1]}\n")
-    monkeypatch.chdir(own)
-    argv = ["--config=pretrain.py", "--config.data=own.py:blobs(count=8)", "--config.model=own.py:net", "--config.epochs=1"]
-    argv += ["--config.loss=documented.py:fast_gradient", "--config.metrics=documented.py:largest_spread"]
-    assert main.main([*argv, "--workdir=documented"]) == 0
+    folder = own / "documented"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Path("own.py").write_text("\n".join(pieces))
+    Path("answer.py").write_text(study)
+    Path("answer_config.py").write_text(f"from ncjax import config\n\n\n{made[1]}\n")
+    argv = ["--config=pretrain", "--config.data=own.py:blobs(count=8)", "--config.epochs=1", "--config.batch_size=8"]
+    for name, more in {
+        "linen": ["--config.model=own.py:small_net", "--config.loss=own.py:doubled(scale=3.0)"],
+        "nnx": ["--config.model=own.py:nnx_net(width=6)", "--config.loss=own.py:fast_gradient"],
+    }.items():
+        more += ["--config.augment=own.py:dimmed(by=3)", "--config.metrics=own.py:largest_spread", f"--workdir={name}"]
+        assert main.main([*argv, *more]) == 0
     assert "largest_spread" in capsys.readouterr().out
+    found = {(r["epoch"], r["split"], r["layer"], r["metric"]) for r in read_rows("nnx")}
+    assert {(0, "train", "output", "accuracy"), (1, "test", "second", "largest_spread")} <= found
+    argv = ["--config=finetune", "--config.init=nnx", "--config.data=own.py:blobs", "--config.epochs=1"]
+    assert main.main([*argv, "--config.method=own.py:last_block", "--workdir=tuned"]) == 0
+    assert "tunes" not in capsys.readouterr().err
     choose = (
         "from ncjax import config\n\n\ndef get_config(arg=''):\n    return config.make('choose_layer', arg, smoke={})\n"
     )
-    (own / "by_norm.py").write_text(choose)
-    argv = ["--config=by_norm.py", "--config.init=documented", "--config.data=own.py:blobs", "--config.shots=3"]
-    argv += ["--config.scores=[documented.py:mean_norm,scores.logme]", "--config.rule=mean_norm", "--config.batch_size=8"]
-    assert main.main([*argv, "--config.method=own.py:last_block", "--workdir=by_norm"]) == 0
+    Path("by_norm.py").write_text(choose)
+    argv = ["--config=by_norm.py", "--config.init=linen", "--config.data=own.py:blobs", "--config.shots=3"]
+    argv += ["--config.scores=[own.py:mean_norm,scores.logme]", "--config.rule=mean_norm", "--config.batch_size=8"]
+    argv += ["--config.method=own.py:last_block", "--config.blocks=dense"]
+    assert main.main([*argv, "--workdir=by_norm"]) == 0
     assert "largest mean norm" in capsys.readouterr().out
-    assert "mean norm" in (own / "by_norm" / "report.html").read_text()
+    assert "mean norm" in Path("by_norm/report.html").read_text()
     argv = ["--config=answer_config.py", "--config.sides=7", "--workdir=answer"]
     assert main.main(argv) == 0
     assert "7 sides" in capsys.readouterr().out
     monkeypatch.chdir(own.parent)  # files are found from anywhere
-    assert "Seven times the sides" in report.write([own / "answer"], own / "answered", title="x").read_text()
+    assert "Seven times the sides" in report.write([folder / "answer"], own / "answered", title="x").read_text()
+
+
+def test_the_adapter_for_nnx_is_short_and_right(tmp_path):
+    """Batch statistics move in training alone, and the numbers are the module's own."""
+    import jax
+    from flax import nnx
+
+    text = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
+    pieces = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    adapter = pieces[1][pieces[1].index("class FromNNX") : pieces[1].index("class Layer")]
+    assert len(adapter.strip().splitlines()) <= 15
+    made = {}
+    exec(compile("\n".join(pieces[:2]), "extend.md", "exec"), made)
+    model = made["nnx_net"](num_classes=3, width=5)
+    images = np.random.default_rng(0).normal(size=(7, 6, 6, 1)).astype(np.float32)
+    variables = model.init(jax.random.key(0), (6, 6, 1))
+    features, kept = model.apply(variables, images)
+    jax.tree.map(np.testing.assert_array_equal, kept, variables)
+    trained, moved = model.apply(variables, images, live=frozenset({"first"}))
+    assert not np.allclose(moved["batch_stats"]["first"]["nnx"]["norm"]["mean"], 0)
+    np.testing.assert_array_equal(moved["batch_stats"]["second"]["nnx"]["norm"]["mean"], 0)
+    layer = made["Layer"](36, 5, nnx.Rngs(0))
+    own = variables["params"]["first"]["nnx"]
+    layer.linear.kernel[...] = own["linear"]["kernel"]
+    layer.linear.bias[...] = own["linear"]["bias"]
+    np.testing.assert_allclose(features["first"], layer(images, False), atol=1e-5)
+    np.testing.assert_allclose(trained["first"], layer(images, True), atol=1e-5)
+
+
+def test_a_config_may_name_functions_by_themselves(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        textwrap.dedent(OWN) + "\nimport functools\n\nfrom ncjax import config, losses\n\n\ndef get_config(arg=''):\n"
+        "    return config.make('pretrain', arg, data=functools.partial(blobs, count=8),"
+        " model=functools.partial(net, width=5), loss=losses.mse, metrics=[spread_share],"
+        " epochs=1, batch_size=8, smoke={})\n"
+    )
+    assert main.main(["--config=mine.py", "--workdir=run"]) == 0
+    made = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert made["model"] == f"{tmp_path / 'mine.py'}:net(width=5)"
+    assert made["loss"] == "losses.mse"
+    assert made["metrics"] == [f"{tmp_path / 'mine.py'}:spread_share"]
+    (tmp_path / "bad.py").write_text(
+        "from ncjax import config\n\n\ndef get_config(arg=''):\n"
+        "    return config.make('pretrain', arg, loss=lambda: 3, smoke={})\n"
+    )
+    assert main.main(["--config=bad.py", "--workdir=other"]) == 2

@@ -26,6 +26,8 @@ from typing import Any
 from ncjax.core.errors import UserError, nearest
 from ncjax.core.files import read_text
 
+FILE = "ncjax_file_"  # what names of modules begin with that are a user's file
+
 
 def public_names(module: ModuleType) -> list[str]:
     """The public functions of a module: those that it defines, or that a package lists in `__all__`."""
@@ -48,7 +50,7 @@ def module_of_file(path: str) -> ModuleType:
     text = read_text(os.path.expanduser(path))
     file = Path(os.path.expanduser(path)).resolve()
     version = hashlib.sha256(f"{file} {text}".encode()).hexdigest()[:12]
-    name = f"ncjax_file_{file.stem}_{version}"
+    name = f"{FILE}{file.stem}_{version}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
@@ -204,6 +206,26 @@ def absolute(text: str) -> str:
     if file != path:
         path = f"{Path(os.path.expanduser(file + '.py')).resolve()}{colon and ':'}{name}"
     return path + opened + arguments
+
+
+def spelled(function: Callable[..., Any]) -> str:
+    """The name by which `find` finds a function, with the settings that a `functools.partial` binds.
+
+    Raises:
+      UserError: it has no name that can be found again (a lambda, or a function inside another), or positional settings.
+    """
+    plain, settings = function, ""
+    if isinstance(function, functools.partial):
+        plain = unbound(function)
+        if function.args:
+            raise UserError(f"{function!r}: bind settings by name")
+        settings = f"({', '.join(f'{k}={v!r}' for k, v in function.keywords.items())})"
+    name, module = getattr(plain, "__qualname__", ""), sys.modules.get(getattr(plain, "__module__", ""))
+    if not name.isidentifier() or module is None:
+        raise UserError(f"{plain!r}: a function of a config is one at the top of a module or file, under its own name")
+    if module.__name__.startswith(FILE):
+        return f"{module.__file__}:{name}{settings}"
+    return f"{module.__name__.removeprefix('ncjax.')}.{name}{settings}"
 
 
 def short_name(text: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import math
-import queue
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -55,37 +54,29 @@ def _rows(order: np.ndarray, start: int, batch_size: int, padded: int) -> tuple[
     return np.concatenate([rows, np.zeros(padded - len(rows), rows.dtype)]).astype(np.int32), mask
 
 
+def _filled(images: np.ndarray | Lazy, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The images of rows, zeros for filler, which need not be decoded."""
+    real = max(1, int(mask.sum()))  # filler comes last
+    found = take(images, rows[:real])
+    return (
+        np.concatenate([found, np.zeros((len(rows) - real, *found.shape[1:]), found.dtype)]) if real < len(rows) else found
+    )
+
+
 def _prefetched(make: Callable[[Any], PyTree], tasks: list[Any]) -> Iterator[PyTree]:
-    """Runs `make` over `tasks` in a thread, `PREFETCH` results ahead; its exceptions come out here."""
-    ready: queue.Queue = queue.Queue(PREFETCH)
-    stopped = threading.Event()
-
-    def put(entry: tuple[PyTree, Exception | None]) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(entry, timeout=0.1)
-                break
-
-    def work() -> None:
+    """Results of `make` over `tasks`, `PREFETCH` of them in the making ahead; its exceptions come out here."""
+    ahead: collections.deque[Future] = collections.deque()
+    with ThreadPoolExecutor(PREFETCH, thread_name_prefix="prefetch") as pool:
         try:
             for task in tasks:
-                put((make(task), None))
-                if stopped.is_set():
-                    return
-        except Exception as e:
-            put((None, e))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        for _ in tasks:
-            result, error = ready.get()
-            if error is not None:
-                raise error
-            yield result
-    finally:
-        stopped.set()
-        thread.join()
+                ahead.append(pool.submit(make, task))
+                if len(ahead) > PREFETCH:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for task in ahead:
+                task.cancel()
 
 
 def batches_of(
@@ -150,7 +141,9 @@ def batches_of(
 
         def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
             rows, mask = task
-            return meshes.place_rows(mesh, padded, lambda s: (take(split.images, rows[s]), split.labels[rows[s]], mask[s]))
+            return meshes.place_rows(
+                mesh, padded, lambda s: (_filled(split.images, rows[s], mask[s]), split.labels[rows[s]], mask[s])
+            )
 
         def items(order: np.ndarray) -> Iterator[PyTree]:  # pyright: ignore[reportRedeclaration]
             return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ncjax.core.errors import UserError
 
@@ -24,57 +25,76 @@ class Fit(NamedTuple):
     channels: int | None = None  # 1 or 3; None keeps them
 
 
-def conform(image: np.ndarray, fit: Fit) -> np.ndarray:
-    """One uint8 image [H, W, C] -> the wanted side and channels.
+def conform(image: np.ndarray | Image.Image, fit: Fit) -> np.ndarray:
+    """One uint8 image [H, W, C], or Pillow's (L or RGB) -> the wanted side and channels, uint8 [H, W, C].
 
     Grey to RGB repeats the channel; RGB to grey is the ITU-R 601 luma. The short side is scaled to `fit.resize`, then the
     centre cropped.
     """
-    size, channels = fit.size, fit.channels
-    resize = fit.resize or size
-    if channels not in (None, image.shape[-1]):
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        image = np.asarray(picture.convert("RGB" if channels == 3 else "L")).reshape(*image.shape[:2], channels)
-    height, width = image.shape[:2]
-    if size is None:
-        return image
-    if min(height, width) != resize:
-        scale = resize / min(height, width)
-        height, width = max(resize, round(height * scale)), max(resize, round(width * scale))
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        image = np.asarray(picture.resize((width, height), INTERPOLATIONS[fit.interpolation])).reshape(height, width, -1)
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if fit.channels not in (None, len(picture.getbands())):
+        picture = picture.convert("RGB" if fit.channels == 3 else "L")
+    if fit.size is not None:
+        (width, height), size, resize = picture.size, fit.size, fit.resize or fit.size
+        if min(height, width) != resize:
+            scale = resize / min(height, width)
+            height, width = max(resize, round(height * scale)), max(resize, round(width * scale))
+            picture = picture.resize((width, height), INTERPOLATIONS[fit.interpolation])
+        top, left = (height - size) // 2, (width - size) // 2
+        picture = picture.crop((left, top, left + size, top + size)) if (width, height) != (size, size) else picture
+    return _array(picture)
+
+
+def _array(picture: Image.Image) -> np.ndarray:
+    x = np.asarray(picture)
+    return x[..., None] if x.ndim == 2 else x
 
 
 def read_file(path: str) -> np.ndarray:
-    """Decodes one image file to uint8 [H, W, C], C = 1 for grey files and 3 otherwise.
+    """Decodes one image file to uint8 [H, W, C], as `decoded` does."""
+    return _array(picture_of(path))
+
+
+def picture_of(path: str) -> Image.Image:
+    """Decodes one image file, as `decoded` does."""
+    return decoded(str(path), str(path))
+
+
+def decoded(file: str | BinaryIO, path: str) -> Image.Image:
+    """One image with eight bits a channel, grey (mode L) for grey files and RGB otherwise.
 
     It is turned as its EXIF orientation says; of 16-bit files (0 to 65535) the upper eight bits are taken; of an animation
     the first frame; transparency is left out.
+
+    Args:
+      file: its path, or the file.
+      path: what it is called in an error.
 
     Raises:
       UserError: it does not decode, or its numbers have no fixed range (32-bit and floating-point TIFF).
     """
     try:
-        with Image.open(path) as picture:
-            image = _eight_bits(ImageOps.exif_transpose(picture), picture.format, path)
+        with Image.open(file) as picture:
+            picture.load()
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+            return _eight_bits(ImageOps.exif_transpose(picture) if turned else picture, picture.format, path)
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, Image.DecompressionBombError) as e:
         reason = str(e).replace(repr(path), "").strip() or type(e).__name__
         raise UserError(f"{path} does not decode as an image ({reason}); remove it, or set skip_bad=True") from None
-    return image.reshape(*image.shape[:2], -1)
 
 
-def _eight_bits(picture: Image.Image, kind: str | None, path: str) -> np.ndarray:
+def _eight_bits(picture: Image.Image, kind: str | None, path: str) -> Image.Image:
     mode = picture.mode
+    if mode in ("L", "RGB"):
+        return picture
     if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):  # which older Pillow opens a 16-bit PNG as
-        return (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if mode in ("I", "F"):
         raise UserError(f"{path} holds {'floating-point' if mode == 'F' else '32-bit'} numbers; save it with 8 or 16 bits")
-    grey = mode in ("1", "L", "LA", "La") or (mode == "P" and _grey_palette(picture))
-    return np.asarray(picture.convert("L" if grey else "RGB"))
+    grey = mode in ("1", "LA", "La") or (mode == "P" and _grey_palette(picture))
+    return picture.convert("L" if grey else "RGB")
 
 
 def _grey_palette(picture: Image.Image) -> bool:
@@ -84,10 +104,10 @@ def _grey_palette(picture: Image.Image) -> bool:
 
 
 class Lazy(NamedTuple):
-    """Images read when asked for: `read(item) -> uint8 [H, W, C]`, then `conform`ed."""
+    """Images read when asked for: `read(item)`, uint8 [H, W, C] or a Pillow image (L or RGB), then `conform`ed."""
 
     items: np.ndarray  # [N] paths or record numbers
-    read: Callable[[Any], np.ndarray]
+    read: Callable[[Any], np.ndarray | Image.Image]
     fit: Fit = Fit()
 
 
@@ -96,12 +116,17 @@ def read_one(images: Lazy, item: Any) -> np.ndarray:
     return conform(images.read(item), images.fit)
 
 
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """A thread a core, for as long as the process lives."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+
 def take(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray:
     """uint8 [len(rows), H, W, C]; lazy images are decoded by a pool of threads (Pillow lets go of the GIL)."""
     if isinstance(images, np.ndarray):
         return images[rows]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = list(pool.map(lambda item: read_one(images, item), images.items[rows]))
+    read = list(_pool().map(lambda item: read_one(images, item), images.items[rows]))
     shapes = {x.shape for x in read}
     if len(shapes) > 1:
         odd = next(i for i, x in enumerate(read) if x.shape != read[0].shape)
@@ -122,8 +147,7 @@ def decodable(images: Lazy) -> np.ndarray:
             return False
         return True
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.array(list(pool.map(check, images.items)), bool)
+    return np.array(list(_pool().map(check, images.items)), bool)
 
 
 def subset(images: np.ndarray | Lazy, rows: np.ndarray) -> np.ndarray | Lazy:

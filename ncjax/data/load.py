@@ -217,8 +217,8 @@ class Data(NamedTuple):
     """A labelled data set: which part of it, and how its images are prepared.
 
     Args:
-      data: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, or a reader of one's own, `file.py:function` or
-        `my_package.function(key=value)`, which returns `ncjax.data.readers.Raw`.
+      data: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `hf:NAME`, or a reader of one's own,
+        `file.py:function` or `my_package.function(key=value)`, which returns `ncjax.data.readers.Raw`.
       classes: class subset such as "0-4,7"; labels are renumbered from 0.
       n_per_class: training images per class, nested: a larger subset contains every smaller one.
       val_fraction: share of each class's training images held out where the set has no validation split; 0 for none.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import importlib.util
+import io
 import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ncjax.core.errors import UserError, nearest
 from ncjax.core.roles import READER, resolve
-from ncjax.data.images import Lazy, read_file
+from ncjax.data.images import Lazy, decoded, picture_of
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ALMOST = ("testing", "tests", "dev", "devel", "eval", "evaluation", "holdout", "heldout")  # of folders beside a train
@@ -111,7 +113,7 @@ def read_folder(path: str) -> Raw:
         if lacking:
             notes.append(f"{split} has no image of {len(lacking)} of {len(names)} classes: {', '.join(lacking[:5])}")
         files = [(str(file), label) for label, name in enumerate(names) for file in classes.get(name, ())]
-        splits[split] = (Lazy(np.array([f for f, _ in files]), read_file), np.array([label for _, label in files]))
+        splits[split] = (Lazy(np.array([f for f, _ in files]), picture_of), np.array([label for _, label in files]))
     return Raw(splits, tuple(names), tuple(notes))
 
 
@@ -204,6 +206,72 @@ def read_tfds(name: str) -> Raw:
     return Raw(splits, tuple(names))
 
 
+def read_hf(name: str) -> Raw:
+    """A set of Hugging Face `datasets`: `OWNER/NAME`, `OWNER/NAME@CONFIG`, or a folder that it saved or can load.
+
+    The image is the column of that type, else one called image or img; the label the one of type `ClassLabel`, else the one
+    called label.
+    """
+    try:
+        import datasets as hf  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise UserError(f"data=hf:{name} needs datasets: pip install 'ncjax[hf]'") from None
+    splits = _hf_splits(hf, name)
+    features = next(iter(splits.values())).features
+    image = _column(features, name, hf.Image, ("image", "img"))
+    label = _column(features, name, hf.ClassLabel, ("label", "labels", "fine_label"))
+    out: dict[str, tuple[Lazy, np.ndarray]] = {}
+    for split, rows in splits.items():
+        kept, labels = SPLIT_NAMES.get(split.lower()), np.asarray(rows[label])
+        if kept is None or kept in out:
+            continue
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"hf:{name}: {label} holds {labels.dtype}, expected integers or class labels")
+        undecoded = rows.cast_column(image, hf.Image(decode=False)) if isinstance(features[image], hf.Image) else rows
+        reader = functools.partial(_hf_image, undecoded, image, name)
+        out[kept] = (Lazy(np.flatnonzero(labels >= 0), reader), labels[labels >= 0])  # -1: not labelled
+    count = 1 + max((int(y.max()) for _, y in out.values() if len(y)), default=-1)
+    names = getattr(features[label], "names", None) or [str(i) for i in range(count)]
+    unread = [split for split in splits if SPLIT_NAMES.get(split.lower()) is None]
+    notes = (f"not read, as no split is called so: {', '.join(unread[:5])}",) if unread else ()
+    return Raw(dict(out), tuple(map(str, names)), notes)
+
+
+def _hf_splits(hf: Any, name: str) -> dict[str, Any]:
+    path, _, variant = name.partition("@")
+    local = Path(path).expanduser()
+    try:
+        if any((local / marker).exists() for marker in ("dataset_dict.json", "state.json")):
+            found = hf.load_from_disk(str(local))
+        else:
+            found = hf.load_dataset(str(local) if local.is_dir() else path, variant or None)
+    except Exception as e:  # datasets raises many kinds: unknown name, no network, a gated set, ...
+        raise UserError(f"hf:{name} cannot be opened ({' '.join(str(e).split())[:200]})") from None
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _column(features: Any, name: str, kind: type, called: tuple[str, ...]) -> str:
+    """The column of a type, else of a name."""
+    found = [key for key, feature in features.items() if isinstance(feature, kind)]
+    found += [key for key in called if key in features]
+    if not found:
+        raise UserError(
+            f"hf:{name} has columns {', '.join(features)}; expected one of {kind.__name__}, or called {called[0]}"
+        )
+    return found[0]
+
+
+def _hf_image(rows: Any, column: str, name: str, item: int) -> np.ndarray | Image.Image:
+    """An image as the file that holds it is decoded: upright, 8 bits, grey or RGB."""
+    held, place = rows[int(item)][column], f"hf:{name}, row {item}"
+    if isinstance(held, dict):
+        return decoded(io.BytesIO(held["bytes"]) if held.get("bytes") else held["path"], place)
+    x = np.asarray(held)
+    if x.dtype != np.uint8:
+        raise UserError(f"{place}: {column} holds {x.dtype}, expected images or uint8")
+    return x if x.ndim == 3 else x[..., None]
+
+
 def _check_shards(name: str, split: Any) -> None:
     """Names a file of a prepared split that is missing, cut short, or holds fewer records than it should."""
     from array_record.python.array_record_module import ArrayRecordReader
@@ -223,15 +291,15 @@ def _check_shards(name: str, split: Any) -> None:
 
 
 def read(name: str) -> Raw:
-    """Reads `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, or what a reader of one's own returns.
+    """Reads `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `hf:NAME`, or what a reader of one's own returns.
 
     Raises:
       UserError: no such data set, or a reader that returns something else than `Raw`.
     """
     kind, _, rest = name.partition(":")
-    readers = {"npz": read_npz, "folder": read_folder, "tfds": read_tfds}
+    readers = {"npz": read_npz, "folder": read_folder, "tfds": read_tfds, "hf": read_hf}
     if kind in readers and rest:
-        return readers[kind](os.path.expanduser(rest) if kind != "tfds" else rest)
+        return readers[kind](os.path.expanduser(rest) if kind in ("npz", "folder") else rest)
     known = [f"embedded.{n}" for n in EMBEDDED]
     if name in known:
         return EMBEDDED[name.partition(".")[2]]()
@@ -242,7 +310,8 @@ def read(name: str) -> Raw:
         raise UserError(f"data={name} is a file: did you mean npz:{name}?")
     if ".py:" not in name and (package == "embedded" or not _installed(package)):
         raise UserError(
-            f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME, and readers of one's own"
+            f"no data set {name!r}; {nearest(name, known)}; also npz:PATH, folder:PATH, tfds:NAME, hf:NAME, and "
+            "readers of one's own"
         )
     raw = resolve(name, READER)()
     if not isinstance(raw, Raw):

@@ -140,8 +140,8 @@ class Predictor:
             yield self._apply(self._variables, np.concatenate([fed, padding])), len(part)
 
 
-def _pixels(item: Any) -> np.ndarray:
-    return im.read_file(item) if isinstance(item, str) else item
+def _pixels(item: Any) -> Any:
+    return im.picture_of(item) if isinstance(item, str) else item
 
 
 def _source(images: Any) -> list[Any]:
