@@ -67,9 +67,9 @@ def mse(scale: Annotated[float, POSITIVE] = 15.0) -> Loss:
 def sup_con(temperature: Annotated[float, POSITIVE] = 0.1) -> Loss:
     """Supervised contrastive loss over two views (Khosla et al., 2020, eq. 2, L_out), on the classifier's input.
 
-    mean_i -1/|P(i)| sum_{p in P(i)} log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) ),  z of unit length.
-    An example with no positive in the batch is left out. The classifier learns by cross-entropy on detached features,
-    so that accuracy means something while the backbone sees the contrastive loss alone.
+    mean_i -1/n_i sum_{p in P(i)} log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) ),  z of unit length.
+    P(i) are the n_i others of its class; one with none is left out. The classifier learns by cross-entropy on detached
+    features, so that accuracy means something while the backbone sees the contrastive loss alone.
     """
 
     def value(features, labels, mask):

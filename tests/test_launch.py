@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,18 +11,26 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_notebook_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("colab", ["<svg", "image/png", "What does tuning gain"]), ("own_features", ["95 % interval", "image/png"])],
+)
+def test_notebooks_run_in_a_fresh_kernel_from_an_empty_folder(tmp_path, monkeypatch, name, wanted):
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(ROOT / "launch" / "colab.ipynb", as_version=4)
-    assert len(notebook.cells) <= 10
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    notebook = nbformat.read(ROOT / "launch" / f"{name}.ipynb", as_version=4)
+    said = sum(cell.cell_type == "markdown" for cell in notebook.cells)
+    assert said >= 0.4 * len(notebook.cells)
     monkeypatch.setenv("NCJAX_VARIANT", "smoke")
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
-    assert any("<svg" in json.dumps(o.get("data", {})) for o in outputs)
-    assert any("95 % interval" in o.get("data", {}).get("text/plain", "") for o in outputs)
+    outputs = json.dumps([o.get("data", {}) for c in notebook.cells if c.cell_type == "code" for o in c.outputs])
+    assert [word for word in wanted if word not in outputs] == []
+
+
+def test_notebooks_name_no_address_that_may_not_exist():
+    for path in (ROOT / "launch").glob("*.ipynb"):
+        assert "https://github.com" not in path.read_text()
 
 
 @pytest.mark.parametrize("script", ["tpu_vm.sh", "slurm.sh"])

@@ -127,7 +127,7 @@ def equiangularity(g: Geometry) -> Float[Array, ""]:
 
 @metric
 def maximal_angle(g: Geometry) -> Float[Array, ""]:
-    """Mean |cos + 1/(K-1)| over pairs of centred class means; 0 for maximal angles (Papyan et al., 2020).
+    """Mean abs(cos + 1/(K-1)) over pairs of centred class means; 0 for maximal angles (Papyan et al., 2020).
 
     0 for a simplex ETF. The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
     """
@@ -201,7 +201,7 @@ def accuracy(decisions: Look) -> float:
 
 @metric
 def nc5(g: Geometry, outside: Array, *, centred: bool = False) -> Float[Array, ""]:
-    """Mean over classes of |cos(mu_k, mu_O)|, mu_O the mean of out-of-distribution features (Ammar et al., 2024).
+    """Mean over classes of abs(cos(mu_k, mu_O)), mu_O the mean of out-of-distribution features (Ammar et al., 2024).
 
     Args:
       outside: [D] that mean, or [M, D] the features.

@@ -83,7 +83,7 @@ class Predictor:
 
         Args:
           images: a file, a folder (searched to its depth), a list of them, Pillow images, or uint8 arrays [H, W],
-            [H, W, C] or [N, H, W, C], with values as files hold them, 0 to 255. They are resized,
+            [H, W, C], [N, H, W] or [N, H, W, C], with values as files hold them, 0 to 255. They are resized,
             cropped and normalised as in training.
           batch_size: images at a time; what is left over is padded, so that one program is compiled.
           skip_bad: leave out files that do not decode, and list them, instead of raising.
@@ -174,10 +174,11 @@ def _arrays(images: Any) -> np.ndarray:
     x = np.asarray(images)
     if x.dtype != np.uint8 or x.ndim not in (2, 3, 4):
         raise UserError(
-            f"images are {x.dtype} {list(x.shape)}; expected files, or uint8 arrays of 0 to 255: [H, W], [H, W, C] or "
-            "[N, H, W, C]"
+            f"images are {x.dtype} {list(x.shape)}; expected files, or uint8 arrays of 0 to 255: [H, W], [H, W, C], "
+            "[N, H, W] or [N, H, W, C]"
         )
-    x = x[..., None] if x.ndim == 2 else x
+    if x.ndim == 2 or (x.ndim == 3 and x.shape[-1] not in (1, 3)):  # grey: one image, or several
+        x = x[..., None]
     x = x[None] if x.ndim == 3 else x
     if x.shape[-1] not in (1, 3):
         raise UserError(f"images are {list(x.shape)}: the last axis holds channels, 1 or 3")

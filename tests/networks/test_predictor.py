@@ -68,6 +68,7 @@ def test_files_arrays_and_pillow_images_agree(run, test_set, tmp_path):
 def test_other_sizes_and_channels_are_brought_to_the_network(run, test_set):
     net = ncjax.load(str(run))
     assert net.predict(np.zeros((30, 20), np.uint8)).probabilities.shape == (1, 3)
+    assert net.predict(np.zeros((2, 30, 20), np.uint8)).probabilities.shape == (2, 3)
     grown = np.asarray(Image.fromarray(test_set.images[0]).resize((64, 64), Image.Resampling.NEAREST))
     assert net.predict(grown).labels == net.predict(test_set.images[0]).labels
 
