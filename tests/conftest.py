@@ -7,9 +7,11 @@ import tempfile
 os.environ["NPROC"] = "16"
 # The tests compile many small programs, and the same ones in this process and in others: compile in haste, and keep.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-_cache = tempfile.TemporaryDirectory(prefix="ncjax-xla-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+if "NCJAX_TEST_CACHE" not in os.environ:  # the first process makes it; workers and programs that tests start share it
+    _cache = tempfile.TemporaryDirectory(prefix="ncjax-xla-", ignore_cleanup_errors=True)
+    os.environ["NCJAX_TEST_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import numpy as np

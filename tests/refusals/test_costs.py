@@ -96,7 +96,9 @@ def test_chosen_features_alone_have_weights():
 
 
 LONG = """
+import signal
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that was started with nohup ignores it
 from ncjax.transfer import probe
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(20000, 200)).astype(np.float32), rng.integers(0, 100, 20000)

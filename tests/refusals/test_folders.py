@@ -137,9 +137,10 @@ def _umask() -> int:
 
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from ncjax.runs import lock
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that was started with nohup ignores it
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
