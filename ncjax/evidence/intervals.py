@@ -46,9 +46,10 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Interval:
 
 def points(interval: Sequence[float | None], *, sign: bool = False) -> str:
     """Per cent without the sign %: '83.1 [82.0, 84.2]', '83.1 [–, –]' where one value has no interval; +4.2 with `sign`."""
-    form = "+.1f" if sign else ".1f"
-    middle, low, high = ("–" if x is None or not math.isfinite(x) else format(100 * x, form) for x in interval)
-    return f"{middle} [{low}, {high}]"
+    middle, low, high = (
+        "–" if x is None or not math.isfinite(x) else format(round(100 * x, 1) + 0.0, ".1f") for x in interval
+    )
+    return f"{'+' if sign and not middle.startswith(('-', '–')) else ''}{middle} [{low}, {high}]"
 
 
 def percent(interval: Sequence[float | None]) -> str:

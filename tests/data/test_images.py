@@ -79,3 +79,26 @@ def test_a_path_without_its_kind_is_understood(tmp_path, kind):
     place.mkdir() if kind == "folder" else place.write_bytes(b"")
     with pytest.raises(UserError, match=f"did you mean {kind}:{place}"):
         data.load(data.Data(str(place)))
+
+
+def test_mean_and_std_can_be_set_and_contradictions_are_said(tmp_path, npz):
+    from ncjax.networks.card import Card
+    from ncjax.networks.load import load_data_for
+
+    given = data.load(data.Data(f"npz:{npz}", mean=[0.4], std=[0.3]))
+    assert (given.mean, given.std) == ((0.4,), (0.3,))
+    own = data.load(data.Data(f"npz:{npz}"))
+    assert own.mean != (0.4,)
+    assert own.identity() != given.identity()
+    card = Card("models.mlp.mlp(width=4)", 0, (8, 8, 1), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
+    assert load_data_for(card, data.Data(f"npz:{npz}")).mean == (0.5,)
+    found = load_data_for(card, data.Data(f"npz:{npz}", mean=[0.4], std=[0.3]))
+    assert found.mean == (0.4,)
+    assert found.notes[-1] == "mean and std are set, and the network was trained with mean [0.5] and std [0.25]"
+    assert load_data_for(card, data.Data(f"npz:{npz}", mean=[0.5], std=[0.25])).notes == own.notes
+    for wrong, words in (
+        ({"mean": [0.4]}, "both, a number a channel"),
+        ({"mean": [0.4] * 3, "std": [0.3] * 3}, "3 numbers for"),
+    ):
+        with pytest.raises(UserError, match=words):
+            data.load(data.Data(f"npz:{npz}", **wrong))

@@ -1,0 +1,122 @@
+"""The sentences at the head of a page follow from the numbers by rule."""
+
+from pathlib import Path
+
+import pytest
+
+from ncjax.evidence.claims import compared
+from ncjax.report.collect import Finished
+from ncjax.report.page import _embedded
+from ncjax.report.sections import nc1_words
+from ncjax.report.tables import wilson
+from ncjax.studies import choose_layer, compare, finetune, measure
+
+
+def finished(name, study, config, results):
+    return Finished(name, study, config, results, rows=[], seconds=1.0, environment={}, folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("tuned", "wanted"),
+    [
+        (
+            [0.90, 0.91, 0.92],
+            "tune layer3.0: +10.0 [7.5, 12.5] points over the probe (81.0 [80.9, 81.1] %) for 8 % of the parameters",
+        ),
+        ([0.82, 0.75, 0.86], "stay with the probe: tuning layer3.0 gives +0.0"),
+        ([0.60, 0.61, 0.62], "stay with the probe: tuning layer3.0 gives -20.0"),
+    ],
+)
+def test_a_block_is_tuned_only_where_it_beats_the_probe_beyond_the_interval(tuned, wanted):
+    probe = [0.8099, 0.8100, 0.8101]
+    gain = compared(tuned, probe, margin=0.01)
+    found = {"gain": gain._asdict(), "probe": {"test": (0.81, 0.809, 0.811)}}
+    said = choose_layer._advice("layer3.0", 0.08, found)
+    assert said.startswith(wanted)
+    assert said.startswith("tune") == (gain.word == "ahead")
+    if gain.word != "ahead":
+        assert said.endswith(gain.word)
+
+
+def test_a_choice_without_tuning_promises_nothing():
+    run = finished("r", "choose_layer", {"init": "a/net", "data": "d"}, {"rule": "logme", "choice": "layer2.0"})
+    assert choose_layer._verdict(run) == (
+        "net on d: rule logme chooses layer2.0. Nothing was tuned, so whether that beats the probe is not known: set tune=top."
+    )
+
+
+def _entry(val, test, share):
+    return {
+        "val": [val, val, val],
+        "test": [sum(test) / len(test), min(test), max(test)],
+        "share": share,
+        "seeds": {"test": test},
+    }
+
+
+def test_methods_are_chosen_by_validation_and_compared_with_the_probe_by_seed():
+    entries = {
+        "tuning.probe": _entry(0.7, [0.70, 0.72, 0.71], 0.001),
+        "tuning.scl_ft": _entry(0.8, [0.80, 0.83, 0.81], 0.08),
+        "tuning.full_ft": _entry(0.79, [0.90, 0.91, 0.92], 1.0),  # best on test, which chooses nothing
+    }
+    run = finished("r", "compare", {"init": "net", "data": "d", "margin": 0.01}, {"table": {"5": entries}})
+    said = compare._verdict(run, "5")
+    assert said.startswith("net on d, 5 images per class: scl_ft is best on validation, test 81.3 [80.0, 83.0] % for 8 %")
+    assert said.endswith("points over the probe, ahead.")
+
+
+def _tuned(name, method, val, test, count=500):
+    return finished(
+        name,
+        "finetune",
+        {},
+        {
+            "method": method,
+            "accuracy": {"val": val, "test": test},
+            "data": {"test": {"size": count}},
+            "share": 0.08,
+            "readout": "readout",
+            "chosen": {"test": {"readout": {"nc1": 0.5, "nc1_low": 0.4, "nc1_high": 0.6, "nc1_over_floor": 0.02}}},
+        },
+    )
+
+
+@pytest.mark.parametrize(("probe", "word"), [(0.60, "behind."), (0.78, "not told apart by one seed.")])
+def test_fine_tuning_is_told_apart_from_the_probe_by_intervals(probe, word):
+    scl, other = _tuned("a", "tuning.scl_ft", 0.8, 0.8), _tuned("b", "tuning.probe", 0.7, probe)
+    assert (wilson(0.8, 500)[0] > wilson(probe, 500)[1]) == (word == "behind.")
+    said = finetune._verdict([scl, other], scl, "d")
+    assert "a (scl_ft) is best on validation and reaches 80.00 [76.3, 83.3] % on test" in said
+    assert "NC1 on test at the readout 0.5 [0.4, 0.6] (2 % of its no-signal floor)" in said
+    assert said.endswith(word)
+    assert "best" not in finetune._verdict([scl], scl, "d")
+
+
+def test_layers_are_ranked_by_nc1_over_its_floor():
+    def layer(over, probe):
+        return {"test": {"nc1": over * 10, "nc1_over_floor": over}, "probe": {"test": probe}}
+
+    results = {"penultimate": "c", "data": {"test": {"size": 400}}}
+    layers = {"a": layer(0.5, 0.9), "b": layer(0.1, 0.89), "c": layer(0.2, 0.6)}
+    said = measure._verdict(finished("r", "measure", {"data": "d"}, {**results, "layers": layers}))
+    assert said.startswith(
+        "r, d: most collapsed at b, NC1 on test 1 (10 % of its no-signal floor); a linear probe reads 60.00"
+    )
+    assert "most at a: 90.00" in said
+    assert "not told apart" not in said
+    layers["a"]["probe"]["test"] = 0.61
+    layers["b"]["probe"]["test"] = 0.55
+    assert "not told apart" in measure._verdict(finished("r", "measure", {"data": "d"}, {**results, "layers": layers}))
+
+
+def test_words_without_a_floor_say_none():
+    assert nc1_words({"nc1": 0.25}) == "0.25"
+
+
+def test_a_file_in_the_page_is_the_file():
+    import base64
+
+    kind, _, text = _embedded("a,é\n", "text/csv").partition(",")
+    assert kind == "data:text/csv;charset=utf-8;base64"
+    assert base64.b64decode(text).decode() == "a,é\n"
