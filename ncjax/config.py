@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator
@@ -189,12 +190,13 @@ def _place(path: str) -> str:
     Raises:
       UserError: there is neither.
     """
-    if Path(path).expanduser().exists():
+    if os.path.lexists(Path(path).expanduser()):
         return path
     name = path.removesuffix(".py").removeprefix("configs/")
     if (CONFIGS / f"{name}.py").is_file():
         return str(CONFIGS / f"{name}.py")
-    raise UserError(f"no file {path}, and no config of that name ships with ncjax; {nearest(name, list(shipped()))}")
+    meant = nearest(name, list(shipped()))
+    raise UserError(f"no file {path}; {meant if meant.startswith('did you mean') else '`ncjax list` names what there is'}")
 
 
 def load(spec: str) -> ConfigDict:

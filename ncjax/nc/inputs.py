@@ -130,14 +130,14 @@ def _pair(classifier: Any) -> Classifier:
 
 
 def positions(x: Any) -> tuple[int, ...]:
-    """The axes of feature maps over which features are averaged; () for features [N, D].
+    """The axes of feature maps over which features are averaged; () for features [N, D], and for what is no array.
 
     Torch tensors are [N, C, H, W]. Of other arrays the two equal axes are the positions: [N, H, W, C] or [N, C, H, W].
 
     Raises:
       UserError: it cannot be told which axes are positions.
     """
-    shape = tuple(getattr(x, "shape", ()) or np.shape(x))
+    shape = tuple(getattr(x, "shape", ()))
     if len(shape) != 4:
         return ()
     if type(x).__module__.partition(".")[0] == "torch":
@@ -150,7 +150,7 @@ def positions(x: Any) -> tuple[int, ...]:
 def pooled(features: Any) -> Array:
     """Features [N, D], feature maps averaged over their positions."""
     found = _floats(features, "features")
-    axes = positions(features)
+    axes = positions(features if hasattr(features, "shape") else found)
     return found.mean(axis=axes, dtype=jnp.promote_types(found.dtype, jnp.float32)) if axes else found
 
 

@@ -364,8 +364,7 @@ def measure(
     """
     if centres is not None:
         num_classes = check_centres(centres).count.shape[0] if num_classes is None else num_classes
-    over = positions(features)
-    shape = list(getattr(features, "shape", ()))
+    over, shape = positions(features), list(getattr(features, "shape", ()))
     features, labels, classes = check(features, labels, num_classes, classifier)
     if classifier is not None:
         classifier = check_classifier(classifier, classes, features.shape[1])

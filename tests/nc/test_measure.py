@@ -732,7 +732,7 @@ def test_a_classifier_of_the_wrong_shape_is_refused():
     h, y = sample()
     with pytest.raises(UserError, match=r"expected weight \[5, 12\]"):
         nc.measure(h, y, classifier=(np.ones((12, 5)), np.ones(5)))
-    with pytest.raises(UserError, match="pair"):
+    with pytest.raises(UserError, match=r"classifier: got ndarray, expected \(weight"):
         nc.measure(h, y, classifier=np.ones(5))
     with pytest.raises(UserError, match="NaN"):
         nc.measure(h, y, classifier=(np.full((5, 12), np.nan), np.ones(5)))

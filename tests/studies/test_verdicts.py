@@ -40,9 +40,9 @@ def test_a_block_is_tuned_only_where_it_beats_the_probe_beyond_the_interval(tune
 
 def test_a_choice_without_tuning_promises_nothing():
     run = finished("r", "choose_layer", {"init": "a/net", "data": "d"}, {"rule": "logme", "choice": "layer2.0"})
-    assert choose_layer._verdict(run) == (
-        "net on d: rule logme chooses layer2.0. Nothing was tuned, so whether that beats the probe is not known: set tune=top."
-    )
+    said = choose_layer._verdict(run)
+    assert said.startswith("net on d: rule logme chooses layer2.0. Nothing was tuned")
+    assert said.endswith("is not known: set tune=top.")
 
 
 def _entry(val, test, share):
