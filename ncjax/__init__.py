@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(init: str, *, which: str = "best", base: str | None = None, model: str | None = None) -> Predictor:
+def load(init: str, *, which: str | None = None, base: str | None = None, model: str | None = None) -> Predictor:
     """A trained network, ready for images.
 
     Args:
       init: a run's folder, its checkpoints, a delta, an exported file, or weights trained elsewhere (`hf:OWNER/NAME`).
-      which: "best" (by validation accuracy: what a report's numbers are of) or "last".
+      which: "best" (by validation accuracy) or "last". Default: what the report's numbers are of, the best of a fine-tuned
+        network and the last of a pre-trained one.
       base: where a fine-tuned network's base is now, if not where it was.
       model: the architecture, if not what the card or names and shapes say.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
-    from ncjax.networks.load import Init  # these take jax, which `import ncjax` alone does not
+    from ncjax.networks.load import Init, reported  # these take jax, which `import ncjax` alone does not
     from ncjax.networks.load import load as load_network
     from ncjax.networks.predictor import Predictor
 
-    return Predictor(load_network(Init(init, which=which, base=base, model=model)))
+    return Predictor(load_network(Init(init, which=which or reported(init), base=base, model=model)))

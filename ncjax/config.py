@@ -190,10 +190,11 @@ def _place(path: str) -> str:
     Raises:
       UserError: there is neither.
     """
-    if os.path.lexists(Path(path).expanduser()):
-        return path
     name = path.removesuffix(".py").removeprefix("configs/")
-    if (CONFIGS / f"{name}.py").is_file():
+    ships = (CONFIGS / f"{name}.py").is_file()
+    if os.path.lexists(Path(path).expanduser()) and not (ships and Path(path).expanduser().is_dir()):
+        return path
+    if ships:
         return str(CONFIGS / f"{name}.py")
     meant = nearest(name, list(shipped()))
     raise UserError(f"no file {path}; {meant if meant.startswith('did you mean') else '`ncjax list` names what there is'}")

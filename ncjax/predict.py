@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("init", help="a run, a delta, an exported file, or weights trained elsewhere")
     parser.add_argument("images", nargs="+", help="files, or folders of them")
     parser.add_argument("--out", default="predictions.csv", help="the file to write; - for standard output")
-    parser.add_argument("--which", default="best", choices=("best", "last"), help="which checkpoint of a run")
+    parser.add_argument("--which", choices=("best", "last"), help="which checkpoint of a run; default: the report's")
     parser.add_argument("--base", help="where the base of a fine-tuned network is, if not where it was")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
     parser.add_argument("--force", action="store_true", help="replace the file if there is one")

@@ -1,9 +1,12 @@
 """Runs as a table; rows in TensorBoard, Weights & Biases and Trackio, by the libraries themselves, offline."""
 
+import json
+
 import pytest
 
 from ncjax import main, runs
 from ncjax.core.errors import UserError
+from ncjax.runs import loggers
 from ncjax.runs.rows import read_rows
 
 SMALL = ["--config=pretrain", "--config.model=models.mlp.mlp(width=6)", "--config.n_per_class=6", "--config.epochs=2"]
@@ -74,7 +77,37 @@ def test_rows_reach_the_library(name, tmp_path, monkeypatch):
 
 
 def test_a_logger_that_is_not_there_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     assert main.main([*SMALL, "--config.log_to=tensorboard", f"--workdir={tmp_path / 'run'}"]) == 2
     assert "log_to=tensorboard needs tensorboardX: pip install 'ncjax[tensorboard]'" in capsys.readouterr().err
     assert main.main([*SMALL, "--config.log_to=tensorbord", f"--workdir={tmp_path / 'run'}"]) == 2
+
+
+def test_a_logger_that_fails_ends_nothing(tmp_path, capsys, monkeypatch):
+    def broken(values, epoch):
+        raise OSError("no network")
+
+    def close():
+        raise RuntimeError("never closed")
+
+    monkeypatch.setitem(loggers.LOGGERS, "tensorboard", lambda workdir, epoch: loggers.Logger(broken, close))
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: True)
+    argv = [*SMALL, "--config.max_test=50", "--config.log_to=tensorboard", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(argv) == 0
+    assert capsys.readouterr().out.count("log_to=tensorboard: no network; rows go to metrics.jsonl alone") == 1
+    assert len(read_rows(tmp_path / "run")) > 50
+
+
+def test_a_run_goes_on_whoever_is_told_and_from_before_there_were_such_keys(tmp_path, capsys):
+    argv = [*SMALL, "--config.max_test=50", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(argv) == 0
+    path = tmp_path / "run" / "config.json"
+    old = json.loads(path.read_text())
+    for key in ("mean", "std", "log_to"):
+        del old[key]
+    path.write_text(json.dumps(old))
+    capsys.readouterr()
+    assert main.main([*argv, "--config.log_to=tensorboard"]) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert main.main([*argv, "--config.mean=[0.5]", "--config.std=[0.2]"]) == 2
+    assert "mean ([] there, [0.5] now)" in capsys.readouterr().err

@@ -31,6 +31,11 @@ def conform(image: np.ndarray | Image.Image, fit: Fit) -> np.ndarray:
     Grey to RGB repeats the channel; RGB to grey is the ITU-R 601 luma. The short side is scaled to `fit.resize`, then the
     centre cropped.
     """
+    if isinstance(image, np.ndarray):
+        side = fit.size or image.shape[0]
+        same = fit.size is None or (image.shape[:2] == (side, side) and fit.resize in (None, side))
+        if same and fit.channels in (None, image.shape[-1]):
+            return image  # of any number of channels
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if fit.channels not in (None, len(picture.getbands())):
         picture = picture.convert("RGB" if fit.channels == 3 else "L")
@@ -76,13 +81,22 @@ def decoded(file: str | BinaryIO, path: str) -> Image.Image:
     try:
         with Image.open(file) as picture:
             picture.load()
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-            return _eight_bits(ImageOps.exif_transpose(picture) if turned else picture, picture.format, path)
+            return upright(picture, path)
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, Image.DecompressionBombError) as e:
         reason = str(e).replace(repr(path), "").strip() or type(e).__name__
         raise UserError(f"{path} does not decode as an image ({reason}); remove it, or set skip_bad=True") from None
+
+
+def upright(picture: Image.Image, path: str) -> Image.Image:
+    """A picture turned as its EXIF orientation says, grey (L) or RGB; see `decoded`.
+
+    Raises:
+      UserError: its numbers have no fixed range.
+    """
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    return _eight_bits(ImageOps.exif_transpose(picture) if turned else picture, picture.format, path)
 
 
 def _eight_bits(picture: Image.Image, kind: str | None, path: str) -> Image.Image:

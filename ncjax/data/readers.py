@@ -207,34 +207,46 @@ def read_tfds(name: str) -> Raw:
 
 
 def read_hf(name: str) -> Raw:
-    """A set of Hugging Face `datasets`: `OWNER/NAME`, `OWNER/NAME@CONFIG`, or a folder that it saved or can load.
+    """A set of Hugging Face `datasets`: `OWNER/NAME` or a folder that it saved or can load, then `@CONFIG`, then `#LABEL`.
 
-    The image is the column of that type, else one called image or img; the label the one of type `ClassLabel`, else the one
-    called label.
+    The image is the column of that type, or one called image or img. The label is the column that is named; else one called
+    label, labels or fine_label; else the only one of type `ClassLabel`. Images whose label is -1 are left out, and splits
+    of them alone.
+
+    Raises:
+      UserError: it cannot be opened, or it cannot be told which column is meant.
     """
     try:
         import datasets as hf  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UserError(f"data=hf:{name} needs datasets: pip install 'ncjax[hf]'") from None
-    splits = _hf_splits(hf, name)
+    place, _, wanted = name.partition("#")
+    splits = _hf_splits(hf, place)
     features = next(iter(splits.values())).features
     image = _column(features, name, hf.Image, ("image", "img"))
-    label = _column(features, name, hf.ClassLabel, ("label", "labels", "fine_label"))
+    if wanted and wanted not in features:
+        raise UserError(f"hf:{place} has columns {', '.join(features)}; none is called {wanted}")
+    label = wanted or _column(features, name, hf.ClassLabel, ("label", "labels", "fine_label"))
     out: dict[str, tuple[Lazy, np.ndarray]] = {}
+    notes = []
     for split, rows in splits.items():
         kept, labels = SPLIT_NAMES.get(split.lower()), np.asarray(rows[label])
         if kept is None or kept in out:
+            notes.append(
+                f"not read, as no split is called so: {split}" if kept is None else f"not read: {split}, a second {kept}"
+            )
             continue
         if not np.issubdtype(labels.dtype, np.integer):
             raise UserError(f"hf:{name}: {label} holds {labels.dtype}, expected integers or class labels")
-        undecoded = rows.cast_column(image, hf.Image(decode=False)) if isinstance(features[image], hf.Image) else rows
-        reader = functools.partial(_hf_image, undecoded, image, name)
-        out[kept] = (Lazy(np.flatnonzero(labels >= 0), reader), labels[labels >= 0])  # -1: not labelled
-    count = 1 + max((int(y.max()) for _, y in out.values() if len(y)), default=-1)
+        known = np.flatnonzero(labels >= 0)
+        if len(known) < len(labels):
+            notes.append(f"{split}: {len(labels) - len(known)} of {len(labels)} images have no label, and are left out")
+        if len(known):
+            undecoded = rows.cast_column(image, hf.Image(decode=False)) if isinstance(features[image], hf.Image) else rows
+            out[kept] = (Lazy(known, functools.partial(_hf_image, undecoded, image, name)), labels[known])
+    count = 1 + max((int(y.max()) for _, y in out.values()), default=-1)
     names = getattr(features[label], "names", None) or [str(i) for i in range(count)]
-    unread = [split for split in splits if SPLIT_NAMES.get(split.lower()) is None]
-    notes = (f"not read, as no split is called so: {', '.join(unread[:5])}",) if unread else ()
-    return Raw(dict(out), tuple(map(str, names)), notes)
+    return Raw(dict(out), tuple(map(str, names)), tuple(notes))
 
 
 def _hf_splits(hf: Any, name: str) -> dict[str, Any]:
@@ -251,12 +263,17 @@ def _hf_splits(hf: Any, name: str) -> dict[str, Any]:
 
 
 def _column(features: Any, name: str, kind: type, called: tuple[str, ...]) -> str:
-    """The column of a type, else of a name."""
-    found = [key for key, feature in features.items() if isinstance(feature, kind)]
-    found += [key for key in called if key in features]
+    """The column of one of these names, else the only one of a type."""
+    named = [key for key in called if key in features]
+    typed = [key for key, feature in features.items() if isinstance(feature, kind)]
+    found = [key for key in named if key in typed] or named or typed
     if not found:
         raise UserError(
             f"hf:{name} has columns {', '.join(features)}; expected one of {kind.__name__}, or called {called[0]}"
+        )
+    if not named and len(typed) > 1:
+        raise UserError(
+            f"hf:{name} has several columns of {kind.__name__}: {', '.join(typed)}; say which: hf:NAME#{typed[0]}"
         )
     return found[0]
 

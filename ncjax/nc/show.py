@@ -52,12 +52,12 @@ def as_html(report: Report) -> str:
             return f'<td style="text-align:left">{html.escape(x)}</td>'
         return f"<td>{'' if math.isnan(x) else format(x, '.4g')}</td>"
 
-    head, *rest = str(report).splitlines()
+    lines = str(report).splitlines()
+    said = [lines[0], *(f"note: {note}" for note in report.notes), lines[-1]]
     body = "".join(f"<tr><th>{name}</th>{''.join(map(cell, row))}</tr>" for name, row in rows(report).items())
     columns = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS))
     return (
-        f"<p>{html.escape(head)}<br>{html.escape(rest[-1])}</p>"
-        f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p>{'<br>'.join(map(html.escape, said))}</p><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 

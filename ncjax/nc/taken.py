@@ -37,9 +37,12 @@ class Hooks:
 
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            x = output[0] if isinstance(output, tuple | list) else output
-            x = x.detach()
-            x = self._pool(x) if self._pool is not None else _over_positions(x)
+            x = output if hasattr(output, "detach") else _first(output, name)
+            x = (
+                self._pool(x.detach())
+                if self._pool is not None
+                else _over_positions(x.detach(), name, type(module).__name__)
+            )
             self._found[name].append(np.asarray(x.float().cpu()))
 
         return hook
@@ -89,13 +92,34 @@ class Hooks:
         self.close()
 
 
-def _over_positions(x: Any) -> Any:
-    """A torch tensor [N, C, H, W] or tokens [N, T, D] averaged over positions; [N, D] as it is."""
+def _first(output: Any, name: str) -> Any:
+    """The first tensor of what a module returns: of a tuple, or of a library's own kind of output."""
+    try:
+        found = output[0]
+    except (KeyError, IndexError, TypeError):
+        found = None
+    if not hasattr(found, "detach"):
+        raise UserError(f"module {name} returns {type(output).__name__}, expected a tensor or several; hook one inside it")
+    return found
+
+
+def _over_positions(x: Any, name: str, kind: str) -> Any:
+    """A torch tensor averaged over positions: maps [N, C, H, W] or [N, H, W, C], sequences [N, T, D]; [N, D] as it is.
+
+    Raises:
+      UserError: it cannot be told which axes are positions.
+    """
     if x.ndim == 2:
         return x
-    if x.ndim == 3:
+    if x.ndim == 3 and "1d" not in kind:
         return x.float().mean(1)
-    return x.float().flatten(2).mean(2)
+    if x.ndim == 4 and (x.shape[1] == x.shape[2]) != (x.shape[2] == x.shape[3]):
+        return x.float().mean((1, 2) if x.shape[1] == x.shape[2] else (2, 3))
+    if x.ndim == 4 and "2d" in kind:
+        return x.float().mean((2, 3))
+    raise UserError(
+        f"module {name} ({kind}) returns {list(x.shape)}: say how it becomes [N, D] with pool=, a function of it"
+    )
 
 
 def torch_hooks(model: Any, layers: Sequence[str] | str, *, pool: Callable[[Any], Any] | None = None) -> Hooks:
@@ -104,8 +128,8 @@ def torch_hooks(model: Any, layers: Sequence[str] | str, *, pool: Callable[[Any]
     Args:
       model: a `torch.nn.Module`.
       layers: names as `model.named_modules()` gives them, or patterns such as "layer?.*".
-      pool: what makes features [N, D] of a module's output; default: feature maps [N, C, H, W] and tokens [N, T, D] are
-        averaged over positions.
+      pool: what makes features [N, D] of a module's output; default: square feature maps, [N, C, H, W] or [N, H, W, C], and
+        sequences [N, T, D] are averaged over positions.
 
     Raises:
       UserError: no torch module, or no module of that name.

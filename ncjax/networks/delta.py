@@ -20,7 +20,7 @@ from ncjax.core import trees
 from ncjax.core.cli import Parser, tell
 from ncjax.core.errors import UserError
 from ncjax.core.files import to_json, write_text
-from ncjax.core.resolve import short_name
+from ncjax.core.resolve import short_name, split_call
 from ncjax.core.types import Model, Network, PyTree
 from ncjax.models.named import build
 from ncjax.networks import weights
@@ -64,44 +64,53 @@ def export(
     folder = out if out.suffix == "" else None
     out = out / MODEL if folder else out
     _free(out, init, base, force)
-    card, network, variables = load(Init(init, which=which, base=base))
-    if folder is not None:
-        described = _as_timm(card, network, original)
-        if (folder / CONFIG).exists() and not out.exists() and not force:
-            raise UserError(f"{folder / CONFIG} is there already, and none of this command; choose another, or add --force")
-        folder.mkdir(exist_ok=True)
-        write_text(folder / CONFIG, to_json(described, indent=2))
-    if not original:
+    if folder is not None and (folder / CONFIG).exists() and not out.exists() and not force:
+        raise UserError(f"{folder / CONFIG} is there already, and none of this command; choose another, or add --force")
+    network = load(Init(init, which=which, base=base))
+    card, _, variables = network
+    if original:
+        arrays, text = _original(init, network)
+    else:
         arrays = {p: np.asarray(x) for p, x in trees.paths(variables).items()}
-        weights.write(out, arrays, {"card": card._replace(base=None).to_json()})
-        return trees.count(variables["params"])
-    if card.origin is None:
-        raise UserError(f"{init} was not tuned from weights trained elsewhere: there are no original names")
-    head = variables["params"]["head"]
-    if set(head) != {"linear"} or not (network.readout == network.penultimate or _adds(card, network, variables)):
-        raise UserError(
-            f"{init}: its classifier reads {network.readout}, which a network of the layout "
-            f"{card.origin['layout']} does not have; leave --original out"
-        )
-    if card.method is not None and not weights.has_classifier(card.origin["layout"]):
-        raise UserError(
-            f"{init}: files of the layout {card.origin['layout']} have no classifier, and the tuned one would "
-            "be lost; leave --original out"
-        )
-    published = build(card.model, 1)
-    if card.method is not None and not published.linear:
-        raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
-    skips = network.readout != network.penultimate
-    text = {"skip_from": _skip_from(card, network, original)} if skips else {}
-    weights.write(out, weights.export(variables, network, card.origin["layout"]), text)
+        text = {"card": card._replace(base=None).to_json()}
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    weights.write(out, arrays, text)
+    if folder is not None:
+        write_text(folder / CONFIG, to_json(_as_timm(card, network.model, original), indent=2))
     return trees.count(variables["params"])
 
 
-def _adds(card: Card, network: Model, variables: PyTree) -> bool:
+def _original(init: str, network: Network) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, text) of a network under the names of the layout that its weights came in.
+
+    Raises:
+      UserError: they came in none, or that layout cannot hold the network.
+    """
+    card, model, variables = network
+    if card.origin is None:
+        raise UserError(f"{init} was not tuned from weights trained elsewhere: there are no original names")
+    layout = card.origin["layout"]
+    if set(variables["params"]["head"]) != {"linear"} or not (model.readout == model.penultimate or _adds(card)):
+        raise UserError(
+            f"{init}: its classifier reads {model.readout}, which a network of the layout {layout} does not have; leave "
+            "--original out"
+        )
+    if card.method is not None and not weights.has_classifier(layout):
+        raise UserError(
+            f"{init}: files of the layout {layout} have no classifier, and the tuned one would be lost; leave "
+            "--original out"
+        )
+    if card.method is not None and not build(card.model, 1).linear:
+        raise UserError(f"{init}: its classifier is linear, that of {card.model} is not; leave --original out")
+    text = {"skip_from": _skip_from(card, model, original=True)} if _adds(card) else {}
+    return weights.export(variables, model, layout), text
+
+
+def _adds(card: Card) -> bool:
     """Whether the classifier reads the penultimate feature plus a block's, padded: SCL FT as in the paper."""
-    widths = Network(card, network._replace(readout=network.penultimate), variables).widths()
-    rows = variables["params"]["head"]["linear"]["kernel"].shape[0]
-    return card.layer in widths and rows == max(widths[card.layer], widths[network.penultimate])
+    name, settings = split_call(card.method or "")
+    return short_name(name) == "scl_ft" and settings.get("skip", "pad") == "pad"
 
 
 def _as_timm(card: Card, network: Model, original: bool) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def _as_timm(card: Card, network: Model, original: bool) -> dict[str, Any]:
         },
         "ncjax": {"model": card.model, "method": card.method},
     }
-    if network.readout != network.penultimate:
+    if _adds(card):
         described["ncjax"] |= {"skip_from": _skip_from(card, network, original)}
     return described
 

@@ -159,12 +159,23 @@ def backbone_digest(network: Network) -> str:
     return trees.digest(trees.only(network.variables, network.model.backbone))
 
 
+def reported(init: str) -> str:
+    """The checkpoint of a run that its results are of: "best" of a fine-tuned network, "last" of a pre-trained one."""
+    directory = _directory(init)
+    return "last" if directory is not None and read(directory).method is None else "best"
+
+
+def _directory(init: str) -> Path | None:
+    """The folder of a run's checkpoints, or such a folder itself; None where there is none."""
+    path = Path(init)
+    return next((d for d in (path / "checkpoints", path) if (d / "model.json").is_file()), None)
+
+
 def _checkpointed(init: str, which: str) -> tuple[Card, dict[str, np.ndarray], str]:
     """(card, leaves below `variables` by path, where they are) of a run or a checkpoint directory."""
-    path = Path(init)
-    directory = next((d for d in (path / "checkpoints", path) if (d / "model.json").is_file()), None)
+    directory = _directory(init)
     if directory is None:
-        raise UserError(f"init={init!r}: no checkpoint there (expected {path / 'checkpoints' / 'model.json'})")
+        raise UserError(f"init={init!r}: no checkpoint there (expected {Path(init) / 'checkpoints' / 'model.json'})")
     card, prefix = read(directory), "variables/"
     flat = {
         p.removeprefix(prefix): np.asarray(x) for p, x in checkpoint.read(directory, which).items() if p.startswith(prefix)

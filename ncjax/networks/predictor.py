@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
 from ncjax.core.errors import UserError, nearest
 from ncjax.core.types import Network
@@ -148,6 +149,8 @@ def _source(images: Any) -> list[Any]:
     """Paths, or uint8 arrays [H, W, C]."""
     if isinstance(images, str | os.PathLike):
         found = _files(Path(images).expanduser())
+    elif isinstance(images, Image.Image):
+        found = [im.upright(images, getattr(images, "filename", "") or "the picture")]
     elif isinstance(images, list | tuple):
         found = [one for image in images for one in _source(image)]
     else:
@@ -176,6 +179,10 @@ def _arrays(images: Any) -> np.ndarray:
         raise UserError(
             f"images are {x.dtype} {list(x.shape)}; expected files, or uint8 arrays of 0 to 255: [H, W], [H, W, C], "
             "[N, H, W] or [N, H, W, C]"
+        )
+    if x.ndim == 3 and x.shape[-1] in (2, 4):
+        raise UserError(
+            f"images are {list(x.shape)}: one of {x.shape[-1]} channels, or several grey ones? Give [N, H, W, 1]"
         )
     if x.ndim == 2 or (x.ndim == 3 and x.shape[-1] not in (1, 3)):  # grey: one image, or several
         x = x[..., None]

@@ -40,12 +40,8 @@ def parts(run: Finished, stem: str) -> tuple[list[tuple[str, figures.Drawn]], li
 
 def _taken_for(test: dict[str, Any], k: int, names: list[str]) -> Cell:
     """The class that a class is most often taken for, and how often."""
-    if "confusion" in test:
-        others = [(n, j) for j, n in enumerate(test["confusion"][k]) if j != k and n]
-    else:
-        others = [(n, said) for true, said, n in test["confused"] if true == k]
-    count, said = max(others, default=(0, 0))
-    return text(f"{names[said]} ({count})" if count else "–")
+    taken = test["taken_for"][k]
+    return text("–" if taken is None else f"{names[taken[0]]} ({taken[1]})")
 
 
 def _table(run: Finished, stem: str) -> Table:

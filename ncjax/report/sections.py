@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ncjax.core.resolve import short_name
 from ncjax.report.collect import Finished
 from ncjax.report.figures import Drawn
-from ncjax.report.tables import Table, number, text, trusted, whole
+from ncjax.report.tables import Table, in_percent, number, text, trusted, whole
 
 TRUST = (
     "Intervals of NC1 and CDNV: other draws of as many examples of the same classes. Grey: at least half of "
@@ -50,7 +50,7 @@ TERMS = (
 def nc1_words(found: dict[str, Any]) -> str:
     """NC1 of a layer with its interval and how it stands to its floor."""
     over = found.get("nc1_over_floor")
-    return trusted(found, "nc1").text + ("" if over is None else f" ({100 * over:.2g} % of its no-signal floor)")
+    return trusted(found, "nc1").text + ("" if over is None else f" ({in_percent(over)} of its no-signal floor)")
 
 
 def file_stem(kind: str, name: str) -> str:

@@ -98,6 +98,11 @@ def percent(share: float | None, source: str = "", n: int | None = None, largest
     return Cell(share, f"{100 * share:.2f}{interval}{mark}", source, faint=bool(mark))
 
 
+def in_percent(x: float) -> str:
+    """A share in words, to three digits: "8.27 %", "100 %"."""
+    return f"{100 * x:.3g} %" if abs(x) < 9.99 else f"{100 * x:.0f} %"
+
+
 def starred(cell: Cell, at_end: bool | None) -> Cell:
     """With a star where a choice behind the number is at an end of what may be tried."""
     return cell._replace(text=cell.text + "*") if at_end else cell

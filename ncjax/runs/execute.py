@@ -13,14 +13,15 @@ from typing import Any
 
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
-from ncjax.core.options import bind
-from ncjax.core.resolve import absolute
+from ncjax.core.options import REQUIRED, bind, schema
+from ncjax.core.resolve import absolute, study_module
 from ncjax.runs import lock
 from ncjax.runs.environment import environment
 from ncjax.runs.files import FORMAT, check_format, read_record
 from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
 
+TOLD = ("log_to",)  # keys that change no number
 # What a run that was refused may not take with it.
 RESULTS = ("**/results.json", "**/metrics.jsonl", "**/cells/*.json", "**/_CHECKPOINT_METADATA", "parts/**/sums.npz")
 
@@ -72,6 +73,19 @@ def _prepare(workdir: Path, config: dict[str, Any]) -> None:
         write_text(path, to_json(config, indent=1))
 
 
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes two runs one: keys that were not there yet have their defaults; where numbers are told plays no part."""
+    known = {}
+    with contextlib.suppress(UserError):  # a study that is no longer there
+        known = schema(study_module(config["study"]).run)
+    defaults = {k: option.default for k, option in known.items() if option.default is not REQUIRED}
+    found = {**json.loads(to_json(defaults)), **config}
+    if isinstance(found.get("steps"), dict):
+        steps = found["steps"].items()
+        found["steps"] = {name: _compared(step) if isinstance(step, dict) else step for name, step in steps}
+    return {k: v for k, v in found.items() if k not in TOLD}
+
+
 def _differing(workdir: Path, config: dict[str, Any]) -> bool:
     """Whether a run goes on with another config, which only a chain may; refuses another run's folder."""
     path = workdir / "config.json"
@@ -79,10 +93,11 @@ def _differing(workdir: Path, config: dict[str, Any]) -> bool:
     if not isinstance(old, dict) or not isinstance(old.get("study"), str):
         raise UserError(f"{path} is no run's, or was damaged; choose another --workdir")
     check_format(old, f"the run in {workdir}")
+    old, new = _compared(old), _compared(config)
     differing = [
-        f"{k} ({old.get(k, 'absent')!r} there, {config.get(k, 'absent')!r} now)"
-        for k in sorted(old.keys() | config.keys())
-        if old.get(k) != config.get(k)
+        f"{k} ({old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} now)"
+        for k in sorted(old.keys() | new.keys())
+        if old.get(k) != new.get(k)
     ]
     # A chain that has not finished may go on with other steps: each step's own folder is guarded.
     growing = config["study"] == "chain" == old["study"] and not (workdir / "results.json").exists()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterator
+import importlib.util
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
+from ncjax.core.files import read_text, write_text
 
 PROJECT = "ncjax"
 
@@ -20,19 +21,25 @@ class Logger(NamedTuple):
     close: Callable[[], Any]
 
 
-@contextlib.contextmanager
-def _extra(name: str, package: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError:
-        raise UserError(f"log_to={name} needs {package}: pip install 'ncjax[{name}]'") from None
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 
 
-def tensorboard(workdir: Path) -> Logger:
-    """Event files in `WORKDIR/tensorboard`; look with `tensorboard --logdir WORKDIR`."""
-    with _extra("tensorboard", "tensorboardX"):
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    writer = SummaryWriter(str(workdir / "tensorboard"))
+def check(names: Sequence[str]) -> None:
+    """Refuses loggers whose library is not installed, on every host alike.
+
+    Raises:
+      UserError: one is not; the line says how it is installed.
+    """
+    for name in names:
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"log_to={name} needs {PACKAGES[name]}: pip install 'ncjax[{name}]'")
+
+
+def tensorboard(workdir: Path, epoch: int) -> Logger:
+    """Event files in `WORKDIR/tensorboard`, for `tensorboard --logdir WORKDIR`; from `epoch` on they are written anew."""
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+
+    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=epoch)
 
     def log(values: dict[str, float], epoch: int) -> None:
         for name, value in values.items():
@@ -42,22 +49,24 @@ def tensorboard(workdir: Path) -> Logger:
     return Logger(log, writer.close)
 
 
-def wandb(workdir: Path) -> Logger:
+def wandb(workdir: Path, epoch: int) -> Logger:
     """A run of project ncjax, by the workdir's name; gone on with where the run is. `WANDB_MODE=offline` is heeded."""
-    with _extra("wandb", "wandb"):
-        import wandb as library  # pyright: ignore[reportMissingImports]
-    identity = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12]
-    run = library.init(project=PROJECT, name=workdir.name, id=identity, resume="allow", dir=str(workdir))
+    import wandb as library  # pyright: ignore[reportMissingImports]
+
+    kept = workdir / "wandb_id"  # deleted with the folder: another run there is another run
+    if not kept.exists():
+        write_text(kept, secrets.token_hex(6))
+    run = library.init(project=PROJECT, name=workdir.name, id=read_text(kept).strip(), resume="allow", dir=str(workdir))
     run.define_metric("*", step_metric="epoch")
     return Logger(lambda values, epoch: run.log({**values, "epoch": epoch}), run.finish)
 
 
-def trackio(workdir: Path) -> Logger:
+def trackio(workdir: Path, epoch: int) -> Logger:
     """A run of project ncjax, in Trackio's own folder on this machine; look with `trackio show`."""
-    with _extra("trackio", "trackio"):
-        import trackio as library  # pyright: ignore[reportMissingImports]
+    import trackio as library  # pyright: ignore[reportMissingImports]
+
     library.init(project=PROJECT, name=workdir.name)
     return Logger(lambda values, epoch: library.log({**values, "epoch": epoch}), library.finish)
 
 
-LOGGERS: dict[str, Callable[[Path], Logger]] = {f.__name__: f for f in (tensorboard, wandb, trackio)}
+LOGGERS: dict[str, Callable[[Path, int], Logger]] = {f.__name__: f for f in (tensorboard, wandb, trackio)}

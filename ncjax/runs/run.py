@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -23,7 +24,7 @@ from ncjax.core import cli, memory
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
 from ncjax.data import Dataset
-from ncjax.runs.loggers import LOGGERS, Logger
+from ncjax.runs.loggers import LOGGERS, Logger, check
 from ncjax.runs.rows import ROW_KEYS, read_rows
 
 
@@ -45,7 +46,7 @@ class Run:
         self.console = console or _Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
         self._interrupted = False
-        self._loggers: list[Logger] = []
+        self._loggers: dict[str, Logger] = {}
 
     @property
     def writes(self) -> bool:
@@ -105,29 +106,38 @@ class Run:
         """Appends one row per metric to metrics.jsonl; values that are not finite are null, and go nowhere else."""
         if not self.writes:
             return
-        finite = {f"{phase}/{split}/{layer}/{k}": float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
-        for logger in self._loggers:
-            logger.log(finite, epoch)
         lines = [to_json(dict(zip(ROW_KEYS, (epoch, phase, split, layer, k, v), strict=True))) for k, v in values.items()]
         with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write("".join(line + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
+        finite = {f"{phase}/{split}/{layer}/{k}": float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
+        for name, logger in list(self._loggers.items()):
+            self._told(name, functools.partial(logger.log, finite, epoch))
 
-    def log_to(self, names: Sequence[str]) -> None:
-        """Sends rows from now on to these too, of `runs.loggers`.
+    def _told(self, name: str, tell: Callable[[], Any]) -> None:
+        """Tells a logger something; one that fails is let go of, and the run goes on."""
+        try:
+            tell()
+        except Exception as e:
+            self._loggers.pop(name, None)
+            self.say(f"log_to={name}: {cli.one_line(e)[:200]}; rows go to metrics.jsonl alone from here")
+
+    def log_to(self, names: Sequence[str], epoch: int) -> None:
+        """Sends rows from now on, of epochs from `epoch`, to these too, of `runs.loggers`.
 
         Raises:
           UserError: one is not installed.
         """
+        check(names)
         if self.writes:
-            self._loggers = [LOGGERS[name](self.workdir) for name in names]
+            self._loggers = {name: LOGGERS[name](self.workdir, epoch) for name in names}
 
     def close_loggers(self) -> None:
         """Ends what `log_to` began."""
-        for logger in self._loggers:
-            logger.close()
-        self._loggers = []
+        for name, logger in list(self._loggers.items()):
+            self._told(name, logger.close)
+        self._loggers = {}
 
     def forget_rows(self, drop: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
         """Drops rows that will be measured again, and a last line that a kill cut short."""

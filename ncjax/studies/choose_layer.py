@@ -17,7 +17,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Table, chance, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Table, chance, in_percent, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
@@ -190,7 +190,7 @@ def _advice(block: str, share: float, found: dict[str, Any]) -> str:
     """What to do: tune the block, or stay with the probe."""
     gain, probe = found["gain"], intervals.percent(found["probe"]["test"])
     points = intervals.points(gain["difference"], sign=True)
-    said = f"{points} points over the probe ({probe}) for {100 * share:.2g} % of the parameters"
+    said = f"{points} points over the probe ({probe}) for {in_percent(share)} of the parameters"
     if gain["word"] == "ahead":
         return f"tune {block}: {said}"
     return f"stay with the probe: tuning {block} gives {said}, {gain['word']}"
@@ -263,6 +263,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _verdict(run: Finished) -> str:
     r, block = run.results, run.results["choice"]
+    if "tuned" in r and "gain" not in r:  # a record of before the probe stood beside it
+        return f"{named(run)}: rule {r['rule']} chooses {block}. The probe was not run beside the tuned blocks."
     if "gain" in r:
         return f"{named(run)}: {_advice(block, r['costs'][block]['share'], r)}."
     return (

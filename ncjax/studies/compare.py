@@ -17,7 +17,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Cell, Table, chance, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
@@ -203,7 +203,7 @@ def _verdict(run: Finished, count: str) -> str:
     e = entries[best]
     said = (
         f"{named(run)}, {count} images per class: {figures.plain(best)} is best on validation, test "
-        f"{intervals.percent(e['test'])} for {100 * e['share']:.2g} % of the parameters"
+        f"{intervals.percent(e['test'])} for {in_percent(e['share'])} of the parameters"
     )
     probe = next((name for name in entries if figures.plain(name) == "probe"), None)
     if probe in (None, best):

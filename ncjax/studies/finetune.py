@@ -29,7 +29,7 @@ from ncjax.optim import Optim
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import Section, file_stem, nc1_words, own_metrics
-from ncjax.report.tables import CHANCE, Table, chances, number, percent, text, whole, wilson
+from ncjax.report.tables import CHANCE, Table, chances, in_percent, number, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
 from ncjax.training.fit import Trained, Training
@@ -222,6 +222,7 @@ def run(
         kept = _cached(run, plan, dataset, mesh, cache, training)
         trained = _trained(run, plan, dataset, mesh, card, kept, training, optim, unsaved)
     else:
+        run.log_to(training.log_to, 0)
         run.say(f"{method} solves its classifier: seed={training.seed} and the learning rate change nothing in the result")
         trained = fit.settle(run, plan, mesh, card, seed=training.seed, unsaved=unsaved)
     best, best_epoch = trained.store.restore("best", trained.state), int(trained.state.best_epoch) + 1
@@ -383,8 +384,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 _learning_curves(here, stem),
             ),
         ]
-        best = max(here, key=lambda run: run.results["accuracy"].get("val", 0.0))
-        figures_of_classes, tables_of_classes = by_class.parts(best, stem)
+        figures_of_classes, tables_of_classes = by_class.parts(_best(here) or here[0], stem)
         drawn += figures_of_classes
         sections.append(
             Section(
@@ -392,32 +392,54 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 intro,
                 drawn,
                 [table, *tables_of_classes],
-                (_verdict(here, best, data),),
+                _verdicts(here, data),
             )
         )
     return sections
 
 
-def _verdict(runs: Sequence[Finished], best: Finished, data: str) -> str:
-    """The run that validation would choose, and whether its interval on test leaves the plain probe's behind."""
+ALIKE = ("init", "which", "classes", "n_per_class", "val_fraction", "val_per_class", "split_seed", "image_size", "max_test")
+
+
+def _verdicts(runs: Sequence[Finished], data: str) -> tuple[str, ...]:
+    """A sentence for every group of runs of one network on the same images."""
+    groups: dict[str, list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(repr([run.config.get(key) for key in ALIKE]), []).append(run)
+    return tuple(_verdict(group, data) for group in groups.values())
+
+
+def _best(runs: Sequence[Finished]) -> Finished | None:
+    """The run of highest validation accuracy; None where some have none, or there is but one."""
+    known = all("val" in run.results["accuracy"] for run in runs)
+    return max(runs, key=lambda run: run.results["accuracy"]["val"]) if known and len(runs) > 1 else None
+
+
+def _verdict(runs: Sequence[Finished], data: str) -> str:
+    """The run that validation would choose, and whether its interval on test and the plain probe's are apart."""
 
     def test(run: Finished) -> str:
         return percent(run.results["accuracy"]["test"], "", run.results["data"]["test"]["size"]).text + " %"
 
-    r = best.results
-    who = f"{best.name} ({short_name(r['method'])}) is best on validation and" if len(runs) > 1 else short_name(r["method"])
+    def ends(run: Finished) -> tuple[float, float]:
+        return wilson(run.results["accuracy"]["test"], run.results["data"]["test"]["size"])
+
+    best = _best(runs)
+    if best is None and len(runs) > 1:
+        return f"{data}: nothing was held out for validation by which one of {len(runs)} runs could be chosen."
+    chosen = best or runs[0]
+    r = chosen.results
+    who = f"{chosen.name} ({short_name(r['method'])}) is best on validation and" if best else short_name(r["method"])
     said = (
-        f"{data}: {who} reaches {test(best)} on test for {100 * r['share']:.2g} % of the parameters; NC1 on test at the "
+        f"{data}: {who} reaches {test(chosen)} on test for {in_percent(r['share'])} of the parameters; NC1 on test at the "
         f"readout {nc1_words(r['chosen']['test'][r['readout']])}"
     )
-    probe = next((run for run in runs if short_name(run.results["method"]) == "probe" and run is not best), None)
+    probe = next((run for run in runs if short_name(run.results["method"]) == "probe" and run is not chosen), None)
     if probe is None:
         return said + "."
-    apart = (
-        wilson(r["accuracy"]["test"], r["data"]["test"]["size"])[0]
-        > wilson(probe.results["accuracy"]["test"], probe.results["data"]["test"]["size"])[1]
-    )
-    return f"{said}. The plain probe: {test(probe)}, {'behind' if apart else 'not told apart by one seed'}."
+    (low, high), (other_low, other_high) = ends(chosen), ends(probe)
+    word = "behind" if low > other_high else "ahead" if high < other_low else "not told apart by one seed"
+    return f"{said}. The plain probe: {test(probe)}, {word}."
 
 
 def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> figures.Drawn:

@@ -103,10 +103,10 @@ class Tracker:
             name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()
         }
         keep = list(dict.fromkeys((model.penultimate, model.readout)))
-        self.make = functools.partial(passes.make_pass, model, objective, dims, mesh)
-        self.measured = self.make(stats=model.layers, keep=keep, scatter=training.scatter)
+        self.make = functools.partial(passes.make_pass, loss=objective, dims=dims, mesh=mesh)
+        self.measured = self.make(model, stats=model.layers, keep=keep, scatter=training.scatter)
         self.second = passes.make_second_pass(model, mesh)
-        self.plain = self.make()
+        self.plain = self.make(model)
 
     def evaluate(self, variables: PyTree, *, collapse: bool) -> Summary:
         """Loss and accuracy of every split and, if asked for, the collapse of train and test at every layer."""
@@ -131,7 +131,8 @@ class Tracker:
     def by_class(self, start: PyTree, end: PyTree, dataset: Dataset) -> dict[str, Any]:
         """Class by class, before and after: `features.by_class.describe`, NC1 at the penultimate layer."""
         layer = self.model.penultimate
-        look = self.make(stats=[layer], keep=[layer, by_class.LOGITS], scatter=self.training.scatter)
+        keep = [layer, by_class.SAID, by_class.SURE]
+        look = self.make(by_class.saying(self.model), stats=[layer], keep=keep, scatter=self.training.scatter)
         folder = self.run.workdir if self.run.writes else None
         return by_class.describe(look, start, end, self.batches, dataset, layer, folder)
 
@@ -198,7 +199,6 @@ def fit(
     tracker = Tracker(run, plan, dataset, mesh, training, phase=phase)
     if "val" not in dataset.splits:
         run.say("nothing is held out for validation: the last epoch is kept, whatever it is worth")
-    run.log_to(training.log_to)
     store = _store(run, card, unsaved)
     state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(training.seed), mesh)
     step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
@@ -209,6 +209,7 @@ def fit(
     done = store.latest("last")
     measured = -1 if done is None else done // batches.steps
     run.forget_rows(lambda row: row["epoch"] > measured)
+    run.log_to(training.log_to, measured + 1)
     if done is None and training.measure_every:
         tracker.write(0, tracker.evaluate(state.variables, collapse=True))
     elif done:

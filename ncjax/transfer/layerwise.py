@@ -28,6 +28,7 @@ from ncjax.networks.load import Init, load, load_data_for
 from ncjax.runs.run import Run
 from ncjax.transfer import probe
 
+ROWS = 8192  # features compared with class means at a time
 KEEP_BYTES = 1 << 31  # of features on the host, beyond which splits run through the network a second time
 
 
@@ -150,7 +151,11 @@ def class_means(seen: dict[str, passes.Evaluation], reports: dict[str, dict[str,
     stats, out = seen["train"].stats[layer], {}
     count = stats.count.shape[0]
     for split in ("train", "test"):
-        decided = np.asarray(nc.nearest_class_mean(stats, jnp.asarray(seen[split].features[layer])))
+        features = seen[split].features[layer]
+        parts = [
+            nc.nearest_class_mean(stats, jnp.asarray(features[at : at + ROWS])) for at in range(0, len(features), ROWS)
+        ]
+        decided = np.concatenate([np.asarray(part) for part in parts])
         out[split] = tally(seen[split].labels, decided, count, reports[split][layer].nc1_classes)
     found: dict[str, Any] = {"by_class": {"by": "nearest class mean", **out}}
     if count <= MATRIX:

@@ -47,6 +47,26 @@ def test_orientation_is_that_of_files(tmp_path):
     np.testing.assert_array_equal(found.splits["train"].images[0], np.rot90(pixels, -1))
 
 
+def test_which_column_is_the_label_is_said_or_asked(tmp_path):
+    images = [Image.fromarray(np.full((4, 4), 20 * i, np.uint8)) for i in range(10)]
+    kinds = {"domain": ["x", "y"], "species": ["ant", "bee", "cow"]}
+    features = hf.Features({"image": hf.Image(), **{k: hf.ClassLabel(names=v) for k, v in kinds.items()}})
+    rows = {"image": images, "domain": [0, 1] * 5, "species": [0, 1, 1, 2, 2] * 2}
+    hidden = {"image": images, "domain": [-1] * 10, "species": [-1] * 10}
+    made = {"train": rows, "validation": rows, "test": hidden}
+    made = {split: hf.Dataset.from_dict(each, features=features) for split, each in made.items()}
+    hf.DatasetDict(made).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(UserError, match="several columns of ClassLabel: domain, species; say which"):
+        data.load(data.Data(f"hf:{tmp_path / 'set'}"))
+    found = data.load(data.Data(f"hf:{tmp_path / 'set'}#species"))
+    assert found.class_names == ("ant", "bee", "cow")
+    assert "test: 10 of 10 images have no label, and are left out" in found.notes
+    assert len(found.splits["val"].labels) == 10
+    assert set(found.splits) == {"train", "val", "test"}  # a test split is held out of train
+    with pytest.raises(UserError, match="none is called colour"):
+        data.load(data.Data(f"hf:{tmp_path / 'set'}#colour"))
+
+
 def test_what_cannot_be_read_is_one_line(tmp_path):
     hf.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "text"))
     with pytest.raises(UserError, match="has columns text; expected one of Image, or called image"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ncjax.core.types import Model
 from ncjax.features import by_class
 from ncjax.features.passes import Evaluation
 from ncjax.features.picture import flat, rows_of
@@ -32,12 +33,14 @@ def test_many_classes_keep_the_pairs_most_often_confused(rng):
     said[:3] = 9
     found = by_class.tally(labels, said, 150, None)
     assert "confusion" not in found
-    assert found["confused"] == [[7, 8, 10], [0, 9, 3]]
+    assert {k: pair for k, pair in enumerate(found["taken_for"]) if pair} == {7: [8, 10], 0: [9, 3]}
 
 
 def test_mistakes_are_the_surest_wrong_answers(rng):
     logits, labels = rng.normal(size=(60, 3)).astype(np.float32), rng.integers(0, 3, 60)
-    found = by_class.mistakes(Evaluation(0.0, 0.0, {}, {by_class.LOGITS: logits}, {}, labels))
+    model = by_class.saying(Model(*[None] * 7)._replace(apply=lambda x: ({"logits": x}, None)))
+    features = {name: np.asarray(x) for name, x in model.apply(logits)[0].items()}
+    found = by_class.mistakes(Evaluation(0.0, 0.0, {}, features, {}, labels))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wrong = sorted((-p[i].max(), i) for i in range(60) if p[i].argmax() != labels[i])[:12]
     assert [m["row"] for m in found] == [i for _, i in wrong]

@@ -186,3 +186,29 @@ def test_watch_writes_event_files(tmp_path):
     writer.close()
     (file,) = tmp_path.iterdir()
     assert b"nc/nc1" in file.read_bytes()
+
+
+def test_hooks_average_over_positions_wherever_they_are():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    class Last(torch.nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    class Own(dict):
+        def __getitem__(self, key):
+            return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
+
+    class Wrapped(torch.nn.Module):
+        def forward(self, x):
+            return Own(hidden=x, other=None)
+
+    x = torch.randn(12, 5, 4, 4)
+    for module, given in ((Last(), x), (torch.nn.Conv2d(5, 5, 1), x[..., :3]), (Wrapped(), x)):
+        net = torch.nn.Sequential(module)
+        with nc.torch_hooks(net, "0") as seen:
+            net(given)
+        assert seen.features["0"].shape == (12, 5)
+    net = torch.nn.Sequential(torch.nn.Conv1d(5, 6, 1))
+    with nc.torch_hooks(net, "0"), pytest.raises(UserError, match="pool="):
+        net(x[..., 0])

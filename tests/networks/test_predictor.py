@@ -34,7 +34,7 @@ def test_set(run):
 
 
 def test_accuracy_is_that_of_the_study(run, test_set):
-    net = ncjax.load(str(run), which="last")
+    net = ncjax.load(str(run))
     found = net.predict(test_set.images, batch_size=5)  # 18 images: a padded batch
     right = np.mean([net.classes.index(label) == y for label, y in zip(found.labels, test_set.labels, strict=True)])
     record = json.loads((run / "results.json").read_text())["results"]
@@ -73,6 +73,19 @@ def test_other_sizes_and_channels_are_brought_to_the_network(run, test_set):
     assert net.predict(grown).labels == net.predict(test_set.images[0]).labels
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "LA"])
+def test_pillow_images_of_any_mode_are_read_as_their_files_are(run, test_set, tmp_path, mode):
+    net, path = ncjax.load(str(run)), tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = Image.fromarray(test_set.images[0]).convert("L" if mode == "LA" else "RGB").convert(mode)
+    source.save(path, exif=exif)
+    with Image.open(path) as picture:
+        found = net.predict([picture, picture])
+    np.testing.assert_allclose(found.probabilities[0], net.predict(path).probabilities[0], rtol=1e-5)
+    assert found.probabilities.shape == (2, 3)
+
+
 def test_features_are_those_that_the_network_gives(run, test_set):
     net = ncjax.load(str(run))
     model, variables = net.network.model, net.network.variables
@@ -88,6 +101,7 @@ def test_features_are_those_that_the_network_gives(run, test_set):
     [
         (np.zeros((2, 8, 8, 3)), "images are float64 .* expected files, or uint8"),
         (np.zeros((2, 8, 8, 4), np.uint8), "the last axis holds channels"),
+        (np.zeros((8, 8, 4), np.uint8), "one of 4 channels, or several grey ones"),
         ([], "no images were given"),
         ("nowhere", "no file or folder nowhere"),
     ],

@@ -8,7 +8,7 @@ from ncjax.evidence.claims import compared
 from ncjax.report.collect import Finished
 from ncjax.report.page import _embedded
 from ncjax.report.sections import nc1_words
-from ncjax.report.tables import wilson
+from ncjax.report.tables import in_percent, wilson
 from ncjax.studies import choose_layer, compare, finetune, measure
 
 
@@ -82,15 +82,37 @@ def _tuned(name, method, val, test, count=500):
     )
 
 
-@pytest.mark.parametrize(("probe", "word"), [(0.60, "behind."), (0.78, "not told apart by one seed.")])
+@pytest.mark.parametrize(("probe", "word"), [(0.60, "behind."), (0.78, "not told apart by one seed."), (0.95, "ahead.")])
 def test_fine_tuning_is_told_apart_from_the_probe_by_intervals(probe, word):
     scl, other = _tuned("a", "tuning.scl_ft", 0.8, 0.8), _tuned("b", "tuning.probe", 0.7, probe)
     assert (wilson(0.8, 500)[0] > wilson(probe, 500)[1]) == (word == "behind.")
-    said = finetune._verdict([scl, other], scl, "d")
+    said = finetune._verdict([scl, other], "d")
     assert "a (scl_ft) is best on validation and reaches 80.00 [76.3, 83.3] % on test" in said
     assert "NC1 on test at the readout 0.5 [0.4, 0.6] (2 % of its no-signal floor)" in said
     assert said.endswith(word)
-    assert "best" not in finetune._verdict([scl], scl, "d")
+    assert "best" not in finetune._verdict([scl], "d")
+
+
+def test_runs_of_other_networks_or_images_are_not_compared():
+    scl, other = _tuned("a", "tuning.scl_ft", 0.8, 0.8), _tuned("b", "tuning.probe", 0.7, 0.6)
+    other.config["init"] = "another"
+    assert len(finetune._verdicts([scl, other], "d")) == 2
+    assert not any("best" in said for said in finetune._verdicts([scl, other], "d"))
+    del scl.results["accuracy"]["val"]
+    other.config.clear()
+    (said,) = finetune._verdicts([scl, other], "d")
+    assert "nothing was held out for validation" in said
+
+
+def test_shares_are_words_at_every_size():
+    assert [in_percent(x) for x in (0.00065, 0.0827, 0.999, 1.0, 1.234, 12.5)] == [
+        "0.065 %",
+        "8.27 %",
+        "99.9 %",
+        "100 %",
+        "123 %",
+        "1250 %",
+    ]
 
 
 def test_layers_are_ranked_by_nc1_over_its_floor():
