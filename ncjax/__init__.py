@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,3 +35,10 @@ def load(init: str, *, which: str | None = None, base: str | None = None, model:
     from ncjax.networks.predictor import Predictor
 
     return Predictor(load_network(Init(init, which=which or reported(init), base=base, model=model)))
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`ncjax.nc`, `ncjax.runs` and the others without an import of their own."""
+    if name in ("data", "models", "nc", "networks", "report", "runs", "tuning"):
+        return importlib.import_module(f"ncjax.{name}")
+    raise AttributeError(f"module 'ncjax' has no attribute {name!r}")

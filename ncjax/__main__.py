@@ -18,7 +18,7 @@ from argparse import Namespace
 
 import ncjax
 from ncjax.core import memory
-from ncjax.core.cli import Parser, quiet, tell
+from ncjax.core.cli import Parser, ended, leave_at_once, quiet, tell
 from ncjax.core.errors import UserError, nearest
 
 COMMANDS = {
@@ -56,16 +56,16 @@ def _listed(args: Namespace) -> str:
 def command(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 the user can mend it, 130 stopped, 1 a bug."""
     if argv is None:
+        leave_at_once()
         memory.huge_pages()
         quiet()
-        argv = sys.argv[1:]
+        return ended(command(sys.argv[1:]))
     first, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if first == "--version":
         print(f"ncjax {ncjax.__version__}")
         return 0
     if first in ("-h", "--help"):
-        print((__doc__ or "").strip())
-        return 0
+        return tell("ncjax", Parser("ncjax", None), [], lambda _: (__doc__ or "").strip())
     if first == "list":
         parser = Parser("ncjax list", "Name what there is.")
         parser.add_argument("kind", nargs="?", default="configs", help=f"configs, {', '.join(KINDS)}")

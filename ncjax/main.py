@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ncjax.core import memory
+from ncjax.core import cli, memory
 
 if __name__ == "__main__":
+    cli.leave_at_once()
     memory.huge_pages()
 
 import errno
@@ -44,7 +45,14 @@ def _parse(argv: list[str]) -> tuple[Namespace, ConfigDict | None]:
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
         known = ("config", "workdir", "distributed", "debug", "help")
-        raise UserError(f"cannot read {unknown[0]!r}; {nearest(name, known)} (a config key is --config.{name}=...)")
+        if not unknown[0].startswith("-"):
+            raise UserError(
+                f"cannot read {unknown[0]!r}; keys follow the config's colon, joined by commas, or are --config.KEY=VALUE"
+            )
+        raise UserError(
+            f"cannot read {unknown[0]!r}; {nearest(name, known)} (a config key is --config.{name}=VALUE, in short "
+            f"`ncjax CONFIG --{name}=VALUE`)"
+        )
     if args.help:
         print(parser.format_help())
     if args.help and args.config is None:
@@ -102,6 +110,7 @@ def _no_space(error: BaseException) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user can mend it (one line says how), 130 stopped by Ctrl-C, 1 a bug."""
     streams()
+    cli.interruptible()
     argv = sys.argv[1:] if argv is None else argv
     again = "run the same command again to go on"
     try:
@@ -114,7 +123,10 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as e:
         message, code = f"stopped at step {e.step}, saved; {again}", 130
     except KeyboardInterrupt:
-        message, code = f"stopped at once; the last checkpoint is kept; {again}", 130
+        message, code = f"stopped at once; what was saved is kept; {again}", 130
+    except BrokenPipeError:
+        cli.unheard()
+        return 0
     except Exception as e:
         if "--debug" in argv:
             raise
@@ -133,4 +145,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     quiet()
-    sys.exit(main())
+    sys.exit(cli.ended(main()))

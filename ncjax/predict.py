@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         found = ncjax.load(args.init, which=args.which, base=args.base).predict(
             args.images, batch_size=args.batch_size, skip_bad=True
         )
+        run = Path(args.init)
+        if (run / "config.json").is_file() and not (run / "results.json").is_file():
+            print(f"ncjax predict: {run} is not finished; this is its checkpoint so far", file=sys.stderr)
         for reason in found.unread:
             print(f"ncjax predict: left out: {reason}", file=sys.stderr)
         if args.out == "-":

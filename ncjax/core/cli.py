@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from ncjax.core.errors import UserError
 
@@ -38,6 +41,44 @@ def streams() -> None:
             stream.encoding.lower() not in ("utf-8", "utf8") or stream.errors == "strict"
         ):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def leave_at_once() -> None:
+    """Ctrl-C ends the process with one line while modules are imported, where an exception would be lost or a traceback."""
+
+    def leave(signum: int, frame: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"ncjax: stopped\n")
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+def interruptible() -> None:
+    """Ctrl-C is a `KeyboardInterrupt` again, and is not lost where Python would swallow it."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        if getattr(signal.getsignal(signal.SIGINT), "__name__", "") == "leave":
+            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGALRM, _interrupt)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raises `KeyboardInterrupt`; a moment later in JAX's callback of the garbage collector, out of which none comes."""
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return
+    raise KeyboardInterrupt
+
+
+def ended(code: int) -> int:
+    """The exit code of a process; one that was stopped ends here: torn down while it compiles, XLA crashes."""
+    if code == 130:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def quiet() -> None:
@@ -76,6 +117,7 @@ def tell(name: str, parser: Parser, argv: list[str] | None, work: Callable[[argp
       work: what it does.
     """
     streams()
+    interruptible()
     try:
         print(work(parser.parse_args(argv)), flush=True)
     except BrokenPipeError:

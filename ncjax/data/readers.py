@@ -92,7 +92,9 @@ def read_folder(path: str) -> Raw:
     """A folder of images: split/class/image (splits train, val, test) or class/image."""
     root = Path(path)
     if not root.is_dir():
-        raise UserError(f"no folder {path}")
+        beside = [str(p) for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+        meant = nearest(path, beside)
+        raise UserError(f"no folder {path}" + (f"; {meant}" if meant.startswith("did you mean") else ""))
     where, notes = _splits_of(root)
     found = {split: _images_of(folder, notes) for split, folder in where.items()}
     names = sorted({name for classes in found.values() for name, files in classes.items() if files})

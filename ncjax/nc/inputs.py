@@ -175,7 +175,9 @@ def check_labels(labels: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as e:
         raise UserError(f"labels cannot be read as an array of integers: {str(e).splitlines()[0]}") from None
     if not np.issubdtype(labels.dtype, np.integer) or labels.dtype.kind == "m":
-        raise UserError(f"labels must be integers, got {labels.dtype}")
+        raise UserError(
+            f"labels must be integers, got {labels.dtype}; np.unique(labels, return_inverse=True)[1] numbers them"
+        )
     if labels.ndim != 1:
         raise UserError(f"expected labels [N], got {list(labels.shape)}")
     return labels
@@ -188,7 +190,10 @@ def check(
     features = pooled(features)
     labels = check_labels(labels)
     if features.ndim != 2:
-        raise UserError(f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}")
+        pool = "; average them over positions first" if features.ndim > 2 else ""
+        raise UserError(
+            f"expected features [N, D] and labels [N], got {list(features.shape)} and {list(labels.shape)}{pool}"
+        )
     if len(labels) != len(features):
         raise UserError(f"{len(features)} features but {len(labels)} labels: expected one label a row")
     if not features.size:

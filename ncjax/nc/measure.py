@@ -172,6 +172,8 @@ def with_own(extra: Sequence[Any]) -> dict[str, Any]:
     Raises:
       UserError: two have one name, or one asks for what there is not, see `ncjax.nc.metric`.
     """
+    if isinstance(extra, str) or not all(map(callable, extra)):
+        raise UserError(f"metrics={extra!r}: expected a list of functions")
     names = [own_name(f) for f in extra]
     for function in extra:
         asks_for(function)

@@ -77,7 +77,7 @@ def figure(report: Report) -> Any:
             left.plot([at - 0.25, at + 0.25], [floor, floor], color="#D55E00", label="no signal" if not at else None)
     left.set_xticks(range(len(names)), names)
     left.set_yscale("log")
-    left.legend(frameon=False)
+    made.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
     if classes is not None:
         known = np.flatnonzero(np.isfinite(classes))
         right.bar(known, np.asarray(classes)[known], color="#0072B2")

@@ -143,6 +143,8 @@ def torch_hooks(model: Any, layers: Sequence[str] | str, *, pool: Callable[[Any]
         if not matches:
             raise UserError(f"no module {pattern!r} in the model; {nearest(pattern, known)}")
         wanted += matches
+    if not wanted:
+        raise UserError("layers: name one module at least")
     return Hooks({name: m for name, m in known.items() if name in wanted}, pool)
 
 

@@ -28,6 +28,15 @@ from ncjax.networks.card import Card
 from ncjax.networks.load import Init, load
 
 NAME = "delta.safetensors"
+# timm's names of networks, where they are others than ours.
+TIMM = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "vit_ti": "vit_tiny_patch16_224",
+    "vit_s": "vit_small_patch16_224",
+    "vit_b": "vit_base_patch16_224",
+    "convnext_t": "convnext_tiny",
+    **{f"efficientnet_lite{i}": f"tf_efficientnet_lite{i}" for i in range(5)},
+}
 MODEL, CONFIG = "model.safetensors", "config.json"  # of an exported folder
 
 
@@ -117,7 +126,7 @@ def _as_timm(card: Card, network: Model, original: bool) -> dict[str, Any]:
     """config.json of a timm repository, and what a classifier with a skip connection reads."""
     height, width, channels = card.image_shape
     described: dict[str, Any] = {
-        "architecture": short_name(card.model),
+        "architecture": TIMM.get(short_name(card.model), short_name(card.model)),
         "num_classes": len(card.class_names),
         "label_names": list(card.class_names),
         "pretrained_cfg": {
@@ -133,6 +142,8 @@ def _as_timm(card: Card, network: Model, original: bool) -> dict[str, Any]:
     }
     if _adds(card):
         described["ncjax"] |= {"skip_from": _skip_from(card, network, original)}
+        if original and card.origin is not None:
+            described["ncjax"] |= {"classifier": weights.classifier_of(network, card.origin["layout"])}
     return described
 
 

@@ -54,6 +54,11 @@ def load(options: Init) -> Network:
       UserError: no checkpoint there, a damaged one, one of another architecture than `model`, or another base.
     """
     init = options.init
+    if _directory(init) is None and (Path(init) / "model.safetensors").is_file():  # an exported folder
+        init = str(Path(init) / "model.safetensors")
+        options = options._replace(init=init)
+    if Path(init).suffix in weights.SUFFIXES and not Path(init).exists() and not hub.is_remote(init):
+        raise UserError(f"no file {init}")
     file = hub.local(init)
     if file.path.is_file():
         flat, text = weights.read(file.path)

@@ -35,7 +35,7 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray  # [N, K] float32, softmax of the logits
     classes: tuple[str, ...]  # [K]
     files: tuple[str, ...]  # [N] where the images came from; empty where they were arrays
-    unread: tuple[str, ...] = ()  # files that do not decode, and why: they have no row
+    unread: tuple[str, ...] = ()  # files that do not decode, or are of other types, and why: they have no row
 
     def to_csv(self) -> str:
         """A table: file, label, probability, then the probability of every class, or of the five likeliest of many."""
@@ -95,6 +95,7 @@ class Predictor:
         if self.network.model.num_classes != len(self.classes) or not self.classes:
             raise UserError(f"{self.card.model} has no classifier; ask it for features, or fine-tune it")
         source, unread = _read_first(_source(images), skip_bad)
+        unread += _others(images)
         logits = np.concatenate([np.asarray(f["logits"])[:n] for f, n in self._features(source, batch_size)])
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -147,7 +148,7 @@ def _pixels(item: Any) -> Any:
 
 def _source(images: Any) -> list[Any]:
     """Paths, or uint8 arrays [H, W, C]."""
-    if isinstance(images, str | os.PathLike):
+    if _is_path(images):
         found = _files(Path(images).expanduser())
     elif isinstance(images, Image.Image):
         found = [im.upright(images, getattr(images, "filename", "") or "the picture")]
@@ -170,6 +171,26 @@ def _files(path: Path) -> list[str]:
     if not found:
         raise UserError(f"{path} holds no images ({' '.join(EXTENSIONS)})")
     return found
+
+
+def _others(images: Any) -> tuple[str, ...]:
+    """How many files of folders are of other types."""
+    paths = [Path(x).expanduser() for x in (images if isinstance(images, list | tuple) else [images]) if _is_path(x)]
+    said = []
+    for folder in (p for p in paths if p.is_dir()):
+        types: dict[str, int] = {}
+        for p in folder.rglob("*"):
+            hidden = any(part.startswith(".") for part in p.relative_to(folder).parts)
+            if p.is_file() and not hidden and p.suffix.lower() not in EXTENSIONS:
+                types[p.suffix.lower() or "no suffix"] = types.get(p.suffix.lower() or "no suffix", 0) + 1
+        if types:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(types.items()))
+            said.append(f"{folder}: {sum(types.values())} files of other types ({kinds})")
+    return tuple(said)
+
+
+def _is_path(x: Any) -> bool:
+    return isinstance(x, str | os.PathLike)
 
 
 def _arrays(images: Any) -> np.ndarray:

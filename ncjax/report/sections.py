@@ -93,11 +93,17 @@ def provenance(runs: Sequence[Finished]) -> Section:
                 text(f"jax {e['versions'].get('jax', '?')}"),
             ]
         )
+    noted = [[text(run.name), text(note)] for run in runs for note in run.results.get("notes", [])]
     columns = ["run", "study", "data", "content hash", "seed", "seconds", "machine", "commit", "version"]
     return Section(
         "Where the numbers come from",
         "Rest the pointer on a number to see the file and row it was read from. "
-        "Each run's folder holds config.json, results.json and metrics.jsonl.",
+        "Each run's folder holds config.json, results.json and, where epochs or layers were measured, metrics.jsonl.",
         [],
-        [Table("runs", "Every run on this page.", columns, rows)],
+        [Table("runs", "Every run on this page.", columns, rows)]
+        + (
+            [Table("notes", "What was left out of the data, and what else to know of them.", ["run", "note"], noted)]
+            if noted
+            else []
+        ),
     )

@@ -143,7 +143,7 @@ def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run:
         "format": FORMAT,
         "study": config["study"],
         "config": config,
-        "results": found,
+        "results": {**found, "notes": list(dict.fromkeys(run.notes))} if run.notes else found,
         "seconds": round(time.time() - started, 2),
         "environment": environment(),
         "rows": len(read_rows(run.workdir)),

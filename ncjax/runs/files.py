@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ def read_record(workdir: Path) -> Record:
       UserError: there is none, it is damaged, or another version's.
     """
     path = workdir / "results.json"
+    if (workdir / "config.json").is_file() and not os.path.lexists(path):
+        raise UserError(f"{workdir} is not finished: no {path}; run its command again to go on")
     found = read_json(path)
     check_format(found, str(path))
     return record(Record, found, path)

@@ -46,6 +46,7 @@ class Run:
         self.console = console or _Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
         self._interrupted = False
+        self.notes: list[str] = []  # on the data, for the record
         self._loggers: dict[str, Logger] = {}
 
     @property
@@ -74,6 +75,8 @@ class Run:
         self.say(f"data {dataset.name}: {len(dataset.class_names)} classes, {splits}{skipped}")
         for note in dataset.notes:
             self.say(f"  note: {note}")
+        left = f"{dataset.skipped} images did not decode and were left out"
+        self.notes += [f"{dataset.name}: {note}" for note in (*dataset.notes, *([left] if dataset.skipped else []))]
         path = self.workdir / "data.json"
         begun = read_json(path) if path.exists() else {}
         if not isinstance(begun, dict):
@@ -93,13 +96,15 @@ class Run:
             write_text(path, to_json({**begun, dataset.name: found}, indent=1))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """Prints a table."""
-        if self.writes:
-            table = Table(title=Text(title), title_justify="left")
-            for column in columns:
-                table.add_column(Text(column), no_wrap=True)
+        """Prints a table; one that is wider than the terminal in pieces, the first column before each."""
+        if not self.writes:
+            return
+        for i, part in enumerate(_pieces(columns, rows, self.console.width)):
+            table = Table(title=None if i else Text(title), title_justify="left")
+            for k in part:
+                table.add_column(Text(columns[k]), no_wrap=True)
             for row in rows:
-                table.add_row(*map(Text, row))
+                table.add_row(*(Text(row[k]) for k in part))
             self.console.print(table)
 
     def rows(self, epoch: int, phase: str, split: str, layer: str, values: dict[str, float]) -> None:
@@ -225,6 +230,19 @@ class Run:
         finally:
             signal.signal(signal.SIGINT, previous)
             self.end_progress()
+
+
+def _pieces(columns: list[str], rows: list[list[str]], width: int) -> list[list[int]]:
+    """Which columns stand side by side so that none is cut: the first is in every piece."""
+    needed = [max(map(len, cells)) + 3 for cells in zip(columns, *rows, strict=True)]
+    pieces, room = [[0]], width - needed[0] - 1
+    for k in range(1, len(columns)):
+        if needed[k] > room and len(pieces[-1]) > 1:
+            pieces.append([0])
+            room = width - needed[0] - 1
+        pieces[-1].append(k)
+        room -= needed[k]
+    return pieces
 
 
 def _digest(found: Any) -> str:

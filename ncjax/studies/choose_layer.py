@@ -150,15 +150,14 @@ def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Se
     known = {"init": init.init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None}
     known |= {k: v for k, v in init._asdict().items() if v not in (None, "last", [])}
     settings = ",".join(f"{k}={v}" for k, v in known.items() if v is not None)
-    run.say(
-        f"{rule}: tune {ranked[0]}, then {', '.join(ranked[1:3])}; for example\n  --config=configs/finetune.py:{settings}"
-    )
+    run.say(f"{rule}: {ranked[0]} first, then {', '.join(ranked[1:3])}; to tune it\n  ncjax finetune:{settings}")
 
 
 def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
     """Blocks tuned in turn: test accuracy by seed, and means with 95 % t intervals, of NC1 by split and feature too."""
     cells, largest = {}, bench.subsets.get(shots, 0).largest("test")
     for block in blocks:
+        bench.run.say(f"tuning {block} ...")
         cells[block], hyper = bench.search(method, layer=block, shots=shots)
         test = intervals.share([c["test"] for c in cells[block]])
         bench.run.say(
@@ -178,6 +177,7 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
 
 def _beside_probe(bench: Bench, tuned: list[float], shots: int, margin: float) -> dict[str, Any]:
     """The plain probe's test accuracy by seed, and the chosen block's, compared with it seed by seed."""
+    bench.run.say("the plain probe ...")
     cells, _ = bench.search("tuning.probe", layer=None, shots=shots)
     test = [c["test"] for c in cells]
     return {
@@ -193,7 +193,9 @@ def _advice(block: str, share: float, found: dict[str, Any]) -> str:
     said = f"{points} points over the probe ({probe}) for {in_percent(share)} of the parameters"
     if gain["word"] == "ahead":
         return f"tune {block}: {said}"
-    return f"stay with the probe: tuning {block} gives {said}, {gain['word']}"
+    seeds = len(found["probe"]["seeds"])
+    told = gain["word"] + (f" by {seeds} seeds" if gain["word"] == "not told apart" else "")
+    return f"stay with the probe: tuning {block} gives {said}, {told}"
 
 
 def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
@@ -201,6 +203,7 @@ def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score],
     key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
 
     def compute() -> dict[str, Any]:
+        bench.run.say(f"scores of {len(names)} blocks, seed {seed} ...")
         dataset = bench.subsets.get(shots, seed)
         values, reasons = ranking.scores(
             bench.network, dataset, bench.mesh, names, wanted, batch_size=bench.budget.batch_size
@@ -248,14 +251,19 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         stem = file_stem("on", run.name)
         drawn = [
             (
-                "What the blocks' features say before any tuning, and, where they were tuned, how accurate that was.",
+                "What the blocks' features say before any tuning (a probe on each, on validation) and, where they were "
+                "tuned, how accurate that was on test, beside the plain probe there; bars and band: 95 % over seeds.",
                 _by_block(run, stem),
             )
         ]
         tables = [_score_table(run, stem)]
         if "regret" in run.results:
             tables.append(_regret_table(run, stem))
-        intro = f"Rule {run.results['rule']} ({run.results['meaning'][run.results['rule']]}): tune {run.results['choice']}."
+        intro = (
+            f"Rule {run.results['rule']} ({run.results['meaning'][run.results['rule']]}) chooses {run.results['choice']}."
+        )
+        if "probe" in run.results:
+            intro += f" The plain probe reaches {intervals.percent(run.results['probe']['test'])} on test."
         sections.append(Section(f"Which block to tune? {named(run)}", intro, drawn, tables, (_verdict(run),)))
     judged = [run for run in runs if "regret" in run.results]
     return sections + ([_pooled(judged)] if len(judged) > 1 else [])
@@ -431,6 +439,10 @@ def _by_block(run: Finished, name: str) -> figures.Drawn:
                 color=figures.COLOURS[1],
                 label="block tuned, test",
             )
+        if "probe" in run.results:
+            mean, low, high = (100 * x for x in run.results["probe"]["test"])
+            axes[1].axhline(mean, color=figures.COLOURS[2], lw=1, label="plain probe, test")
+            axes[1].axhspan(low, high, color=figures.COLOURS[2], alpha=0.15, lw=0)
         axes[1].set(title="accuracy, %")
         for axis in axes:
             figures.names_below(axis, names)

@@ -230,6 +230,7 @@ def run(
     tracker = trained.tracker
     if tracker is None or kept is not None:  # that one saw kept activations
         tracker = fit.Tracker(run, plan, dataset, mesh, training, phase="chosen")
+    run.say(f"measuring epoch {best_epoch}, the chosen one, at every layer and class by class ...")
     chosen = tracker.evaluate(best.variables, collapse=True)
     run.forget_rows(lambda row: row["phase"] == "chosen")
     tracker.write(best_epoch, chosen, phase="chosen")
@@ -463,7 +464,7 @@ def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[flo
             )
         axis.set(xscale="log", xlabel="parameters tuned, %", ylabel="test accuracy, %")
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        axis.legend(fontsize=8, loc="best")
+        figures.legend_below(figure, axis)
         return figures.Drawn(f"share-{name}", figure)
 
 
@@ -481,7 +482,8 @@ def _learning_curves(runs: Sequence[Finished], name: str) -> figures.Drawn:
                     if split == "val" and run.results["best_epoch"] in epochs:
                         at = epochs.index(run.results["best_epoch"])
                         axis.plot(epochs[at], unit * values[at], "o", ms=4, color=colour)
-        axes[0].set(title="loss", xlabel="epoch", yscale="log")
+        axes[0].set(title="loss", xlabel="epoch")
+        figures.log_axis(axes[0])
         axes[1].set(title="accuracy, %", xlabel="epoch")
         for axis in axes:
             axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))

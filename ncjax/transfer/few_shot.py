@@ -65,7 +65,12 @@ class FewLabels(NamedTuple):
     """The target; subsets and seeds of it are the study's.
 
     Args:
-      data, classes, val_fraction, image_size, max_test: as for `data.Data`.
+      data: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `hf:NAME`, or a reader of one's own.
+      classes: class subset such as "0-4,7"; labels are renumbered from 0.
+      val_fraction: share of each class's training images held out where the set has no validation split.
+      image_size: side in pixels; None for the network's own.
+      max_test: test images at most, as many of each class as there are; None keeps all.
+      skip_bad: leave out (and count) images that do not decode instead of stopping.
     """
 
     data: str = "embedded.digits"
@@ -73,6 +78,7 @@ class FewLabels(NamedTuple):
     val_fraction: Annotated[float, PART] = 0.1
     image_size: Annotated[int | None, PIXELS] = None
     max_test: Annotated[int | None, COUNT] = None
+    skip_bad: bool = False
 
 
 class _Silent:

@@ -30,12 +30,12 @@ def finished(name, study, config, results):
 def test_a_block_is_tuned_only_where_it_beats_the_probe_beyond_the_interval(tuned, wanted):
     probe = [0.8099, 0.8100, 0.8101]
     gain = compared(tuned, probe, margin=0.01)
-    found = {"gain": gain._asdict(), "probe": {"test": (0.81, 0.809, 0.811)}}
+    found = {"gain": gain._asdict(), "probe": {"seeds": probe, "test": (0.81, 0.809, 0.811)}}
     said = choose_layer._advice("layer3.0", 0.08, found)
     assert said.startswith(wanted)
     assert said.startswith("tune") == (gain.word == "ahead")
     if gain.word != "ahead":
-        assert said.endswith(gain.word)
+        assert said.endswith(gain.word + " by 3 seeds" * (gain.word == "not told apart"))
 
 
 def test_a_choice_without_tuning_promises_nothing():

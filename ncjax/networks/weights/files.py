@@ -16,6 +16,7 @@ from ncjax.core.files import in_place_of
 from ncjax.networks.weights import torch_files
 
 TORCH = (".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".npz", *TORCH)
 MARK = {"written_by": "ncjax"}  # among the text of what `write` wrote
 
 

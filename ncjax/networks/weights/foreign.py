@@ -241,6 +241,12 @@ def module_of(block: str, network: Model, title: str) -> str:
     return layout.blocks(network).get(block, block).replace("/", ".")
 
 
+def classifier_of(network: Model, title: str) -> str:
+    """What a layout of that title calls the classifier's module: `fc` of a torchvision ResNet."""
+    layout, path = next(x for x in LAYOUTS if x.title == title), "params/head/linear/kernel"
+    return layout.prefix + layouts.places(layout, network, [path])[path].name.rpartition(".")[0]
+
+
 def export(variables: PyTree, network: Model, title: str) -> dict[str, np.ndarray]:
     """Arrays under the names, orders and shapes of a layout; `load` of them gives the same numbers, bit for bit.
 
