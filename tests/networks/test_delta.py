@@ -163,7 +163,7 @@ def test_bad_files_are_one_line(runs, tmp_path, capsys):
         ("cut.safetensors", "damaged"),
         ("text.safetensors", "damaged"),
         ("model.pth", "damaged"),
-        ("absent.safetensors", "no checkpoint there"),
+        ("absent.safetensors", "no file"),
     ):
         with pytest.raises(UserError, match=words):
             load(Init(str(tmp_path / name)))
