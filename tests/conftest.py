@@ -17,8 +17,11 @@ import jax
 import numpy as np
 import pytest
 
+from ncjax.features import picture
+
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
+picture.FEWEST = 1 << 30  # t-SNE takes a second of every run; tests/features/test_by_class.py has it
 
 
 @pytest.fixture(scope="module", autouse=True)

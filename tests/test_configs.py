@@ -163,7 +163,7 @@ def test_sweeps_are_told_with_their_intervals(folder, tmp_path):
 
 
 def test_runs_of_different_architectures_can_be_compared(folder, tmp_path):
-    for name, model in (("a", "models.mlp.mlp(width=8)"), ("b", "models.vit.vit_ti(patch=14, depth=1)")):
+    for name, model in (("a", "models.mlp.mlp(width=8)"), ("b", "models.resnet.resnet8(width=4, stem_stride=2)")):
         assert (
             main.main(
                 [

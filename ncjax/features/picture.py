@@ -8,7 +8,7 @@ import numpy as np
 
 from ncjax.core.types import Array
 
-SHOWN = 400  # examples at most
+SHOWN = 300  # examples at most
 FEWEST = 20  # for t-SNE
 
 
