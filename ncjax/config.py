@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_dict
 
 from ncjax import studies
 from ncjax.core import options
-from ncjax.core.errors import UserError, nearest
+from ncjax.core.errors import UserError, meant, nearest
 from ncjax.core.options import REQUIRED, Option, key_of, schema
 from ncjax.core.resolve import module_of_file, running, spelled
 from ncjax.core.values import accepts, describe, element, kinds
@@ -196,8 +196,7 @@ def _place(path: str) -> str:
         return path
     if ships:
         return str(CONFIGS / f"{name}.py")
-    meant = nearest(name, list(shipped()))
-    raise UserError(f"no file {path}; {meant if meant.startswith('did you mean') else '`ncjax list` names what there is'}")
+    raise UserError(f"no file {path}{meant(name, shipped()) or '; `ncjax list` names what there is'}")
 
 
 def load(spec: str) -> ConfigDict:

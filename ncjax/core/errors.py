@@ -10,6 +10,12 @@ class UserError(ValueError):
     """Something the user can mend. Its text is the single line printed before exit code 2."""
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """A "; did you mean ...?" clause for a misspelt name; "" where nothing is near."""
+    found = nearest(name, known)
+    return f"; {found}" if found.startswith("did you mean") else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A '; did you mean ...?' clause for a misspelt name, or the list of what exists."""
     known = list(known)

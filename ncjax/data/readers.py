@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ncjax.core.errors import UserError, nearest
+from ncjax.core.errors import UserError, meant, nearest
 from ncjax.core.roles import READER, resolve
 from ncjax.data.images import Lazy, decoded, picture_of
 
@@ -93,8 +93,7 @@ def read_folder(path: str) -> Raw:
     root = Path(path)
     if not root.is_dir():
         beside = [str(p) for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        meant = nearest(path, beside)
-        raise UserError(f"no folder {path}" + (f"; {meant}" if meant.startswith("did you mean") else ""))
+        raise UserError(f"no folder {path}{meant(path, beside)}")
     where, notes = _splits_of(root)
     found = {split: _images_of(folder, notes) for split, folder in where.items()}
     names = sorted({name for classes in found.values() for name, files in classes.items() if files})

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import os
@@ -161,13 +162,18 @@ def _source(images: Any) -> list[Any]:
     return found
 
 
+def _visible(folder: Path) -> list[Path]:
+    """The files of a folder, to its depth, but for hidden ones and those in hidden folders."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+
+
 def _files(path: Path) -> list[str]:
     if not path.is_dir():
         if not path.exists():
             raise UserError(f"no file or folder {path}")
         return [str(path)]
-    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(path).parts)  # noqa: E731
-    found = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS and p.is_file() and not hidden(p)]
+    found = [str(p) for p in _visible(path) if p.suffix.lower() in EXTENSIONS]
     if not found:
         raise UserError(f"{path} holds no images ({' '.join(EXTENSIONS)})")
     return found
@@ -178,11 +184,8 @@ def _others(images: Any) -> tuple[str, ...]:
     paths = [Path(x).expanduser() for x in (images if isinstance(images, list | tuple) else [images]) if _is_path(x)]
     said = []
     for folder in (p for p in paths if p.is_dir()):
-        types: dict[str, int] = {}
-        for p in folder.rglob("*"):
-            hidden = any(part.startswith(".") for part in p.relative_to(folder).parts)
-            if p.is_file() and not hidden and p.suffix.lower() not in EXTENSIONS:
-                types[p.suffix.lower() or "no suffix"] = types.get(p.suffix.lower() or "no suffix", 0) + 1
+        types = collections.Counter(p.suffix.lower() or "no suffix" for p in _visible(folder))
+        types = {kind: n for kind, n in types.items() if kind not in EXTENSIONS}
         if types:
             kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(types.items()))
             said.append(f"{folder}: {sum(types.values())} files of other types ({kinds})")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_text, write_text
+from ncjax.nc.watch import sink_of
 
 PROJECT = "ncjax"
 
@@ -40,10 +41,10 @@ def tensorboard(workdir: Path, epoch: int) -> Logger:
     from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
     writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=epoch)
+    add = sink_of(writer)
 
     def log(values: dict[str, float], epoch: int) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, epoch)
+        add(values, epoch)
         writer.flush()
 
     return Logger(log, writer.close)
