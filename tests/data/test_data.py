@@ -1,5 +1,7 @@
 """Data: one route for every kind of set, nothing dropped, nothing counted twice."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -134,6 +136,7 @@ def test_a_stream_can_be_left_early(npz):
     items = source.items(np.arange(source.size))
     next(items)
     items.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("resident_bytes", [1 << 30, 0])
