@@ -17,8 +17,8 @@ import sys
 from argparse import Namespace
 
 import ncjax
-from ncjax.core import memory
-from ncjax.core.cli import Parser, ended, leave_at_once, quiet, tell
+from ncjax.core import start
+from ncjax.core.cli import Parser, ended, tell
 from ncjax.core.errors import UserError, nearest
 
 COMMANDS = {
@@ -54,11 +54,9 @@ def _listed(args: Namespace) -> str:
 
 
 def command(argv: list[str] | None = None) -> int:
-    """The exit code: 0 done, 2 the user can mend it, 130 stopped, 1 a bug."""
+    """The exit code: 0 done, 2 the user can mend it, 130 or 143 stopped, 1 a bug."""
     if argv is None:
-        leave_at_once()
-        memory.huge_pages()
-        quiet()
+        start.begin()
         return ended(command(sys.argv[1:]))
     first, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if first == "--version":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ncjax.core import cli, memory
+from ncjax.core import cli, memory, start
 
 if __name__ == "__main__":
-    cli.leave_at_once()
-    memory.huge_pages()
+    start.begin()
 
 import errno
 import re
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 
 from ncjax import config as door
 from ncjax import conv, report
-from ncjax.core.cli import Parser, no_room, one_line, quiet, streams
+from ncjax.core.cli import Parser, no_room, one_line, streams
 from ncjax.core.errors import UserError, nearest
 from ncjax.runs.execute import execute
 from ncjax.runs.run import Run
@@ -108,7 +107,7 @@ def _no_space(error: BaseException) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 the user can mend it (one line says how), 130 stopped by Ctrl-C, 1 a bug."""
+    """Exit code: 0 done, 2 the user can mend it (one line says how), 130 Ctrl-C, 143 SIGTERM (both save first), 1 a bug."""
     streams()
     cli.interruptible()
     argv = sys.argv[1:] if argv is None else argv
@@ -121,9 +120,9 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         message, code = one_line(e), 2
     except Interrupted as e:
-        message, code = f"stopped at step {e.step}, saved; {again}", 130
-    except KeyboardInterrupt:
-        message, code = f"stopped at once; what was saved is kept; {again}", 130
+        message, code = f"stopped at step {e.step}, saved; {again}", 128 + e.signum
+    except KeyboardInterrupt as e:
+        message, code = f"stopped at once; what was saved is kept; {again}", cli.stopped_by(e)
     except BrokenPipeError:
         cli.unheard()
         return 0
@@ -144,5 +143,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    quiet()
     sys.exit(cli.ended(main()))

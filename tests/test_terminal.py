@@ -31,8 +31,10 @@ def test_tables_are_cut_between_columns_and_nowhere_else(tmp_path, width):
     assert (len(pieces) == 1) == (width == 160)
 
 
-@pytest.mark.parametrize("after", [0.3, 0.8, 1.4])
-def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, after):
+@pytest.mark.parametrize(
+    ("after", "sign"), [(0.3, signal.SIGINT), (0.8, signal.SIGTERM), (1.4, signal.SIGINT), (2.5, signal.SIGTERM)]
+)
+def test_a_signal_while_modules_are_imported_is_one_line(tmp_path, after, sign):
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ncjax.__main__ import command\nprint('begun', flush=True)\nraise SystemExit(command())"
@@ -44,10 +46,10 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, after):
         assert process.stderr is not None
         assert process.stdout.readline() == b"begun\n"
         time.sleep(after)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sign)
         said = process.stderr.read().decode()
         process.wait()
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + sign, said
     assert "Traceback" not in said
     assert "stopped" in said
 

@@ -43,37 +43,55 @@ def streams() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+STOPS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}  # and what Python does about them
+
+
 def leave_at_once() -> None:
-    """Ctrl-C ends the process with one line while modules are imported, where an exception would be lost or a traceback."""
+    """Ctrl-C or SIGTERM ends the process with one line while modules are imported, where an exception would be lost."""
 
     def leave(signum: int, frame: Any) -> None:
         with contextlib.suppress(OSError):
             os.write(2, b"ncjax: stopped\n")
-        os._exit(130)
+        os._exit(128 + signum)
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, leave)
+    for sign, default in STOPS.items():
+        if signal.getsignal(sign) is default:
+            signal.signal(sign, leave)
 
 
 def interruptible() -> None:
-    """Ctrl-C is a `KeyboardInterrupt` again, and is not lost where Python would swallow it."""
+    """Ctrl-C and SIGTERM are a `KeyboardInterrupt` from here, which is not lost where Python would swallow it."""
+    interrupt = _Interrupt()
     with contextlib.suppress(ValueError):  # not the main thread
-        if getattr(signal.getsignal(signal.SIGINT), "__name__", "") == "leave":
-            signal.signal(signal.SIGINT, _interrupt)
-            signal.signal(signal.SIGALRM, _interrupt)
+        for sign in STOPS:
+            if getattr(signal.getsignal(sign), "__name__", "") == "leave":
+                signal.signal(sign, interrupt)
+                signal.signal(signal.SIGALRM, interrupt)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+class _Interrupt:
     """Raises `KeyboardInterrupt`; a moment later in JAX's callback of the garbage collector, out of which none comes."""
-    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
-        return
-    raise KeyboardInterrupt
+
+    signum = signal.SIGINT
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """The handler; its argument says which signal it was."""
+        if signum != signal.SIGALRM:
+            self.signum = signum
+        if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
+        raise KeyboardInterrupt(self.signum)
+
+
+def stopped_by(error: KeyboardInterrupt) -> int:
+    """The exit code of a process that was stopped: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + int(error.args[0] if error.args else signal.SIGINT)
 
 
 def ended(code: int) -> int:
     """The exit code of a process; one that was stopped ends here: torn down while it compiles, XLA crashes."""
-    if code == 130:
+    if code in [128 + sign for sign in STOPS]:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -108,7 +126,7 @@ def no_room(error: BaseException) -> str | None:
 
 
 def tell(name: str, parser: Parser, argv: list[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
-    """Prints what `work` makes of the arguments. Exit code 0; 2 with one line that says what to mend; 130 if stopped.
+    """Prints what `work` makes of the arguments. Exit code 0; 2 with one line that says what to mend; 130, 143 stopped.
 
     Args:
       name: of the command, before that line.
@@ -125,7 +143,7 @@ def tell(name: str, parser: Parser, argv: list[str] | None, work: Callable[[argp
     except (UserError, OSError, MemoryError) as e:
         print(f"{name}: {no_room(e) or one_line(e)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print(f"{name}: stopped", file=sys.stderr)
-        return 130
+        return stopped_by(e)
     return 0

@@ -45,7 +45,7 @@ class Run:
         width = None if sys.stdout is not None and sys.stdout.isatty() else 160
         self.console = console or _Console(highlight=False, soft_wrap=True, width=width)
         self._progress: Progress | None = None
-        self._interrupted = False
+        self.signum = 0  # by which the user asked to stop while `guarded`
         self.notes: list[str] = []  # on the data, for the record
         self._loggers: dict[str, Logger] = {}
 
@@ -204,31 +204,32 @@ class Run:
             self._progress.stop()
             self._progress = None
 
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C was pressed while `guarded`."""
-        return self._interrupted
+    def interrupted(self, step: int) -> int:
+        """The signal by which this run was asked to stop while `guarded`; 0 where it was not."""
+        return self.signum
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turns the first Ctrl-C into a request to stop at the next step; a second one stops at once."""
+        """Turns the first Ctrl-C or SIGTERM into a request to stop at the next step; a second one stops at once."""
 
         def request(signum: int, frame: Any) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
+            if self.signum:
+                raise KeyboardInterrupt(signum)
+            self.signum = signum
             if self.writes:  # not through the console, which may be in the middle of a line
                 with contextlib.suppress(OSError):
                     os.write(2, b"stopping after this step (Ctrl-C again to stop at once) ...\n")
 
         try:
-            previous = signal.signal(signal.SIGINT, request)
+            previous = {sign: signal.signal(sign, request) for sign in cli.STOPS}
         except ValueError:  # not the main thread: a notebook's executor, say
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for sign, handler in previous.items():
+                signal.signal(sign, handler)
             self.end_progress()
 
 

@@ -43,11 +43,11 @@ class State(NamedTuple):
 
 
 class Interrupted(Exception):
-    """The user asked to stop (Ctrl-C); the state was saved at `step`."""
+    """The user, or a scheduler, asked to stop by signal `signum`; the state was saved at `step`."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, signum: int):
         super().__init__(f"stopped at step {step}")
-        self.step = step
+        self.step, self.signum = step, signum
 
 
 class Diverged(UserError):
@@ -64,8 +64,8 @@ class Watcher(Protocol):
         """Whether progress is shown at all: to say it, the device must be waited for."""
         ...
 
-    def interrupted(self) -> bool:
-        """Whether the user asked to stop."""
+    def interrupted(self, step: int) -> int:
+        """The signal by which the user asked to stop, before step number `step`; 0 where there was none."""
         ...
 
 
@@ -218,10 +218,10 @@ def _epoch(
     order = order_of(source.size, source.examples, seed, epoch)[done * source.batch_size :]
     started, shown, late, here = time.time(), 0.0, _Late(lr_at, store), 0
     for item in source.items(order):
-        if watch.interrupted():
+        if signum := watch.interrupted(step):
             late.check()
             store.save("last", step, state)
-            raise Interrupted(step)
+            raise Interrupted(step, signum)
         state, loss = step_fn(state, fetch(state, source.arrays, item))
         step, here = step + 1, here + 1
         late.add(step, loss)
@@ -265,7 +265,7 @@ def fit(
 
     Raises:
       Diverged: the loss is not finite.
-      Interrupted: `watch.interrupted()` became true; the state is saved first.
+      Interrupted: `watch.interrupted` named a signal; the state is saved first.
     """
     if store.latest("last") is not None:
         state = store.restore("last", state)
@@ -287,6 +287,6 @@ def fit(
             state = state._replace(best=best[0], best_epoch=best[1])
             store.save("best", int(state.step), state)
         store.save("last", int(state.step), state)
-        if watch.interrupted() and epoch + 1 < epochs:
-            raise Interrupted(int(state.step))
+        if epoch + 1 < epochs and (signum := watch.interrupted(int(state.step))):
+            raise Interrupted(int(state.step), signum)
     return state
