@@ -37,7 +37,16 @@ KINDS = {  # what a config names, and its role
     "scores": "SCORE",
     "metrics": "METRIC",
 }
-FLAGS = ("help", "workdir", "distributed", "debug", "config")  # of a run; any other --key=value is a config's
+FLAGS = (
+    "help",
+    "workdir",
+    "distributed",
+    "coordinator",
+    "process-count",
+    "process-id",
+    "debug",
+    "config",
+)  # of a run; any other --key=value is a config's
 
 
 def _listed(args: Namespace) -> str:

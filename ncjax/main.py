@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncjax.core import cli, memory, start
+from ncjax.core import cli, hosts, memory, start
 
 if __name__ == "__main__":
     start.begin()
@@ -14,7 +14,6 @@ import traceback
 from argparse import Namespace
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from ncjax import config as door
@@ -37,13 +36,18 @@ def _parse(argv: list[str]) -> tuple[Namespace, ConfigDict | None]:
     parser.add_argument("-h", "--help", action="store_true", help="show this and, with --config, every key of that config")
     parser.add_argument("--config", help="config file, with an argument after a colon if wanted: configs/pretrain.py:smoke")
     parser.add_argument("--workdir", help="where the run lives; default runs/<config name>")
-    parser.add_argument("--distributed", action="store_true", help="call jax.distributed.initialize() (TPU pods, SLURM)")
+    parser.add_argument(
+        "--distributed", action="store_true", help="one of several processes, as the cluster says (TPU, SLURM)"
+    )
+    parser.add_argument("--coordinator", help="HOST:PORT of the first of several processes, where no cluster says it")
+    parser.add_argument("--process-count", type=int, help="how many processes there are")
+    parser.add_argument("--process-id", type=int, help="which of them this is, from 0")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     overrides = [word for word in argv if word.startswith("--config.")]
     args, unknown = parser.parse_known_args([word for word in argv if word not in overrides])
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
-        known = ("config", "workdir", "distributed", "debug", "help")
+        known = ("config", "workdir", "debug", "help", "distributed", "coordinator", "process-count", "process-id")
         if not unknown[0].startswith("-"):
             raise UserError(
                 f"cannot read {unknown[0]!r}; keys follow the config's colon, joined by commas, or are --config.KEY=VALUE"
@@ -56,6 +60,11 @@ def _parse(argv: list[str]) -> tuple[Namespace, ConfigDict | None]:
         print(parser.format_help())
     if args.help and args.config is None:
         return args, None
+    several = [args.coordinator, args.process_count, args.process_id]
+    if any(x is not None for x in several) and (None in several or not 0 <= args.process_id < args.process_count):
+        raise UserError(
+            "several processes: --coordinator=HOST:PORT, --process-count=N and --process-id=I, 0 <= I < N, go together"
+        )
     if args.config is None:
         raise UserError("say what to run, for example: python -m ncjax.main --config=configs/quickstart.py")
     config = door.load(args.config)
@@ -91,8 +100,8 @@ def run(argv: list[str]) -> None:
     if config is None:
         return
     study, values = door.plain(config)
-    if args.distributed:
-        jax.distributed.initialize()
+    if args.distributed or args.coordinator is not None:
+        hosts.join(args.coordinator, args.process_count, args.process_id)
     workdir = _workdir(args)
     here = Run(workdir)
     here.say(f"{conv.header()}; {memory.pages()} pages of memory")
@@ -100,6 +109,7 @@ def run(argv: list[str]) -> None:
     if here.writes and study != "chain":
         here.say(f"report: {report.write([workdir], workdir, title=workdir.name)}")
     here.say(f"done in {record['seconds']:.0f} s; results: {workdir / 'results.json'}")
+    hosts.close()
 
 
 def _no_space(error: BaseException) -> bool:
@@ -127,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         cli.unheard()
         return 0
     except Exception as e:
+        hosts.wait_for_news()  # it may be another process that failed
         if "--debug" in argv:
             raise
         if _no_space(e):
@@ -139,6 +150,7 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
             message, code = "this is a bug in ncjax; please report it with the lines above", 1
     print(f"ncjax: {message}", file=sys.stderr)
+    hosts.end(code, message)
     return code
 
 

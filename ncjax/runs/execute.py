@@ -6,11 +6,15 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from ncjax.core import hosts
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
 from ncjax.core.options import REQUIRED, bind, schema
@@ -21,6 +25,7 @@ from ncjax.runs.files import FORMAT, check_format, read_record
 from ncjax.runs.rows import read_rows
 from ncjax.runs.run import Run
 
+FOUND_WITHIN = 10.0  # seconds in which a shared file system shows one host what another wrote
 TOLD = ("log_to",)  # keys that change no number
 # What a run that was refused may not take with it.
 RESULTS = ("**/results.json", "**/metrics.jsonl", "**/cells/*.json", "**/_CHECKPOINT_METADATA", "parts/**/sums.npz")
@@ -119,18 +124,34 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
       UserError: the workdir cannot be written, holds another run or other files, or another process is at work there.
     """
     config = json.loads(to_json({"format": FORMAT, "study": absolute(name), **config}))
-    if not run.writes:  # another host prepares, and writes
-        if (run.workdir / "config.json").exists():
-            _differing(run.workdir, config)
+    if not run.writes:  # the first process prepares, and writes
+        _find(run.workdir, hosts.first(str))
         return _executed(study, config, run)
     with _made(run.workdir), lock.held(run.workdir), _as_it_was(run.workdir):
         _prepare(run.workdir, config)
+        hosts.first(lambda: lock.holder(run.workdir))
         return _executed(study, config, run)
+
+
+def _find(workdir: Path, holder: str) -> None:
+    """Waits until a folder is seen that another process holds.
+
+    Raises:
+      UserError: what is there is not that folder.
+    """
+    until = time.monotonic() + FOUND_WITHIN
+    while lock.holder(workdir) != holder:
+        if time.monotonic() > until:
+            raise UserError(
+                f"workdir {workdir} of process {jax.process_index()} on {socket.gethostname()} is not the folder of that "
+                f"name that is held by {holder}: all processes need one that they share"
+            )
+        time.sleep(0.1)
 
 
 def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run: Run) -> dict[str, Any]:
     results = run.workdir / "results.json"
-    if os.path.lexists(results):
+    if hosts.first(lambda: "finished" if os.path.lexists(results) else ""):
         run.say(f"{run.workdir}: already finished; delete it to run again")
         return read_record(run.workdir)._asdict()
     started = time.time()
@@ -150,4 +171,5 @@ def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run:
     }
     if run.writes:
         write_text(results, to_json(record, indent=1))
+    hosts.barrier()
     return record

@@ -19,6 +19,14 @@ except ImportError:  # Windows
 NAME = ".ncjax.lock"
 
 
+def holder(workdir: Path) -> str:
+    """Who holds a folder; "" where nobody does."""
+    try:
+        return (workdir / NAME).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Holds a folder, by a lock that the system lets go of when its holder dies, however that is.

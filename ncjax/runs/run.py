@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ncjax.core import cli, memory
+from ncjax.core import cli, hosts, memory
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
 from ncjax.data import Dataset
@@ -155,10 +155,11 @@ class Run:
         name = "_".join(f"{k}={v}" for k, v in key.items())
         slug = "".join(c if c.isalnum() or c in "=._-" else "-" for c in name)[:150]
         path = self.workdir / "cells" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
-        if path.exists():
-            return _cell(path)
-        text = to_json(compute())
-        found = json.loads(text)
+        before = json.loads(hosts.first(lambda: to_json(_cell(path) if path.exists() else None)))
+        if before is not None:
+            return before
+        computed = compute()
+        found = json.loads(hosts.first(lambda: to_json(computed)))  # seconds differ between hosts
         if self.writes:
             path.parent.mkdir(exist_ok=True)
             write_text(path, to_json({"sha256": _digest(found), **found}))
@@ -204,9 +205,9 @@ class Run:
             self._progress.stop()
             self._progress = None
 
-    def interrupted(self, step: int) -> int:
-        """The signal by which this run was asked to stop while `guarded`; 0 where it was not."""
-        return self.signum
+    def interrupted(self) -> int:
+        """The signal by which this run, on any host, was asked to stop while `guarded`; 0 where it was not, or not yet."""
+        return hosts.stop_now(self.signum)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:

@@ -35,8 +35,8 @@ def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, A
         workdir = run.workdir / name
         own = Run(workdir, console=run.console)
         execute(module_of(step["study"]).run, step["study"], config, own)
-        if own.signum:  # asked for in the step's last moments, when there was nothing left to stop
-            raise KeyboardInterrupt(own.signum)
+        if signum := own.interrupted():  # asked for in the step's last moments, when there was nothing left to stop
+            raise KeyboardInterrupt(signum)
         workdirs.append(workdir)
     path = report.write(workdirs, run.workdir, title=title)
     run.say(f"\nreport: {path}")

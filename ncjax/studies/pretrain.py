@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib import ticker
 
 from ncjax import data as sets
-from ncjax.core import trees
+from ncjax.core import hosts, trees
 from ncjax.core.mesh import make
 from ncjax.core.options import Was
 from ncjax.core.resolve import absolute, short_name
@@ -75,6 +75,7 @@ def run(
     trained = fit.fit(run, plan, dataset, mesh, card, training, optim, phase="pretrain")
     trained.store.close()
     tracker = trained.tracker
+    hosts.barrier()  # the first process has written the rows
     final = summary(run.workdir, training.epochs)
     _show(run, data.data, described, network, final, [short_name(name) for name in training.metrics])
     return {

@@ -64,8 +64,8 @@ class Watcher(Protocol):
         """Whether progress is shown at all: to say it, the device must be waited for."""
         ...
 
-    def interrupted(self, step: int) -> int:
-        """The signal by which the user asked to stop, before step number `step`; 0 where there was none."""
+    def interrupted(self) -> int:
+        """The signal by which the user asked to stop here; 0 where there was none. The same at every process."""
         ...
 
 
@@ -218,7 +218,7 @@ def _epoch(
     order = order_of(source.size, source.examples, seed, epoch)[done * source.batch_size :]
     started, shown, late, here = time.time(), 0.0, _Late(lr_at, store), 0
     for item in source.items(order):
-        if signum := watch.interrupted(step):
+        if signum := watch.interrupted():
             late.check()
             store.save("last", step, state)
             raise Interrupted(step, signum)
@@ -287,6 +287,6 @@ def fit(
             state = state._replace(best=best[0], best_epoch=best[1])
             store.save("best", int(state.step), state)
         store.save("last", int(state.step), state)
-        if epoch + 1 < epochs and (signum := watch.interrupted(int(state.step))):
+        if epoch + 1 < epochs and (signum := watch.interrupted()):
             raise Interrupted(int(state.step), signum)
     return state

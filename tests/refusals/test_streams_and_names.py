@@ -147,6 +147,6 @@ def test_ctrl_c_while_a_line_is_printed_prints_it_once(tmp_path, capfd):
     with run.guarded():
         run.say("epoch 1")
         run.say("epoch 2")
-        assert run.interrupted(0) == signal.SIGINT
+        assert run.interrupted() == signal.SIGINT
     assert stream.getvalue() == "epoch 1\nepoch 2\n"
     assert capfd.readouterr().err.count("stopping after this step") == 1

@@ -84,7 +84,7 @@ def test_a_stop_in_the_middle_of_an_epoch_resumes_there(tmp_path, monkeypatch, c
     def run(workdir, *, stop_after):
         seen = {"asked": 0}
 
-        def interrupted(self, step):
+        def interrupted(self):
             seen["asked"] += 1
             return signal.SIGINT if seen["asked"] == stop_after else 0
 
