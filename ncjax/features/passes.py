@@ -19,12 +19,12 @@ from ncjax import nc
 from ncjax.core import mesh as meshes
 from ncjax.core.types import Array, Batch, Loss, Model, Objective, PyTree, lift
 from ncjax.data.batches import Batches
-from ncjax.features.resume import Parts, Seen
+from ncjax.features.resume import Parts
+from ncjax.features.sink import LABELS, Sample, Sink
 from ncjax.models.layers import STATISTICS_MOMENTUM
 from ncjax.nc.null import choose_rows, of_usable_classes
 
 Looks = dict[str, tuple[nc.Look, ...]]
-LABELS = "labels"  # of the rows, beside layers' features
 _frame = jax.jit(nc.frame)
 
 
@@ -73,6 +73,9 @@ def make_pass(
     """
 
     evaluate = lift(loss).evaluate
+    sampled = [name for name in stats if name not in keep]
+    # Layers of one width are seen by one program: a GPU spends longer on beginning so small operations than on doing them.
+    widths = {dims[name]: [other for other in stats if dims[other] == dims[name]] for name in stats}
 
     def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
         features, _ = model.apply(variables, batch.image)
@@ -80,112 +83,55 @@ def make_pass(
         real = jnp.sum(batch.mask)
         hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
         sums = (total + evaluate(features, batch.label, batch.mask) * real, correct + hits, count + real)
-        moments = {name: nc.observe(m, features[name], batch.label, batch.mask) for name, m in moments.items()}
+        alike = jax.vmap(nc.observe, in_axes=(0, 0, None, None))
+        moments = {
+            width: alike(m, jnp.stack([features[name] for name in widths[width]]), batch.label, batch.mask)
+            for width, m in moments.items()
+        }
         # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
         return (sums, moments), {name: features[name] for name in (*keep, *sampled)}, batch.label
 
-    sampled = [name for name in stats if name not in keep]
     observe = meshes.compile_step(observe, mesh, donate=(0,))
 
     def run(
         variables: PyTree, batches: Batches, tick: Callable[[int, int], None] | None = None, parts: Parts | None = None
     ) -> Evaluation:
         zero = np.zeros((), np.float32)
-        start = ((zero,) * 3, {name: nc.empty(model.num_classes, dims[name], scatter=scatter) for name in stats})
-        sink = Sink((*keep, *sampled, LABELS), batches, tick, parts)
+        start = ((zero,) * 3, {width: _none(model.num_classes, width, scatter, len(widths[width])) for width in widths})
+        sample = Sample({name: dims[name] for name in sampled}, batches, model.num_classes, mesh)
+        sink = Sink((*keep, LABELS), batches, sample, tick, parts)
         sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
         first = -(-sink.done // batches.batch_size)
-        taken = _taken(batches, model.num_classes) if sampled else np.zeros((batches.steps, 0))
-        for batch, rows in zip(evaluation_batches(batches, first), taken[first:], strict=True):
+        for step, batch in enumerate(evaluation_batches(batches, first), first):
             sink.write_if_due(sums)
             sums, features, label = observe(sums, variables, batch)
-            few = _rows({name: features.pop(name) for name in sampled}, rows) if sampled else {}
-            sink.add({**features, **few, LABELS: label}, {name: int((rows >= 0).sum()) for name in sampled})
+            sample.add(step, {name: features.pop(name) for name in sampled})
+            sink.add({**features, LABELS: label})
         (total, correct, count), moments = sums
-        features = sink.close(sums)
+        features, few = sink.close(sums)
         assert int(count) == len(features[LABELS]) == batches.size, (int(count), batches.size)
-        moments = {name: moments[name] for name in stats}  # jit sorts dictionaries by name, layers go by depth
+        apart = _apart(moments)
         return Evaluation(
             loss=float(total) / batches.size,
             accuracy=float(correct) / batches.size,
-            stats=moments,
+            stats={name: apart[dims[name]][widths[dims[name]].index(name)] for name in stats},
             features={name: features[name] for name in keep},
-            sample={name: features[name] for name in sampled},
+            sample=few,
             labels=features[LABELS],
         )
 
     return run
 
 
+def _none(num_classes: int, width: int, scatter: bool | None, layers: int) -> nc.ClassStats:
+    """The statistics of no examples at some layers of one width."""
+    return jax.tree.map(lambda x: np.stack([x] * layers), nc.empty(num_classes, width, scatter=scatter))
+
+
 @jax.jit
-def _rows(features: dict[str, Array], rows: Array) -> dict[str, Array]:
-    return {name: x[rows] for name, x in features.items()}
-
-
-def _taken(batches: Batches, num_classes: int) -> np.ndarray:
-    """[batches, .] the rows of each batch whose features are sampled for floors, then -1."""
-    chosen = choose_rows(batches.size, num_classes)
-    owner, place = np.divmod(chosen, batches.batch_size)
-    counts = np.bincount(owner, minlength=batches.steps)
-    out = np.full((batches.steps, -(-counts.max() // 64) * 64), -1)  # few widths, so that few programs are compiled
-    out[owner, np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)] = place
-    return out
-
-
-class Sink:
-    """Takes features to the host, one batch behind the device; written down now and then where there are `parts`."""
-
-    def __init__(
-        self, names: Sequence[str], batches: Batches, tick: Callable[[int, int], None] | None, parts: Parts | None
-    ):
-        self.batches, self.tick, self.parts = batches, tick, parts
-        self.rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        self.done = 0  # rows that have arrived
-        self._written = 0  # lists that have been written down
-        self._behind: tuple[dict[str, Array], dict[str, int]] | None = None
-
-    def resume(self, start: PyTree) -> PyTree:
-        """The running sums of an earlier pass that was stopped, its rows taken over; else `start`."""
-        before = self.parts.read(start, tuple(self.rows)) if self.parts is not None else None
-        if before is None:
-            return start
-        self.rows = {name: [before.columns[name]] for name in self.rows}
-        self.done, self._written = len(before.columns[LABELS]), 1
-        return before.sums
-
-    def add(self, found: dict[str, Array], counts: dict[str, int]) -> None:
-        """What a batch gave, `counts` rows where that is not a row an example; the batch before is taken to the host."""
-        self._arrive()
-        self._behind = found, counts
-
-    def _arrive(self) -> None:
-        if self._behind is None:
-            return
-        real = min(self.batches.batch_size, self.batches.size - self.done)  # the others are filler
-        found, counts = self._behind
-        for name, x in found.items():
-            self.rows[name].append(np.asarray(x)[: counts.get(name, real)])
-        self.done, self._behind = self.done + real, None
-        if self.tick is not None:
-            self.tick(self.done, self.batches.size)
-
-    def write_if_due(self, sums: PyTree) -> None:
-        """Writes down what was seen so far, once a minute."""
-        if self._behind is not None and self.parts is not None and self.parts.due():
-            self._arrive()
-            self._write(sums)
-
-    def _write(self, sums: PyTree) -> None:
-        columns = {name: np.concatenate(x[self._written :]) for name, x in self.rows.items()}
-        self.parts.write(Seen(sums, columns))  # pyright: ignore[reportOptionalMemberAccess] - callers have looked
-        self._written = len(self.rows[LABELS])
-
-    def close(self, sums: PyTree) -> dict[str, np.ndarray]:
-        """Everything that has arrived, [N, ...] each."""
-        self._arrive()
-        if self.parts is not None and self.parts.count and len(self.rows[LABELS]) > self._written:
-            self._write(sums)  # the next split, or a second pass, may be stopped too
-        return {name: np.concatenate(x) for name, x in self.rows.items()}
+def _apart(stacked: dict[int, nc.ClassStats]) -> dict[int, list[nc.ClassStats]]:
+    """Statistics of layers of one width, layer by layer."""
+    return {width: [jax.tree.map(lambda x, i=i: x[i], s) for i in range(len(s.count))] for width, s in stacked.items()}
 
 
 def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[str, tuple[nc.Frame, ...]]], Looks]:
