@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Store:
 
     def __init__(self, directory: str | Path, unsaved: frozenset[str] = frozenset()):
         self.directory, self.unsaved = Path(directory), unsaved
+        self.seconds = 0.0  # that saving took
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def _get(self, which: str) -> ocp.CheckpointManager:
@@ -91,6 +93,11 @@ class Store:
         Raises:
           OSError: the disk has no room; asked beforehand, because a save that fails half-way fails noisily.
         """
+        started = time.perf_counter()
+        self._save(which, step, tree)
+        self.seconds += time.perf_counter() - started
+
+    def _save(self, which: str, step: int, tree: PyTree) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         saved = {path: leaf for path, leaf in trees.paths(tree).items() if path not in self.unsaved}
         if shutil.disk_usage(self.directory).free < trees.nbytes(saved) + SPARE_BYTES:

@@ -239,6 +239,7 @@ def run(
     cost = {
         "optimizer_bytes": trained.optimizer_bytes,
         "flops_per_step": trained.flops_per_step,
+        "spent": trained.spent,
         "delta_bytes": size,
         "cache": kept and {"start": plan.start, "where": kept.where, "bytes": kept.nbytes, "seconds": kept.seconds},
     }

@@ -86,6 +86,7 @@ def run(
         "parameters": parameters,
         "best_epoch": int(trained.state.best_epoch) + 1,
         "flops_per_step": trained.flops_per_step,
+        "spent": trained.spent,
         "final": final,
         **(tracker.by_class(variables, trained.state.variables, dataset) if tracker and training.measure_every else {}),
     }

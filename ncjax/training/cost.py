@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,6 +12,37 @@ import jax
 from ncjax import conv
 from ncjax.core.types import Batch
 from ncjax.training.loop import State
+
+COMPILED = "/jax/core/compile/backend_compile_duration"  # what JAX calls the seconds of a compilation, or of its retrieval
+
+
+class Spent:
+    """Seconds of a run, by what they went into; compiling happens inside the others."""
+
+    def __init__(self):
+        self.seconds = {"training": 0.0, "measuring": 0.0, "saving": 0.0, "compiling": 0.0}
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Counts what happens inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def with_compiling(self) -> Iterator[None]:
+        """Counts what is compiled inside."""
+
+        def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+            self.seconds["compiling"] += duration_secs if event == COMPILED else 0.0
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def flops(step: Callable[..., Any], state: State, batch: Batch, compiled: Any = None) -> float | None:

@@ -88,6 +88,7 @@ class Trained(NamedTuple):
     optimizer_bytes: int
     flops_per_step: float | None  # by XLA's cost analysis of the compiled step; None where it does not say
     tracker: Tracker | None  # that measured it; None where nothing was trained
+    spent: dict[str, float]  # seconds of this process on training, measuring, saving, compiling inside them
 
 
 class Tracker:
@@ -102,6 +103,7 @@ class Tracker:
         self.batches = {
             name: batches_of(split, dataset, mesh, batch_size=training.batch_size) for name, split in dataset.splits.items()
         }
+        self.spent = cost.Spent()
         keep = list(dict.fromkeys((model.penultimate, model.readout)))
         self.make = functools.partial(passes.make_pass, loss=objective, dims=dims, mesh=mesh)
         self.measured = self.make(model, stats=model.layers, keep=keep, scatter=training.scatter)
@@ -145,7 +147,9 @@ class Tracker:
     def __call__(self, state: loop.State, epoch: int, seen: dict[str, float]) -> float:
         """The validation accuracy; where nothing was held out, the epoch, so that the last one is chosen."""
         epoch, every, epochs = epoch + 1, self.training.measure_every, self.training.epochs
-        found = self.evaluate(state.variables, collapse=every > 0 and (epoch % every == 0 or epoch == epochs))
+        self.spent.seconds["training"] += seen["seconds"]
+        with self.spent.on("measuring"):
+            found = self.evaluate(state.variables, collapse=every > 0 and (epoch % every == 0 or epoch == epochs))
         self.write(epoch, {**found, "augmented": {"output": {k: seen[k] for k in ("loss", "accuracy")}}})
         accuracy = {split: layers["output"]["accuracy"] for split, layers in found.items()}
         nc1 = found["train"].get(self.model.penultimate, {}).get("nc1")
@@ -211,10 +215,11 @@ def fit(
     run.forget_rows(lambda row: row["epoch"] > measured)
     run.log_to(training.log_to, measured + 1)
     if done is None and training.measure_every:
-        tracker.write(0, tracker.evaluate(state.variables, collapse=True))
+        with tracker.spent.with_compiling(), tracker.spent.on("measuring"):
+            tracker.write(0, tracker.evaluate(state.variables, collapse=True))
     elif done:
         run.say(f"resuming after step {done} of {training.epochs * batches.steps}")
-    with run.guarded():
+    with run.guarded(), tracker.spent.with_compiling():
         state = loop.fit(
             state,
             step_fn=compiled,
@@ -228,7 +233,9 @@ def fit(
             watch=run,
             mesh=mesh,
         )
-    return Trained(state, store, optimizer_bytes, flops, tracker)
+    spent = {**tracker.spent.seconds, "saving": store.seconds}
+    run.say("spent: " + ", ".join(f"{what} {seconds:.1f} s" for what, seconds in spent.items()))
+    return Trained(state, store, optimizer_bytes, flops, tracker, spent)
 
 
 def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int, unsaved: frozenset[str]) -> Trained:
@@ -237,4 +244,4 @@ def settle(run: Run, plan: Plan, mesh: Mesh, card: Card, *, seed: int, unsaved: 
     state = loop.init_state(plan.variables, optax.identity(), plan.mask, jax.random.key(seed), mesh)
     for which in ("best", "last"):
         store.save(which, 0, state)
-    return Trained(state, store, 0, None, None)
+    return Trained(state, store, 0, None, None, {})
