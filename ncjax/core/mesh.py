@@ -51,9 +51,11 @@ def place_rows(mesh: Mesh, count: int, read: Callable[[slice], PyTree]) -> PyTre
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split(mesh), x, (count, *x.shape[1:])), read(rows))
 
 
-def compile_step(function: Callable[..., Any], mesh: Mesh, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+def compile_step(
+    function: Callable[..., Any], mesh: Mesh, donate: tuple[int, ...] = (), jit: Callable[..., Any] = jax.jit
+) -> Callable[..., Any]:
     """`jit` over the mesh: arguments keep the sharding they come with, results are replicated."""
-    return jax.jit(function, out_shardings=replicated(mesh), donate_argnums=donate)
+    return jit(function, out_shardings=replicated(mesh), donate_argnums=donate)
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:

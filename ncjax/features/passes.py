@@ -17,15 +17,16 @@ from jax.sharding import Mesh
 
 from ncjax import nc
 from ncjax.core import mesh as meshes
+from ncjax.core import programs
 from ncjax.core.types import Array, Batch, Loss, Model, Objective, PyTree, lift
 from ncjax.data.batches import Batches
 from ncjax.features.resume import Parts
 from ncjax.features.sink import LABELS, Sample, Sink
 from ncjax.models.layers import STATISTICS_MOMENTUM
-from ncjax.nc.null import choose_rows, of_usable_classes
+from ncjax.nc.null import choose_rows, null_draws_of, of_usable_classes
 
 Looks = dict[str, tuple[nc.Look, ...]]
-_frame = jax.jit(nc.frame)
+_frame = programs.jit(nc.frame)
 
 
 class Evaluation(NamedTuple):
@@ -91,7 +92,7 @@ def make_pass(
         # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
         return (sums, moments), {name: features[name] for name in (*keep, *sampled)}, batch.label
 
-    observe = meshes.compile_step(observe, mesh, donate=(0,))
+    observe = meshes.compile_step(observe, mesh, donate=(0,), jit=programs.jit)
 
     def run(
         variables: PyTree, batches: Batches, tick: Callable[[int, int], None] | None = None, parts: Parts | None = None
@@ -147,7 +148,7 @@ def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[st
             for name in frames
         }
 
-    look = meshes.compile_step(look, mesh, donate=(0,))
+    look = meshes.compile_step(look, mesh, donate=(0,), jit=programs.jit)
 
     def run(variables: PyTree, batches: Batches, frames: dict[str, tuple[nc.Frame, ...]]) -> Looks:
         frames = meshes.place(frames, meshes.replicated(mesh))
@@ -178,7 +179,7 @@ def reestimate(model: Model, variables: PyTree, batches: Batches, mesh: Mesh) ->
         return total + real, jax.tree.map(lambda t, x: t + real * x, moments, _raw(moved))
 
     sums = jax.tree.map(np.zeros_like, (np.float32(0), variables["batch_stats"]))
-    observe = meshes.compile_step(observe, mesh)
+    observe = meshes.compile_step(observe, mesh, jit=programs.jit)
     for batch in evaluation_batches(batches):
         sums = observe(sums, variables, batch)
     total, moments = jax.tree.map(np.asarray, sums)
@@ -236,6 +237,9 @@ def collapse(
     chosen = choose_rows(len(seen.labels), len(counts))
     usable = of_usable_classes(seen.labels[chosen], counts)
 
+    samples = {name: seen.sample[name] if name in seen.sample else seen.features[name][chosen] for name in seen.stats}
+    draws = dict(zip(samples, null_draws_of([(seen.stats[name], x[usable]) for name, x in samples.items()]), strict=True))
+
     def report(name: str, looks: tuple[nc.Look, ...]) -> nc.Report:
         about = (centres.stats[name], looks[1]) if len(looks) > 1 else None
         return nc.report(
@@ -243,7 +247,7 @@ def collapse(
             classifier=own[name],
             look=looks[0] if looks else None,
             about=about,
-            sample=(seen.sample[name] if name in seen.sample else seen.features[name][chosen])[usable],
+            floors=draws[name],
             metrics=metrics,
         )
 

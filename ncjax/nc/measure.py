@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ncjax.core import programs
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import own_name
 from ncjax.core.types import Array
@@ -40,12 +41,12 @@ from ncjax.nc.stats import ClassStats, by_class, check_stats, empty, observe
 TILT_ROWS = 1024  # examples that the interval's smallest part is estimated from
 
 
-@functools.partial(jax.jit, static_argnames="rows")
+@functools.partial(programs.jit, static_argnames="rows")
 def _collect(start: ClassStats, features: Array, labels: Array, *, rows: int) -> ClassStats:
     return fold(observe, start, features, labels, rows)
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "decisions"))
+@functools.partial(programs.jit, static_argnames=("rows", "decisions"))
 def _look(frame: looks.Frame, features: Array, labels: Array, *, rows: int, decisions: bool) -> Look:
     step = functools.partial(_step, frame, decisions)
     return fold(step, looks.unseen(frame), features, labels, rows)
@@ -55,16 +56,16 @@ def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labe
     return looks.look(seen, frame, features, labels, decisions=decisions)
 
 
-_geometry_jit = jax.jit(geometry_of, static_argnames="weighting")
-_frame = jax.jit(looks.frame_of)
+_geometry_jit = programs.jit(geometry_of, static_argnames="weighting")
+_frame = programs.jit(looks.frame_of)
 
 
-@jax.jit
+@programs.jit
 def _tilt(frame: looks.Frame, features: Array, labels: Array, sample: Array) -> looks.Tilt:
     return looks.tilt(frame, features[sample], labels[sample])
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(programs.jit, static_argnums=2)
 def _means_at_once(features: Array, labels: Array, num_classes: int) -> ClassStats:
     """First look of one read: class means as rounded float32 sums, no spread."""
     dtype = jnp.promote_types(features.dtype, jnp.float32)
@@ -139,7 +140,7 @@ def _by_name(g: Geometry, inputs: Inputs, weighting: str, spectrum: bool) -> dic
     }
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum"))
+@functools.partial(programs.jit, static_argnames=("functions", "weighting", "spectrum"))
 @double
 def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str, spectrum: bool) -> dict[str, Array]:
     stats, look = inputs.stats, inputs.look
@@ -153,7 +154,7 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "weighting", "spectrum", "angles"))
+@functools.partial(programs.jit, static_argnames=("functions", "weighting", "spectrum", "angles"))
 @double
 def _classifier_values(
     g: Geometry, inputs: Inputs, weight: Array, *, functions: Functions, weighting: str, spectrum: bool, angles: bool
@@ -197,7 +198,7 @@ def report(
     tilt: looks.Tilt | None = None,
     known: Geometry | None = None,
     sample: np.ndarray | None = None,
-    floors: bool = True,
+    floors: bool | null.Draws = True,
     metrics: Sequence[Any] = (),
 ) -> Report:
     """Every metric that what is given allows; the others are NaN.
@@ -217,7 +218,8 @@ def report(
       known: the geometry of `stats`, where it was computed before.
       sample: features [M, D] of all examples, or of the rows that `ncjax.nc.null.choose_rows` chooses, from which floors
         are then drawn; of classes with two examples or more.
-      floors: whether there are any. Without a sample they come from the scatter, D^3 operations.
+      floors: whether there are any, or their draws (`ncjax.nc.null.null_draws`) where those were made before. Without a
+        sample they come from the scatter, D^3 operations.
       metrics: functions to report beside ncjax's own, see `ncjax.nc.metric`.
 
     Raises:
@@ -254,8 +256,9 @@ def report(
     )
     if np.isnan(found.get("nc1_pairs", 0)).all():  # not looked for
         found.pop("nc1_pairs")
-    draws = null.null_draws(stats, sample, weighting=weighting) if floors else {}
-    return assemble(found, functions, draws, np.asarray(stats.count), stats.anchor.shape[1], weighting)
+    if floors is True:
+        floors = null.null_draws(stats, sample, weighting=weighting)
+    return assemble(found, functions, floors or {}, np.asarray(stats.count), stats.anchor.shape[1], weighting)
 
 
 @in_double_if_needed

@@ -16,9 +16,12 @@ isotropic ones. So a floor is drawn from the features at hand, on the host, the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -62,16 +65,14 @@ class Standing(NamedTuple):
 def _until_precise(draw: Callable[[], dict[str, float]], num_classes: int) -> Draws:
     """Draws until every floor is known to 2 %, or 64: wide layers and many classes take few, narrow layers many."""
     found: list[dict[str, float]] = []
-    few = num_classes <= SMALL
-    with blas().limit(limits=1 if few else None, user_api="blas"):  # small products are faster with one thread
-        while len(found) < MOST:
-            found.append(draw())
-            if len(found) >= (FEWEST if few else FEWEST_OF_MANY):
-                values = np.array([list(f.values()) for f in found])
-                defined = (values > 0) & np.isfinite(values)
-                logs = np.log(np.where(defined, values, 1))[:, defined.all(axis=0)]
-                if not (logs.std(axis=0, ddof=1) > PRECISE * np.sqrt(len(found))).any():
-                    break
+    while len(found) < MOST:
+        found.append(draw())
+        if len(found) >= (FEWEST if num_classes <= SMALL else FEWEST_OF_MANY):
+            values = np.array([list(f.values()) for f in found])
+            defined = (values > 0) & np.isfinite(values)
+            logs = np.log(np.where(defined, values, 1))[:, defined.all(axis=0)]
+            if not (logs.std(axis=0, ddof=1) > PRECISE * np.sqrt(len(found))).any():
+                break
     return {name: np.array([f[name] for f in found]) for name in FLOORED}
 
 
@@ -149,9 +150,7 @@ def permuted(
     def draw() -> dict[str, float]:
         order = rng.permutation(size)
         mine, fresh = features[order[:rows]], features[order[rows : rows + FRESH]]
-        average = np.zeros((num_classes, rows), np.float32)
-        average[owner, np.arange(rows)] = stretch[owner] / sizes[owner]
-        means = average @ mine
+        means = np.add.reduceat(mine, starts, axis=0) * (stretch / sizes).astype(np.float32)[:, None]
         seen = np.arange(rows) if num_classes <= SMALL else np.sort(rng.choice(rows, min(rows, LOOKED_AT), replace=False))
         along = (mine[seen] @ means.T).astype(np.float64)  # h . mu_k
         means = means.astype(np.float64)
@@ -285,7 +284,34 @@ def null_draws(seen: ClassStats, sample: np.ndarray | None = None, *, weighting:
     Raises:
       UserError: as for `permuted`, or the sample is of another width.
     """
+    with _blas_for(len(seen.count)):
+        return _draws((seen, sample), weighting)
+
+
+def null_draws_of(several: Sequence[tuple[ClassStats, np.ndarray | None]], *, weighting: str = "class") -> list[Draws]:
+    """`null_draws` of several layers, side by side on the processors there are: the same numbers.
+
+    Args:
+      several: statistics and sample of each, as for `null_draws`; of one number of classes.
+      weighting: as for `null_draws`.
+    """
+    classes = max((len(seen.count) for seen, _ in several), default=0)
+    aside = min(len(several), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with _blas_for(classes):
+        if aside < 2 or classes > SMALL:
+            return [_draws(one, weighting) for one in several]
+        with ThreadPoolExecutor(aside, thread_name_prefix="floors") as pool:
+            return list(pool.map(functools.partial(_draws, weighting=weighting), several))
+
+
+def _blas_for(num_classes: int) -> contextlib.AbstractContextManager[Any]:
+    """Products of few classes are small, and faster with one thread."""
+    return blas().limit(limits=1, user_api="blas") if num_classes <= SMALL else contextlib.nullcontext()
+
+
+def _draws(of: tuple[ClassStats, np.ndarray | None], weighting: str) -> Draws:
     check_weighting(weighting)
+    seen, sample = of
     counts = np.asarray(seen.count, np.int64)
     counts = counts[counts >= 2]
     if len(counts) < 2:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ncjax.core import programs
 from ncjax.core.types import Array
 
 Show = Callable[[str, int, int, str], None]  # (title, done, total, text), as `runs.run.Run.bar`
@@ -145,7 +146,7 @@ def _decay(features: Array, l2: Array) -> Array:
     return l2 * (jnp.arange(width) < width - 1)
 
 
-@jax.jit
+@programs.jit
 def _begin(params: Array, features: Array, labels: Array, second_moment: Array, l2: Array) -> tuple[_State, Array]:
     """Where the minimisation starts, and the inverse of the Hessian there."""
     decay, logits = _decay(features, l2), _product(features, params.T)
@@ -164,7 +165,7 @@ def _largest(gradient: Array) -> Array:
     return jnp.max(jnp.abs(gradient))
 
 
-@jax.jit
+@programs.jit
 def _advance(
     state: _State, features: Array, labels: Array, inverse: Array, l2: Array, tolerance: Array, until: Array
 ) -> tuple[_State, Array]:
@@ -264,7 +265,7 @@ def span_of(features: np.ndarray) -> Span | None:
     return Span((vectors[:, kept] * root).astype(features.dtype), basis.astype(features.dtype))
 
 
-@jax.jit
+@programs.jit
 def _moments(features: Array) -> Array:
     return _product(features.T, features) / len(features)
 
@@ -316,7 +317,7 @@ def _gradient(features: Array, labels: Array, weight: Array, bias: Array) -> tup
     return _product(residual.T, features) / len(features), jnp.mean(residual, axis=0)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(programs.jit, static_argnums=2)
 def _group_begin(features: Array, labels: Array, num_classes: int) -> tuple[Any, Array, Array]:
     """(where the group lasso starts, its step, its strength)."""
     count, width = features.shape
@@ -332,7 +333,7 @@ def _group_begin(features: Array, labels: Array, num_classes: int) -> tuple[Any,
     return ((weight, bias), (weight, bias), jnp.ones((), features.dtype)), rate, strength
 
 
-@jax.jit
+@programs.jit
 def _group_advance(carry: Any, features: Array, labels: Array, rate: Array, strength: Array, steps: Array) -> Any:
     def step(_, carry):
         (weight, bias), (ahead_w, ahead_b), t = carry

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ncjax import nc
 from ncjax.core import mesh
 from ncjax.core.errors import UserError
+from ncjax.nc.stats import _thirds, by_products
 
 observe, look, nc1 = jax.jit(nc.observe), jax.jit(nc.look), jax.jit(nc.nc1)
 TRUSTED = ("nc1", "cdnv", "trace_ratio")
@@ -742,3 +743,17 @@ def test_a_classifier_of_the_wrong_shape_is_refused():
     for options, line in (({"num_classes": 3.0}, "expected an integer"), ({"weighting": ["class"]}, "weighting=")):
         with pytest.raises(UserError, match=line):
             nc.measure(h, y, **options)
+
+
+def test_class_sums_by_products_lose_nothing(rng):
+    x = (1e3 * rng.normal(size=(500, 7)) * np.exp(5 * rng.normal(size=(500, 1)))).astype(np.float32)
+    y = rng.integers(0, 4, 500)
+    wanted = np.stack([x[y == k].astype(np.float64).sum(0) for k in range(4)])
+    for dtype, close in ((np.float32, 1e-6), (np.float64, 1e-14)):
+        with jax.enable_x64(dtype == np.float64):
+            found = np.asarray(jax.jit(by_products, static_argnums=2)(jnp.asarray(x, dtype), jnp.asarray(y), 4))
+        scale = np.stack([np.abs(x[y == k]).astype(np.float64).sum(0) for k in range(4)])
+        assert found.dtype == dtype
+        assert (np.abs(found - wanted) / scale).max() < close
+    parts = np.stack([np.asarray(p, np.float64) for p in _thirds(jnp.asarray(x))])
+    np.testing.assert_array_equal(parts.sum(0), x)  # all 24 bits
