@@ -150,7 +150,9 @@ def permuted(
     def draw() -> dict[str, float]:
         order = rng.permutation(size)
         mine, fresh = features[order[:rows]], features[order[rows : rows + FRESH]]
-        means = np.add.reduceat(mine, starts, axis=0) * (stretch / sizes).astype(np.float32)[:, None]
+        average = np.zeros((num_classes, rows), np.float32)
+        average[owner, np.arange(rows)] = stretch[owner] / sizes[owner]
+        means = average @ mine
         seen = np.arange(rows) if num_classes <= SMALL else np.sort(rng.choice(rows, min(rows, LOOKED_AT), replace=False))
         along = (mine[seen] @ means.T).astype(np.float64)  # h . mu_k
         means = means.astype(np.float64)
