@@ -9,6 +9,7 @@ they are found, so that a part stopped after --seconds keeps what it has. --tiny
 
 right      the part of the suite that concerns devices: metrics in float64, frozen bits, resuming
 metrics    NC1 and all metrics of N = 50 000 features beside the library on the same GPU, as a share of copy bandwidth
+compile    the first and later `nc.measure` of a process, with and without Triton's matrix products
 layers     statistics of every block of a ResNet-50 while images stream through it, beside the forward pass alone
 train_cnn  ResNet-18 (CIFAR stem, batch 512) and ResNet-50 (224 px, 256): images/s, share of the bfloat16 peak, beside
            torch.compile with channels last and bfloat16 autocast
@@ -179,6 +180,26 @@ def ours_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
+def compiling(args: argparse.Namespace, triton: bool) -> Rows:
+    """What a process pays for its first measurement, with XLA's own choice of matrix products and with ncjax's."""
+    import nc as compared
+
+    from ncjax import nc
+    from ncjax.core import programs
+
+    if triton:
+        programs.OPTIONS.clear()
+    count, dim, classes = (300, 16, 5) if args.tiny else (50_000, 2048, 100)
+    h, y, weight = compared.make(count, dim, classes)
+    seconds = []
+    for _ in range(3):
+        with alone(args.out):
+            started = time.perf_counter()
+            nc.measure(h, y, classifier=(weight, None), floors=False)
+            seconds.append(time.perf_counter() - started)
+    yield {"triton": triton, "count": count, "dim": dim, "classes": classes, "seconds": seconds, "first": seconds[0]}
+
+
 def rival_metrics(h: Any, y: Any, weight: Any) -> dict[str, Callable[[], Any]]:
     """The library at three batch sizes; its best is quoted."""
     import nc as compared
@@ -327,6 +348,9 @@ def jobs(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Rows]]]:
         "metrics": {
             library: functools.partial(metrics, args, library)
             for library in (["ncjax", "float64"] + (["rival"] if args.rival else []) if TORCH else [])
+        },
+        "compile": {
+            name: functools.partial(compiling, args, name == "triton") for name in (("triton", "cublas") if TORCH else ())
         },
         "train_cnn": {f"{n} {x}": functools.partial(training, args, n, x) for n in cnn for x in libraries},
         "train_vit": {f"{n} {x}": functools.partial(training, args, n, x) for n in vit for x in libraries},
