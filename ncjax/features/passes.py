@@ -7,6 +7,7 @@ directions of its class means: K D numbers still, whatever the number of images.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Evaluation(NamedTuple):
     features: dict[str, np.ndarray]  # [N, D] float32, in the order of the split
     sample: dict[str, np.ndarray]  # of the other layers with statistics, [M, D] features of some examples, for their floors
     labels: np.ndarray  # [N]
+    waited: float = 0.0  # share of the time that the pass waited for images to be read and decoded
 
 
 def evaluation_batches(batches: Batches, first: int = 0) -> Iterator[Batch]:
@@ -103,7 +105,11 @@ def make_pass(
         sink = Sink((*keep, LABELS), batches, sample, tick, parts)
         sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
         first = -(-sink.done // batches.batch_size)
-        for step, batch in enumerate(evaluation_batches(batches, first), first):
+        started, waited, coming = time.perf_counter(), 0.0, evaluation_batches(batches, first)
+        for step in range(first, batches.steps):
+            asked = time.perf_counter()
+            batch = next(coming)
+            waited += time.perf_counter() - asked
             sink.write_if_due(sums)
             sums, features, label = observe(sums, variables, batch)
             sample.add(step, {name: features.pop(name) for name in sampled})
@@ -119,6 +125,7 @@ def make_pass(
             features={name: features[name] for name in keep},
             sample=few,
             labels=features[LABELS],
+            waited=waited / (time.perf_counter() - started),
         )
 
     return run

@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 from ncjax.nc.stats import ClassStats, matmul, usable
 
 WEIGHTINGS = ("class", "sample")
+PAIRS = 1 << 24  # entries of a matrix of pairs that are there at once: 128 MB of float64
+PAIRS_UP_TO = 4096  # classes beyond which that is less than all of them, and nothing with an entry a pair is kept
+
+Rows = Int[Array, " B"] | None  # of a matrix of pairs; None for all
 
 
 class Geometry(NamedTuple):
@@ -146,21 +150,50 @@ def geometry_of(stats: ClassStats, weighting: str = "class") -> Geometry:
         return geometry(jax.tree.map(as_double, stats), weighting)
 
 
+def by_rows(count: int, of: Callable[[Rows], Any]) -> Any:
+    """`of(rows)` [B, ...] for all rows of a matrix of pairs [K, K], of which `PAIRS` entries are there at once.
+
+    Args:
+      count: K.
+      of: a function of row indices, None for all; of what it returns every leaf has an entry a row.
+    """
+    together = max(1, PAIRS // count)
+    if count <= together:
+        return of(None)
+    blocks = -(-count // together)
+    rows = jnp.minimum(jnp.arange(blocks * together), count - 1).reshape(blocks, together)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.lax.map(of, rows))
+
+
 def undefined_unless(enough: Array, value: Array) -> Array:
     """The value, or NaN."""
     return jnp.where(enough, value, jnp.nan)
 
 
-def distances(g: Geometry) -> Float[Array, "K K"]:
-    """[K, K] squared distances between class means, by the Gram identity."""
-    gram = matmul(g.means, g.means.T)
-    norms = jnp.diagonal(gram)
-    return jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0)
+def distances(g: Geometry, rows: Rows = None) -> Float[Array, "B K"]:
+    """[K, K] squared distances between class means, or some rows of them, by the Gram identity."""
+    gram = matmul(of_rows(g.means, rows), g.means.T)
+    norms = jnp.diagonal(gram) if rows is None else jnp.sum(jnp.square(g.means), axis=1)
+    both = of_rows(norms, rows)[:, None] + norms[None, :]
+    found = jnp.maximum(both - 2 * gram, 0)
+    # Of classes that coincide the parts cancel to the last bit only where all come from one product.
+    return found if rows is None else jnp.where(found > 64 * float(jnp.finfo(found.dtype).eps) * both, found, 0)
 
 
-def pairs(g: Geometry) -> Bool[Array, "K K"]:
-    """[K, K] booleans: pairs of distinct usable classes."""
-    return (g.keep[:, None] * g.keep[None, :] > 0) & ~jnp.eye(g.keep.shape[0], dtype=bool)
+def of_rows(x: Array, rows: Rows) -> Array:
+    """Those rows of x [K, ...]."""
+    return x if rows is None else x[rows]
+
+
+def same(count: int, rows: Rows = None) -> Bool[Array, "B K"]:
+    """Those rows of the identity, as booleans."""
+    every = jnp.arange(count)
+    return of_rows(every, rows)[:, None] == every[None, :]
+
+
+def pairs(g: Geometry, rows: Rows = None) -> Bool[Array, "B K"]:
+    """[K, K] booleans, or some rows of them: pairs of distinct usable classes."""
+    return (of_rows(g.keep, rows)[:, None] * g.keep[None, :] > 0) & ~same(g.keep.shape[0], rows)
 
 
 def inverse(g: Geometry) -> Float[Array, " R"]:

@@ -412,7 +412,7 @@ def measure(
     )
     if over:
         note = f"feature maps {shape} were averaged over axes {over[0]} and {over[1]}"
-        found = dataclasses.replace(found, notes=(note,))
+        found = dataclasses.replace(found, notes=(*found.notes, note))
     if not spectrum:
         return found
     functions = with_own(metrics)

@@ -8,6 +8,8 @@ Definitions: Papyan, Han & Donoho (2020); Zhu et al. (2021); Galanti, Gyorgy & H
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -15,12 +17,17 @@ from jaxtyping import Float
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 from ncjax.nc.geometry import (
+    PAIRS_UP_TO,
     Geometry,
+    Rows,
+    by_rows,
     distances,
     eigenvectors_of_rows,
     inverse,
+    of_rows,
     pairs,
     projected,
+    same,
     undefined_unless,
 )
 from ncjax.nc.metric import About, metric
@@ -102,7 +109,7 @@ def cdnv_about(about: About) -> Float[Array, ""]:
 @metric
 def nc2(g: Geometry) -> Float[Array, ""]:
     """Class means to a simplex ETF, || M M^T / ||M M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F, M centred."""
-    return _etf_distance(matmul(g.means, g.means.T), g.keep)
+    return _etf_distance(g.means, g.means, g.keep)
 
 
 @metric
@@ -117,11 +124,8 @@ def equinorm(g: Geometry) -> Float[Array, ""]:
 @metric
 def equiangularity(g: Geometry) -> Float[Array, ""]:
     """Standard deviation of cosines of centred class means, over pairs; 0 for equal angles (Papyan et al., 2020)."""
-    pair = pairs(g)
-    count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
-    cosine = _cosines(g)
-    mean = jnp.sum(jnp.where(pair, cosine, 0)) / count
-    variance = jnp.sum(jnp.where(pair, jnp.square(cosine - mean), 0)) / count
+    mean = _over_pairs(g, lambda rows: _cosines(g, rows))
+    variance = _over_pairs(g, lambda rows: jnp.square(_cosines(g, rows) - mean))
     return undefined_unless(g.k >= 2, jnp.sqrt(variance))
 
 
@@ -131,43 +135,39 @@ def maximal_angle(g: Geometry) -> Float[Array, ""]:
 
     0 for a simplex ETF. The absolute value is inside the mean: the signed mean is zero for any centred, equal-norm means.
     """
-    pair = pairs(g)
-    deviation = jnp.where(pair, jnp.abs(_cosines(g) + 1 / jnp.maximum(g.k - 1, 1)), 0)
-    return undefined_unless(g.k >= 2, jnp.sum(deviation) / jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1))
+    apart = 1 / jnp.maximum(g.k - 1, 1)
+    return undefined_unless(g.k >= 2, _over_pairs(g, lambda rows: jnp.abs(_cosines(g, rows) + apart)))
 
 
 @metric
 def discrimination(g: Geometry) -> Float[Array, ""]:
     """Between-class discrimination, 1 - largest cosine of class means as they are, over pairs (Wang et al., 2023)."""
-    raw = g.keep[:, None] * (g.means + g.middle[None, :])
-    return _largest_cosine_away(g, cosines_of_rows(raw))
+    return _largest_cosine_away(g, g.keep[:, None] * (g.means + g.middle[None, :]))
 
 
 @metric
 def discrimination_centred(g: Geometry) -> Float[Array, ""]:
     """The same of centred class means: 1 - largest cosine, over pairs."""
-    return _largest_cosine_away(g, _cosines(g))
+    return _largest_cosine_away(g, g.means)
 
 
 @metric
 def nc2_w(weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier to a simplex ETF, || W W^T / ||W W^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F (Zhu et al., 2021)."""
-    return _etf_distance(matmul(weight, weight.T), jnp.ones(weight.shape[0], weight.dtype))
+    return _etf_distance(weight, weight, jnp.ones(weight.shape[0], weight.dtype))
 
 
 @metric
 def nc2_w_centred(weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier to a simplex ETF, the mean of its rows subtracted first."""
-    gram = matmul(weight, weight.T)
-    mean = jnp.mean(gram, axis=0, keepdims=True)
-    gram = gram - mean - mean.T + jnp.mean(gram)
-    return _etf_distance(gram, jnp.ones(weight.shape[0], weight.dtype))
+    weight = weight - jnp.mean(weight, axis=0, keepdims=True)
+    return _etf_distance(weight, weight, jnp.ones(weight.shape[0], weight.dtype))
 
 
 @metric
 def nc3(g: Geometry, weight: Float[Array, "K D"]) -> Float[Array, ""]:
     """Classifier against class means, to a simplex ETF: || W M^T / ||W M^T||_F - (I - 11^T/K) / sqrt(K - 1) ||_F."""
-    return _etf_distance(matmul(weight, g.means.T), g.keep)
+    return _etf_distance(weight, g.means, g.keep)
 
 
 @metric
@@ -219,8 +219,15 @@ def nc5(g: Geometry, outside: Array, *, centred: bool = False) -> Float[Array, "
 
 @metric
 def cdnv_pairs(g: Geometry) -> Float[Array, "K K"]:
-    """CDNV of every pair [K, K]; NaN on the diagonal and for classes left out."""
-    return _cdnv_pairs(g, _variance(g))
+    """CDNV of every pair [K, K]; NaN on the diagonal and for classes left out.
+
+    Raises:
+      UserError: beyond 4096 classes, where pairs are not kept.
+    """
+    if g.keep.shape[0] > PAIRS_UP_TO:
+        raise UserError(f"what has an entry a pair is kept for up to {PAIRS_UP_TO} classes")
+    pair, ratio = pairs(g), _cdnv(g, _variance(g), None)
+    return jnp.where(pair, ratio, jnp.nan)
 
 
 @metric
@@ -272,7 +279,7 @@ def subspace_angles(g: Geometry, weight: Float[Array, "K D"]) -> Float[Array, " 
 @metric
 def cosines(g: Geometry) -> Float[Array, "K K"]:
     """Cosines of centred class means [K, K]; NaN for classes left out."""
-    return _cosines(g)
+    return cosines_of_rows(g.means)
 
 
 @metric
@@ -306,47 +313,58 @@ def nearest_class_mean_agreement(
 
 def mean_cdnv(g: Geometry, variance: Float[Array, " K"]) -> Array:
     """CDNV, mean over pairs, of class variances [K] about the class means of a geometry."""
-    pair = pairs(g)
-    total = jnp.sum(jnp.where(pair, _cdnv_pairs(g, variance), 0))
-    return undefined_unless(g.k >= 2, total / jnp.sum(pair.astype(g.k.dtype)))
+    return undefined_unless(g.k >= 2, _over_pairs(g, lambda rows: _cdnv(g, variance, rows)))
 
 
-def _cdnv_pairs(g: Geometry, variance: Float[Array, " K"]) -> Array:
-    pair = pairs(g)
-    ratio = (variance[:, None] + variance[None, :]) / (2 * jnp.where(pair, distances(g), 1))
-    return jnp.where(pair, ratio, jnp.nan)
+def _cdnv(g: Geometry, variance: Float[Array, " K"], rows: Rows) -> Float[Array, "B K"]:
+    return (of_rows(variance, rows)[:, None] + variance[None, :]) / (2 * jnp.where(pairs(g, rows), distances(g, rows), 1))
+
+
+def _over_pairs(g: Geometry, of: Callable[[Rows], Float[Array, "B K"]]) -> Array:
+    """The mean over pairs of distinct usable classes of what `of` gives for rows of [K, K]."""
+    total = jnp.sum(by_rows(g.keep.shape[0], lambda rows: jnp.sum(jnp.where(pairs(g, rows), of(rows), 0), axis=1)))
+    return total / jnp.maximum(g.k * (g.k - 1), 1)
 
 
 def _variance(g: Geometry) -> Array:
     return g.spread / jnp.maximum(g.n, 1)
 
 
-def _largest_cosine_away(g: Geometry, cosine: Array) -> Array:
-    pair = pairs(g)
-    return undefined_unless(jnp.any(pair), jnp.maximum(1 - jnp.max(jnp.where(pair, cosine, -jnp.inf)), 0))
+def _largest_cosine_away(g: Geometry, means: Float[Array, "K D"]) -> Array:
+    def largest(rows: Rows) -> Array:
+        return jnp.max(jnp.where(pairs(g, rows), cosines_of_rows(means, rows), -jnp.inf), axis=1)
+
+    return undefined_unless(g.k >= 2, jnp.maximum(1 - jnp.max(by_rows(g.keep.shape[0], largest)), 0))
 
 
-def _cosines(g: Geometry) -> Array:
-    """Cosines of centred means [K, K]; NaN where a class is left out or its mean is the global mean."""
-    return cosines_of_rows(g.means)
+def _cosines(g: Geometry, rows: Rows) -> Float[Array, "B K"]:
+    """Cosines of centred means; NaN where a class is left out or its mean is the global mean."""
+    return cosines_of_rows(g.means, rows)
 
 
-def cosines_of_rows(rows: Float[Array, "K D"]) -> Float[Array, "K K"]:
-    """Cosines of rows; NaN where one is zero."""
-    gram = matmul(rows, rows.T)
-    norm = jnp.sqrt(jnp.diagonal(gram))
+def cosines_of_rows(x: Float[Array, "K D"], rows: Rows = None) -> Float[Array, "B K"]:
+    """Cosines of rows of x with all of them, of some rows only if said which; NaN where one is zero."""
+    gram = matmul(of_rows(x, rows), x.T)
+    norm = jnp.sqrt(jnp.diagonal(gram) if rows is None else jnp.sum(jnp.square(x), axis=1))
     norm = jnp.where(norm > 0, norm, jnp.nan)
-    return gram / norm[:, None] / norm[None, :]
+    return gram / of_rows(norm, rows)[:, None] / norm[None, :]
 
 
-def _etf_distance(product: Array, keep: Array) -> Array:
-    """|| A / ||A||_F - (I_K - 11^T/K) / sqrt(K - 1) ||_F for A [K, K], over the usable classes."""
-    k = jnp.sum(keep)
-    pair = keep[:, None] * keep[None, :]
-    etf = pair * (jnp.eye(keep.shape[0], dtype=keep.dtype) - 1 / jnp.maximum(k, 1)) / jnp.sqrt(jnp.maximum(k - 1, 1))
-    product = pair * product
-    distance = jnp.linalg.norm(product / jnp.linalg.norm(product) - etf)
-    return undefined_unless(k >= 2, distance)
+def _etf_distance(left: Float[Array, "K D"], right: Float[Array, "K D"], keep: Float[Array, " K"]) -> Array:
+    """|| A / ||A||_F - (I_K - 11^T/K) / sqrt(K - 1) ||_F for A = left right^T [K, K], over the usable classes."""
+    k, count = jnp.sum(keep), keep.shape[0]
+
+    def product(rows: Rows) -> tuple[Array, Array]:
+        pair = of_rows(keep, rows)[:, None] * keep[None, :]
+        return pair * matmul(of_rows(left, rows), right.T), pair
+
+    def away(rows: Rows) -> Array:
+        found, pair = product(rows)
+        etf = pair * (same(count, rows).astype(keep.dtype) - 1 / jnp.maximum(k, 1)) / jnp.sqrt(jnp.maximum(k - 1, 1))
+        return jnp.sum(jnp.square(found / norm - etf), axis=1)
+
+    norm = jnp.sqrt(jnp.sum(by_rows(count, lambda rows: jnp.sum(jnp.square(product(rows)[0]), axis=1))))
+    return undefined_unless(k >= 2, jnp.sqrt(jnp.sum(by_rows(count, away))))
 
 
 def _share(examples: Array, decisions: Look) -> float:

@@ -29,7 +29,7 @@ from scipy import linalg, stats
 from threadpoolctl import ThreadpoolController
 
 from ncjax.core.errors import UserError
-from ncjax.nc.geometry import check_weighting
+from ncjax.nc.geometry import PAIRS_UP_TO, check_weighting
 from ncjax.nc.stats import ClassStats
 
 FLOORED = ("nc1", "cdnv", "trace_ratio", "directional_cdnv")
@@ -276,7 +276,9 @@ def total_spectrum(seen: ClassStats) -> Float[np.ndarray, " D"]:
 
 
 def null_draws(seen: ClassStats, sample: np.ndarray | None = None, *, weighting: str = "class") -> Draws:
-    """Draws of each metric without signal, from a sample of the features or else from the scatter; {} with neither.
+    """Draws of each metric without signal, from a sample of the features or else from the scatter.
+
+    {} with neither, or beyond 4096 classes, whose products with one another would fill the memory.
 
     Args:
       seen: statistics of all features.
@@ -316,7 +318,7 @@ def _draws(of: tuple[ClassStats, np.ndarray | None], weighting: str) -> Draws:
     seen, sample = of
     counts = np.asarray(seen.count, np.int64)
     counts = counts[counts >= 2]
-    if len(counts) < 2:
+    if not 2 <= len(counts) <= PAIRS_UP_TO:
         return {}
     if sample is None:
         return rotated(total_spectrum(seen), counts, weighting=weighting) if seen.scatter is not None else {}

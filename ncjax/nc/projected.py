@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
-from ncjax.nc.geometry import Geometry, check_weighting, double, geometry_of, inverse
+from ncjax.nc.geometry import PAIRS_UP_TO, Geometry, check_weighting, double, geometry_of, inverse
 from ncjax.nc.kinds import expect
 from ncjax.nc.stats import ClassStats, by_class, check_precision, check_stats, clean, matmul
 from ncjax.nc.stats import merge as merge_stats
@@ -36,7 +36,8 @@ class Frame(NamedTuple):
     unit: Float[Array, ""]  # 1 / largest s^2: apart, so that `inverse` stays near 1 whatever the scale of the features
     place: Float[Array, "K R"]  # centred class means in the basis
     between: Array | None  # [K, K] place place^T (none beyond 256 classes)
-    logits: Array | None  # [K, K] classifier at each class mean
+    logits: Array | None  # [K, K] classifier at each class mean (none beyond 4096 classes)
+    bias: Array | None  # [K] of the classifier
 
 
 class Look(NamedTuple):
@@ -83,7 +84,8 @@ def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | N
     """`frame` where the geometry is known."""
     logits, directions, keep = None, g.basis, g.keep[:, None] > 0
     if classifier is not None:
-        logits = matmul(g.means + g.middle[None, :], classifier[0].T) + classifier[1][None, :]
+        if g.keep.shape[0] <= PAIRS_UP_TO:
+            logits = matmul(g.means + g.middle[None, :], classifier[0].T) + classifier[1][None, :]
         directions = jnp.concatenate([directions, classifier[0].T], axis=1)
     unit = jnp.where(g.values[0] > 0, g.values[0], 1)
     between = matmul(g.place, g.place.T) if g.place.shape[0] <= FULL_UP_TO else None
@@ -98,6 +100,7 @@ def frame_of(g: Geometry, stats: ClassStats, classifier: tuple[Array, Array] | N
         place=g.place,
         between=between,
         logits=logits,
+        bias=None if classifier is None else classifier[1],
     )
 
 
@@ -156,13 +159,21 @@ def look(
         half = jnp.where(frame.keep > 0, 0.5 * jnp.sum(jnp.square(frame.place), axis=1), jnp.inf)
         nearest = _first_max(score - half[None, :])
         rows |= {"decided": real, "near": jnp.where(nearest == labels, real, 0)}
-        if frame.logits is not None:
-            decided = _first_max(logits + frame.logits[labels])
+        if frame.bias is not None:
+            decided = _first_max(logits + _at_means(frame, labels, rank))
             rows |= {"agree": jnp.where(decided == nearest, real, 0), "correct": jnp.where(decided == labels, real, 0)}
     not_looked_for = jnp.full_like(real, jnp.nan)
     found = sums(jnp.stack([rows.get(name, not_looked_for) for name in BY_CLASS], axis=1)).T  # [9, K]
     by_class_sums = dict(zip(BY_CLASS, found, strict=True))
     return merge(seen, Look(unit=frame.unit, projected=spread, toward=toward, **by_class_sums))
+
+
+def _at_means(frame: Frame, labels: Array, rank: int) -> Array:
+    """[N, K] the classifier at the class mean of each example."""
+    if frame.logits is not None:
+        return frame.logits[labels]
+    mean = frame.anchor[labels] if frame.shift is None else frame.anchor[labels] + frame.shift[labels]
+    return matmul(mean, frame.directions[:, rank:]) + jnp.asarray(frame.bias)[None, :]
 
 
 def _residual(frame: Frame, features: Array, labels: Array) -> Array:

@@ -11,8 +11,14 @@ import numpy as np
 
 from ncjax.core.types import Array
 from ncjax.nc import metrics, show, spectra, uncertainty
+from ncjax.nc.geometry import PAIRS_UP_TO
 from ncjax.nc.metric import meaning
 from ncjax.nc.null import FLOORED, Draws, standing
+
+BEYOND = (
+    f"beyond {PAIRS_UP_TO} classes floors, the interval of CDNV, and what has an entry a pair are left out: they would "
+    "take K x K numbers at once"
+)
 
 # What a report holds, in the order in which it is shown. A metric is one function; its name and meaning are the function's.
 SCALARS: dict[str, Callable[..., Array]] = {
@@ -212,4 +218,5 @@ def assemble(
         num_classes=usable,
         dim=dim,
         weighting=weighting,
+        notes=(BEYOND,) if len(counts) > PAIRS_UP_TO else (),
     )

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ncjax.core.types import Array
-from ncjax.nc.geometry import Geometry, distances, double, geometry, inverse, pairs, projected, undefined_unless
+from ncjax.nc.geometry import (
+    PAIRS_UP_TO,
+    Geometry,
+    distances,
+    double,
+    geometry,
+    inverse,
+    pairs,
+    projected,
+    undefined_unless,
+)
 from ncjax.nc.null import Standing
 from ncjax.nc.projected import Look, Tilt
 from ncjax.nc.stats import ClassStats, matmul
@@ -126,7 +136,12 @@ def nc1_variance(g: Geometry, m: Moments) -> Array:
 
 
 def cdnv_variance(g: Geometry, m: Moments) -> Array:
-    """Variance of CDNV: through the class variances (`m.rho`), and through the distances between the means."""
+    """Variance of CDNV: through the class variances (`m.rho`), and through the distances between the means.
+
+    NaN beyond 4096 classes, where pairs are not kept.
+    """
+    if g.keep.shape[0] > PAIRS_UP_TO:
+        return jnp.full((), jnp.nan)
     n, place, pair = jnp.maximum(g.n, 1), g.place, pairs(g)
     variance = g.spread / n
     apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)

@@ -1,6 +1,7 @@
 """Collapse metrics against plain float64 NumPy, closed forms, and invariances."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ncjax import nc
 from ncjax.core import mesh
 from ncjax.core.errors import UserError
+from ncjax.nc import geometry, projected
 from ncjax.nc.stats import _thirds, by_products
 
 observe, look, nc1 = jax.jit(nc.observe), jax.jit(nc.look), jax.jit(nc.nc1)
@@ -757,3 +759,43 @@ def test_class_sums_by_products_lose_nothing(rng):
         assert (np.abs(found - wanted) / scale).max() < close
     parts = np.stack([np.asarray(p, np.float64) for p in _thirds(jnp.asarray(x))])
     np.testing.assert_array_equal(parts.sum(0), x)  # all 24 bits
+
+
+def test_matrices_of_pairs_in_blocks_give_the_same(rng, monkeypatch):
+    y = np.repeat(np.arange(23), 5)
+    x = (rng.normal(size=(23, 9))[y] + 0.3 * rng.normal(size=(len(y), 9))).astype(np.float32)
+    weight = rng.normal(size=(23, 9)).astype(np.float32)
+    whole = nc.measure(x, y, classifier=(weight, None)).scalars()
+    jax.clear_caches()
+    monkeypatch.setattr(geometry, "PAIRS", 100)  # four rows at once
+    assert nc.measure(x, y, classifier=(weight, None)).scalars() == pytest.approx(whole, rel=1e-9)
+    jax.clear_caches()
+
+
+def test_classes_that_coincide_do_so_in_blocks_too(rng, monkeypatch):
+    monkeypatch.setattr(geometry, "PAIRS", 30)
+    jax.clear_caches()
+    x = rng.normal(size=(12, 7)).astype(np.float32)
+    x[1] = x[0]
+    found = nc.measure(np.repeat(x, 2, axis=0), np.repeat(np.arange(12), 2), floors=False)
+    jax.clear_caches()
+    assert np.isnan(found.cdnv)  # 0 / 0, as of two collapsed classes in one matrix
+
+
+def test_beyond_a_number_of_classes_pairs_are_left_out_and_said_so(rng, monkeypatch):
+    for module in ("geometry", "projected", "metrics", "null", "report", "uncertainty"):
+        monkeypatch.setattr(sys.modules[f"ncjax.nc.{module}"], "PAIRS_UP_TO", 20)
+    assert projected.PAIRS_UP_TO == 20
+    jax.clear_caches()
+    y = np.repeat(np.arange(24), 5)
+    x = (3 * rng.normal(size=(24, 9))[y] + rng.normal(size=(len(y), 9))).astype(np.float32)
+    weight, bias = rng.normal(size=(24, 9)).astype(np.float32), rng.normal(size=24).astype(np.float32)
+    found = nc.measure(x, y, classifier=(weight, bias))
+    jax.clear_caches()
+    assert "beyond 4096 classes" in str(found)
+    assert "cdnv_pairs" not in found.arrays
+    assert np.isnan(found.floor["nc1"])
+    assert np.isnan(found.interval["cdnv"][0])
+    assert np.isfinite([found.nc1, found.cdnv, found.nc2, found.nc3, *found.interval["nc1"]]).all()
+    logits = x @ weight.T + bias
+    assert found.values["accuracy"] == pytest.approx(np.mean(np.argmax(logits, 1) == y))
