@@ -95,10 +95,10 @@ def extract(
             earlier = part.found if part else 0
             rate = (len(split.labels) - earlier) / (time.time() - started)
             again = f"{earlier} of them before it stopped, " if earlier else ""
-            waiting = f", waiting for them {100 * seen[name].waited:.0f} % of the time" if seen[name].waited > 0.005 else ""
-            run.say(
-                f"  {name}: {len(split.labels)} images through {len(model.layers)} layers, {again}{rate:,.1f} images/s{waiting}"
-            )
+            share = 100 * seen[name].waited
+            waiting = f", waiting for images {share:.0f} % of the time" if share > 0.5 else ""
+            size, depth = len(split.labels), len(model.layers)
+            run.say(f"  {name}: {size} images through {depth} layers, {again}{rate:,.1f} images/s{waiting}")
         if name in ("train", "test"):
             reports[name] = passes.collapse(
                 seen[name],
