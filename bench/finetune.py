@@ -6,8 +6,9 @@ Needs torch. The same random images, batch, optimiser (SGD with momentum and wei
 number of trained parameters (checked) for everyone, in turns, on one machine. PyTorch's networks are in
 bench/torch_models.py; its frozen prefix runs under no_grad, in channels_last, in float32 and under bfloat16 autocast, on
 a GPU compiled too, TF32 allowed as it is to XLA. "x torch" is PyTorch's same method in float32 over the row; "x best" its
-fastest way over the row. "kept" is ncjax with the prefix's activations kept; making them is timed apart. Memory is the
-rise of the host's peak over a warm epoch in a process of its own.
+fastest way over the row. "limit" is how many times as fast as full fine-tuning a row can be by its FLOPs, as ncjax's step
+needs them; "share" what of that it reaches. "kept" is ncjax with the prefix's activations kept; making them is timed
+apart. Memory is the rise of the host's peak over a warm epoch in a process of its own.
 """
 
 from __future__ import annotations
@@ -210,17 +211,20 @@ def show(row: dict[str, Any]) -> None:
         f"{100 * row['others']:.0f} % of the cores" + ("  (disturbed)" if row["others"] > 0.1 else "")
     )
     print(
-        f"{'':<26}{'s/epoch':>9}{'images/s':>10}{'x full':>8}{'x torch':>9}{'x best':>8}{'tuned':>12}{'MFLOP/image':>13}"
-        f"{'+MB':>8}"
+        f"{'':<26}{'s/epoch':>9}{'images/s':>10}{'x full':>8}{'limit':>7}{'share':>7}{'x torch':>9}{'x best':>8}"
+        f"{'tuned':>12}{'MFLOP/image':>13}{'+MB':>8}"
     )
+    whole = row["facts"]["ncjax full"]["flops_per_image"]
     for name, median in row["median"].items():
         facts, method = row["facts"][name], name.split(" ", 1)[1].replace(" kept", "")
         flops = f"{facts['flops_per_image'] / 1e6:.0f}" if "flops_per_image" in facts else "-"
         full = row["median"]["ncjax full" if name.startswith("ncjax") else "torch full"] / median
+        limit = whole / facts["flops_per_image"] if facts.get("flops_per_image") else None
+        bound = f"{limit:>7.1f}{100 * full / limit:>5.0f} %" if limit else f"{'-':>7}{'-':>7}"
         memory, bare = row["peak_mb"][name], method.replace(" compiled", "").replace(" bf16", "")
         best = min(m for other, m in row["median"].items() if other.startswith(f"torch {bare}"))
         print(
-            f"{name:<26}{median:>9.3f}{row['images'] / median:>10.0f}{full:>8.1f}"
+            f"{name:<26}{median:>9.3f}{row['images'] / median:>10.0f}{full:>8.1f}{bound}"
             f"{row['median'][f'torch {bare}'] / median:>9.2f}{best / median:>8.2f}{facts['tuned']:>12,}{flops:>13}"
             f"{'-' if memory is None else f'{memory:.0f}':>8}"
             + (
