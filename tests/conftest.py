@@ -6,7 +6,9 @@ import tempfile
 # XLA's CPU thread pool must outnumber the simulated devices: a device that waits in a collective holds a thread.
 os.environ["NPROC"] = "16"
 # The tests compile many small programs, and the same ones in this process and in others: compile in haste, and keep.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 if "NCJAX_TEST_CACHE" not in os.environ:  # the first process makes it; workers and programs that tests start share it
     _cache = tempfile.TemporaryDirectory(prefix="ncjax-xla-", ignore_cleanup_errors=True)
     os.environ["NCJAX_TEST_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name

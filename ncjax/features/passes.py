@@ -27,7 +27,7 @@ from ncjax.models.layers import STATISTICS_MOMENTUM
 from ncjax.nc.null import choose_rows, null_draws_of, of_usable_classes
 
 Looks = dict[str, tuple[nc.Look, ...]]
-_frame = programs.jit(nc.frame)
+_frame = programs.jit(nc.frame, small=True)
 
 
 class Evaluation(NamedTuple):

@@ -56,8 +56,8 @@ def _step(frame: looks.Frame, decisions: bool, seen: Look, features: Array, labe
     return looks.look(seen, frame, features, labels, decisions=decisions)
 
 
-_geometry_jit = programs.jit(geometry_of, static_argnames="weighting")
-_frame = programs.jit(looks.frame_of)
+_geometry_jit = programs.jit(geometry_of, small=True, static_argnames="weighting")
+_frame = programs.jit(looks.frame_of, small=True)
 
 
 @programs.jit
@@ -140,7 +140,7 @@ def _by_name(g: Geometry, inputs: Inputs, weighting: str, spectrum: bool) -> dic
     }
 
 
-@functools.partial(programs.jit, static_argnames=("functions", "weighting", "spectrum"))
+@functools.partial(programs.jit, small=True, static_argnames=("functions", "weighting", "spectrum"))
 @double
 def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str, spectrum: bool) -> dict[str, Array]:
     stats, look = inputs.stats, inputs.look
@@ -154,7 +154,7 @@ def _values(g: Geometry, inputs: Inputs, *, functions: Functions, weighting: str
     return out | {"rank": jnp.sum(g.used), "cut": g.cut, "resolution": resolution}
 
 
-@functools.partial(programs.jit, static_argnames=("functions", "weighting", "spectrum", "angles"))
+@functools.partial(programs.jit, small=True, static_argnames=("functions", "weighting", "spectrum", "angles"))
 @double
 def _classifier_values(
     g: Geometry, inputs: Inputs, weight: Array, *, functions: Functions, weighting: str, spectrum: bool, angles: bool
