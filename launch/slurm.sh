@@ -22,6 +22,7 @@ distributed=()
 if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then
   distributed=(--distributed)
 fi
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # which srun does not take over by itself
 # By default jax.distributed takes the one GPU that has the number of the task on its node.
 # shellcheck disable=SC2016 # expanded on each node
 srun bash -c '

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncjax.core import cli, hosts, memory, start
+from ncjax.core import cli, memory, start  # none of which imports JAX
 
 if __name__ == "__main__":
     start.begin()
@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ncjax import config as door
 from ncjax import conv, report
+from ncjax.core import hosts
 from ncjax.core.cli import Parser, no_room, one_line, streams
 from ncjax.core.errors import UserError, nearest
 from ncjax.runs.execute import execute
@@ -135,10 +136,13 @@ def main(argv: list[str] | None = None) -> int:
         message, code = f"stopped at once; what was saved is kept; {again}", cli.stopped_by(e)
     except BrokenPipeError:
         cli.unheard()
+        hosts.end(0, "its reader went away")
         return 0
     except Exception as e:
         hosts.wait_for_news()  # it may be another process that failed
         if "--debug" in argv:
+            traceback.print_exc()
+            hosts.end(1, one_line(e))
             raise
         if _no_space(e):
             message, code = f"no space left on the disk; free some and {again}; the last checkpoint is kept", 2

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import platform
+import stat
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -45,9 +47,9 @@ def shrink(folder: Path, limit: int) -> None:
     found = []
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # another process may shrink it too
-            stat = path.stat()
-            if path.is_file():
-                found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+            there = path.stat()
+            if stat.S_ISREG(there.st_mode):
+                found.append((max(there.st_atime, there.st_mtime), there.st_size, path))
     held = sum(size for _, size, _ in found)
     if held <= limit:
         return
@@ -74,7 +76,11 @@ def keep() -> None:
         return
     if not os.access(folder / machine(), os.W_OK):
         return
-    shrink(folder, BYTES)
+    stamp = folder / "looked"  # walking through thousands of files takes a while: once a day
+    with contextlib.suppress(OSError):
+        if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86_400:
+            stamp.touch()
+            shrink(folder, BYTES)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / machine())
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -23,6 +23,7 @@ from ncjax.core.errors import UserError
 
 BEAT = 0.25  # seconds between two looks
 GONE = 10.0  # seconds without a sign of a process after which it counts as lost
+PATIENCE = 3.0  # seconds in which processes end by themselves, once one has
 NEVER = 1 << 40  # milliseconds: whoever waits is ended by the thread if what is waited for cannot come
 PREFIX = "ncjax/"
 LOST = 1  # exit code where another process was lost
@@ -62,6 +63,9 @@ class Member:
                 if ended and not self._over.is_set():
                     who, (code, _, line) = min(ended.items())[0], min(ended.items())[1].partition(" ")
                     self._set(f"heard/{self.rank}", "")
+                    # This process may be ending too, with work to finish; and all are to hear before the store goes.
+                    if self._over.wait(PATIENCE):
+                        return
                     self._end(int(code), f"process {who} has ended: {line}")
                 for who, value in alive.items():
                     if self._beats.get(who, ("", 0.0))[0] != value:
@@ -140,7 +144,7 @@ class Member:
         with contextlib.suppress(Exception):  # the store may be gone with the first process
             self._set(f"ended/{self.rank}", f"{code} {line}")
             self._set(f"heard/{self.rank}", "")
-            until = time.monotonic() + 20 * BEAT
+            until = time.monotonic() + 2 * PATIENCE
             while self.rank == 0 and len(self._all("heard")) < self.count and time.monotonic() < until:
                 time.sleep(BEAT)
         for stream in (sys.stdout, sys.stderr):
@@ -171,7 +175,6 @@ def join(
     Raises:
       UserError: this is no cluster that JAX knows and arguments are missing, or the address is none.
     """
-    global _here
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={coordinator}: expected HOST:PORT of the first process")
@@ -194,26 +197,33 @@ def join(
         raise UserError(f"the processes did not find one another ({reason})") from None
     finally:
         late.cancel()
-    if jax.process_count() > 1:
-        from jax._src.distributed import global_state  # the store has no public name
+    _member()
 
-        _here = Member(global_state.client, jax.process_index(), jax.process_count())
+
+def _member() -> Member | None:
+    """This process among the others, also where the caller has initialised `jax.distributed`."""
+    global _here
+    from jax._src.distributed import global_state  # the store has no public name
+
+    if _here is None and global_state.client is not None and (global_state.num_processes or 1) > 1:
+        _here = Member(global_state.client, global_state.process_id, global_state.num_processes)
+    return _here
 
 
 def stop_now(signum: int) -> int:
     """`Member.stop_now`; the signal itself where there is one process."""
-    return signum if _here is None else _here.stop_now(signum)
+    return signum if (here := _member()) is None else here.stop_now(signum)
 
 
 def first(value: Callable[[], str]) -> str:
     """What `value` is to the first process, for all."""
-    return value() if _here is None else _here.first(value)
+    return value() if (here := _member()) is None else here.first(value)
 
 
 def barrier() -> None:
     """Waits for all processes: what the first has written before is there after."""
-    if _here is not None:
-        _here.barrier()
+    if (here := _member()) is not None:
+        here.barrier()
 
 
 def wait_for_news() -> None:

@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 # On a CPU, loops over features are a tenth faster for the compiler's newer way to write fused ones, which takes it twice as
 # long. What works on class means alone, and is compiled for every width of a network, is better off without.
-SMALL_OPTIONS = {**OPTIONS, "cpu": {"xla_cpu_use_fusion_emitters": False}}
+SMALL_OPTIONS = {"cpu": {"xla_cpu_use_fusion_emitters": False}}
 
 
 def jit(function: Function, *, small: bool = False, **kwargs: Any) -> Function:
@@ -29,7 +29,8 @@ def jit(function: Function, *, small: bool = False, **kwargs: Any) -> Function:
     """
 
     def options() -> dict[str, Any] | None:
-        return (SMALL_OPTIONS if small else OPTIONS).get(jax.default_backend())
+        backend = jax.default_backend()
+        return {**OPTIONS.get(backend, {}), **(SMALL_OPTIONS.get(backend, {}) if small else {})} or None
 
     @functools.cache
     def compiled(inside: bool) -> Callable[..., Any]:

@@ -105,14 +105,16 @@ def make_pass(
         sink = Sink((*keep, LABELS), batches, sample, tick, parts)
         sums = meshes.place(sink.resume(start), meshes.replicated(mesh))
         first = -(-sink.done // batches.batch_size)
-        started, waited, coming = time.perf_counter(), 0.0, evaluation_batches(batches, first)
+        coming = evaluation_batches(batches, first)
+        batch, waited = next(coming, None), 0.0  # the first, which compiles, does not count
+        started = time.perf_counter()
         for step in range(first, batches.steps):
-            asked = time.perf_counter()
-            batch = next(coming)
-            waited += time.perf_counter() - asked
             sink.write_if_due(sums)
             sums, features, label = observe(sums, variables, batch)
             sample.add(step, {name: features.pop(name) for name in sampled})
+            asked = time.perf_counter()
+            batch = next(coming, None)
+            waited += time.perf_counter() - asked
             sink.add({**features, LABELS: label})
         (total, correct, count), moments = sums
         features, few = sink.close(sums)

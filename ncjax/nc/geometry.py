@@ -20,8 +20,8 @@ from ncjax.core.types import Array
 from ncjax.nc.stats import ClassStats, matmul, usable
 
 WEIGHTINGS = ("class", "sample")
-PAIRS = 1 << 24  # entries of a matrix of pairs that are there at once: 128 MB of float64
-PAIRS_UP_TO = 4096  # classes beyond which that is less than all of them, and nothing with an entry a pair is kept
+PAIRS_UP_TO = 4096  # classes beyond which nothing with an entry a pair is kept
+PAIRS = PAIRS_UP_TO**2  # entries of a matrix of pairs that are there at once: 128 MB of float64
 
 Rows = Int[Array, " B"] | None  # of a matrix of pairs; None for all
 

@@ -318,7 +318,7 @@ def _draws(of: tuple[ClassStats, np.ndarray | None], weighting: str) -> Draws:
     seen, sample = of
     counts = np.asarray(seen.count, np.int64)
     counts = counts[counts >= 2]
-    if not 2 <= len(counts) <= PAIRS_UP_TO:
+    if len(counts) < 2 or len(seen.count) > PAIRS_UP_TO:
         return {}
     if sample is None:
         return rotated(total_spectrum(seen), counts, weighting=weighting) if seen.scatter is not None else {}

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ncjax.core import trees
+from ncjax.core import hosts, trees
 from ncjax.core.errors import UserError
 from ncjax.core.files import read_json, to_json, write_text
 from ncjax.core.types import PyTree
@@ -106,10 +106,9 @@ class Store:
         if manager.latest_step() != step:  # else a resumed run reaches a step that is on disk, with the same state
             manager.save(step, args=ocp.args.StandardSave(saved))
             manager.wait_until_finished()
-        elif (self.directory / which / f"crc32_{step}.json").exists():
-            return
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and not (self.directory / which / f"crc32_{step}.json").exists():
             _seal(self.directory / which, step)
+        hosts.barrier()  # no process ends before it is sealed
 
     def latest(self, which: str) -> int | None:
         """Step of the stored state, or None."""

@@ -125,11 +125,13 @@ def execute(study: Callable[..., dict[str, Any]], name: str, config: dict[str, A
     """
     config = json.loads(to_json({"format": FORMAT, "study": absolute(name), **config}))
     if not run.writes:  # the first process prepares, and writes
-        _find(run.workdir, hosts.first(str))
+        _find(run.workdir, hosts.first(str))  # what the first process says; `str` is not called
+        hosts.barrier()
         return _executed(study, config, run)
     with _made(run.workdir), lock.held(run.workdir), _as_it_was(run.workdir):
         _prepare(run.workdir, config)
         hosts.first(lambda: lock.holder(run.workdir))
+        hosts.barrier()  # the others have found the folder
         return _executed(study, config, run)
 
 
@@ -167,7 +169,7 @@ def _executed(study: Callable[..., dict[str, Any]], config: dict[str, Any], run:
         "results": {**found, "notes": list(dict.fromkeys(run.notes))} if run.notes else found,
         "seconds": round(time.time() - started, 2),
         "environment": environment(),
-        "rows": len(read_rows(run.workdir)),
+        "rows": len(read_rows(run.workdir)) if run.writes else None,
     }
     if run.writes:
         write_text(results, to_json(record, indent=1))

@@ -58,6 +58,7 @@ def held(workdir: Path) -> Iterator[None]:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
+        os.fsync(file)  # other hosts read it
         yield
     finally:
         (workdir / NAME).unlink(missing_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ncjax import report
+from ncjax.core import hosts
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import short_name
 from ncjax.runs.execute import execute
@@ -38,9 +40,9 @@ def run(*, run: Run, steps: dict[str, Any], title: str = "ncjax") -> dict[str, A
         if signum := own.interrupted():  # asked for in the step's last moments, when there was nothing left to stop
             raise KeyboardInterrupt(signum)
         workdirs.append(workdir)
-    path = report.write(workdirs, run.workdir, title=title)
+    path = hosts.first(lambda: str(report.write(workdirs, run.workdir, title=title)))
     run.say(f"\nreport: {path}")
-    return {"steps": list(steps), "report": path.name}
+    return {"steps": list(steps), "report": Path(path).name}
 
 
 def tuned_by(methods: Sequence[str], **common: Any) -> dict[str, dict[str, Any]]:

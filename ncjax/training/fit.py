@@ -208,7 +208,8 @@ def fit(
     step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
     fetch = loop.make_fetch(batches, mesh)
     batch = fetch(state, batches.arrays, next(iter(batches.items(np.arange(batches.size)))))
-    compiled = step.lower(state, batch).compile()
+    with tracker.spent.with_compiling():
+        compiled = step.lower(state, batch).compile()
     flops, optimizer_bytes = cost.flops(step, state, batch, compiled), trees.nbytes(state.opt_state)
     done = store.latest("last")
     measured = -1 if done is None else done // batches.steps

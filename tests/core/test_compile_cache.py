@@ -89,3 +89,14 @@ def test_what_was_used_least_lately_goes_first(tmp_path):
     assert len(files(tmp_path)) == 8
     compile_cache.shrink(tmp_path, 799)
     assert sorted(p.name for p in files(tmp_path)) == ["3", "4", "5", "6", "7"]
+
+
+def test_every_door_turns_it_on_before_jax_is_there(tmp_path):
+    """`python -m ncjax.main` imports what it needs in an order of its own."""
+    env = {k: v for k, v in os.environ.items() if k not in FRESH}
+    env |= {"NCJAX_MALLOC": "system", compile_cache.VARIABLE: str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "ncjax.main", "--config=pretrain:smoke", "--config.n_per_class=4", "--config.epochs=1"]
+    command += ["--config.model=models.mlp.mlp(depth=1,width=4)", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(files(tmp_path / "cache")) > 5

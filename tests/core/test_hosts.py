@@ -46,6 +46,7 @@ class Store:
 def members(monkeypatch):
     """`(count) -> (store, members, what each has left with)`; their threads end with the test."""
     monkeypatch.setattr(hosts, "BEAT", 0.01)
+    monkeypatch.setattr(hosts, "PATIENCE", 0.2)
     made = []
 
     def make(count):
