@@ -61,17 +61,21 @@ def of_network(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(params: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) -> tuple[float, float]:
-    """(objective, largest entry of its gradient) in float64."""
-    x = x.astype(np.float64)
+    """(objective, largest entry of its gradient) in float64, in parts of the examples."""
     weight, bias = params[:, :-1].astype(np.float64), params[:, -1].astype(np.float64)
-    logits = x @ weight.T + bias
-    logits -= logits.max(axis=1, keepdims=True)
-    p = np.exp(logits)
-    p /= p.sum(axis=1, keepdims=True)
-    rows = np.arange(len(y))
-    value = -np.log(p[rows, y]).mean() + l2 / 2 * np.square(weight).sum()
-    p[rows, y] -= 1
-    return float(value), float(max(np.abs(p.T @ x / len(y) + l2 * weight).max(), np.abs(p.mean(axis=0)).max()))
+    value, of_weight, of_bias = 0.0, np.zeros_like(weight), np.zeros_like(bias)
+    for i in range(0, len(y), 10_000):
+        h, labels = x[i : i + 10_000].astype(np.float64), y[i : i + 10_000]
+        logits = h @ weight.T + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        p = np.exp(logits)
+        p /= p.sum(axis=1, keepdims=True)
+        rows = np.arange(len(labels))
+        value -= np.log(p[rows, labels]).sum()
+        p[rows, labels] -= 1
+        of_weight, of_bias = of_weight + p.T @ h, of_bias + p.sum(axis=0)
+    value = value / len(y) + l2 / 2 * np.square(weight).sum()
+    return float(value), float(max(np.abs(of_weight / len(y) + l2 * weight).max(), np.abs(of_bias / len(y)).max()))
 
 
 def ours(x: np.ndarray, y: np.ndarray, classes: int, path: tuple[float, ...]) -> Fit:

@@ -99,6 +99,8 @@ def images(count: int, args: argparse.Namespace) -> Row:
 
 def probe(count: int, args: argparse.Namespace) -> Row:
     """One probe, by one solver."""
+    from probe import judged
+
     from ncjax.transfer import probe as ours
 
     rng = np.random.default_rng(0)
@@ -108,7 +110,7 @@ def probe(count: int, args: argparse.Namespace) -> Row:
     solvers = {"ncjax": lambda: np.asarray(ours.solve(x, y, args.classes, (args.l2,))[0].params)}
     solvers |= {"sklearn": lambda: _sklearn(x, y, args.l2, ours.TOLERANCE), "torch": lambda: _torch(x, y, args)}
     params, row = timed(solvers[args.solver])
-    return {"solver": args.solver, "count": count, **row, "gradient": _gradient(params, x, y, args.l2)}
+    return {"solver": args.solver, "count": count, **row, "gradient": judged(params, x, y, args.l2)[1]}
 
 
 def _sklearn(x: np.ndarray, y: np.ndarray, l2: float, tolerance: float) -> np.ndarray:
@@ -136,20 +138,6 @@ def _torch(x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> np.ndarray
 
     solver.step(closure)
     return params.detach().numpy()
-
-
-def _gradient(params: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) -> float:
-    """The largest entry of the objective's gradient, in float64, in parts of the examples."""
-    weight, bias = params[:, :-1].astype(np.float64), params[:, -1].astype(np.float64)
-    of_weight, of_bias = len(y) * l2 * weight, np.zeros_like(bias)
-    for i in range(0, len(y), 10_000):
-        h, labels = x[i : i + 10_000].astype(np.float64), y[i : i + 10_000]
-        logits = h @ weight.T + bias
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        p[np.arange(len(labels)), labels] -= 1
-        of_weight, of_bias = of_weight + p.T @ h, of_bias + p.sum(axis=0)
-    return float(max(np.abs(of_weight).max(), np.abs(of_bias).max()) / len(y))
 
 
 def main() -> None:

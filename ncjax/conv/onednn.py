@@ -25,6 +25,7 @@ from jaxlib import version as jaxlib_version
 
 from ncjax.conv.xla import Pads
 from ncjax.core.errors import UserError
+from ncjax.core.machine import cache_folder, cores
 from ncjax.core.types import Array
 
 SOURCE = Path(__file__).with_name("conv.cc")
@@ -85,7 +86,7 @@ def build(*, fresh: bool = False) -> Path:
     key = "\n".join(
         (SOURCE.read_text(), jaxlib_version.__version__, version, found.version, str(found.library), sys.platform)
     )
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ncjax").expanduser()
+    folder = cache_folder()
     path = folder / f"conv-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if path.is_file() and not fresh:
         return path
@@ -117,17 +118,6 @@ def build(*, fresh: bool = False) -> Path:
         raise UserError(f"g++ cannot build oneDNN's convolutions: {first}")
     os.replace(part, path)
     return path
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, and the limit of its control group."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = count if quota == "max" else min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return count
 
 
 CHOICES = ("auto", "onednn", "xla")

@@ -92,11 +92,16 @@ def stopped_by(error: KeyboardInterrupt) -> int:
 def ended(code: int) -> int:
     """The exit code of a process; one that was stopped ends here: torn down while it compiles, XLA crashes."""
     if code in [128 + sign for sign in STOPS]:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        flush()
         os._exit(code)
     return code
+
+
+def flush() -> None:
+    """Writes out what was printed, before an end at which Python would not."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def quiet() -> None:

@@ -11,6 +11,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from ncjax.core.machine import cache_folder
+
 VARIABLE = "NCJAX_COMPILE_CACHE"  # a folder, or "off"
 BYTES = 2 << 30  # kept at most; a quick start takes 6 MB on a CPU
 SETTINGS = {
@@ -25,7 +27,7 @@ def root() -> Path | None:
     if asked.lower() == "off":
         return None
     with contextlib.suppress(RuntimeError):  # no home
-        return Path(asked) if asked else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax" / "xla"
+        return Path(asked) if asked else cache_folder() / "xla"
     return None
 
 
@@ -70,17 +72,18 @@ def keep() -> None:
     folder = root()
     if folder is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
+    own = folder / machine()
     try:
-        (folder / machine()).mkdir(parents=True, exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that cannot be written
         return
-    if not os.access(folder / machine(), os.W_OK):
+    if not os.access(own, os.W_OK):
         return
     stamp = folder / "looked"  # walking through thousands of files takes a while: once a day
     with contextlib.suppress(OSError):
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86_400:
             stamp.touch()
             shrink(folder, BYTES)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / machine())
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(own)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

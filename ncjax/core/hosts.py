@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 import jax
 
+from ncjax.core import cli
 from ncjax.core.errors import UserError
 
 BEAT = 0.25  # seconds between two looks
@@ -147,9 +147,7 @@ class Member:
             until = time.monotonic() + 2 * PATIENCE
             while self.rank == 0 and len(self._all("heard")) < self.count and time.monotonic() < until:
                 time.sleep(BEAT)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        cli.flush()
         self.leave(code)  # Python's own end would wait for the others
 
 
@@ -162,7 +160,6 @@ def join(
     rank: int | None = None,
     *,
     timeout: int = 300,
-    leave: Callable[[int], Any] = os._exit,
 ) -> None:
     """Makes this process one of several: by arguments, or as the cluster says (SLURM, TPU pods, Open MPI, Kubernetes).
 
@@ -170,7 +167,6 @@ def join(
       coordinator: "HOST:PORT" of the first process.
       count, rank: how many processes there are, and which this is, from 0.
       timeout: seconds to wait for the others; then the process ends with one line and exit code 2.
-      leave: ends the process.
 
     Raises:
       UserError: this is no cluster that JAX knows and arguments are missing, or the address is none.
@@ -180,7 +176,7 @@ def join(
         raise UserError(f"--coordinator={coordinator}: expected HOST:PORT of the first process")
     missing = f"ncjax: not all of the {count or ''} processes came to {coordinator or 'the first'} within {timeout} s\n"
     # JAX would abort the process, with a stack trace.
-    late = threading.Timer(timeout, lambda: (os.write(2, missing.encode()), leave(2)))
+    late = threading.Timer(timeout, lambda: (os.write(2, missing.encode()), os._exit(2)))
     late.daemon = True
     late.start()
     try:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from scipy import linalg, stats
 from threadpoolctl import ThreadpoolController
 
 from ncjax.core.errors import UserError
+from ncjax.core.machine import cores
 from ncjax.nc.geometry import PAIRS_UP_TO, check_weighting
 from ncjax.nc.stats import ClassStats
 
@@ -300,7 +300,7 @@ def null_draws_of(several: Sequence[tuple[ClassStats, np.ndarray | None]], *, we
       weighting: as for `null_draws`.
     """
     classes = max((len(seen.count) for seen, _ in several), default=0)
-    aside = min(len(several), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    aside = min(len(several), cores())
     with _blas_for(classes):
         if aside < 2 or classes > SMALL:
             return [_draws(one, weighting) for one in several]
