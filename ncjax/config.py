@@ -128,6 +128,8 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
         if value is None:
             kind = next(k for k in kinds(option.hint) if k is not type(None))
             value = config_dict.placeholder(kind)
+        elif option.overrides is not None:
+            value = ConfigDict(_variants(value, option.overrides.keys, known), sort_keys=False)
         elif isinstance(value, dict):
             value = ConfigDict({name: each for name, _, each in _each_step(value, _config_dict)}, sort_keys=False)
         elif isinstance(value, int) and not isinstance(value, bool) and float in kinds(option.hint):
@@ -136,10 +138,21 @@ def _config_dict(study: str, values: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def _variants(value: dict[str, Any], keys: Collection[str], known: dict[str, Option]) -> dict[str, Any]:
+    """{name: {key: value}} as nested configs, keys by their own words; values are checked with the rest of the config."""
+    own = {key: known[key] for key in keys}
+    return {
+        name: ConfigDict(options.renamed(changes, own, name), sort_keys=False) if isinstance(changes, dict) else changes
+        for name, changes in value.items()
+    }
+
+
 def _named(value: Any) -> Any:
     """Functions as the names by which they are found again, in lists too."""
     if isinstance(value, list | tuple):
         return [_named(x) for x in value]
+    if isinstance(value, dict):
+        return {name: _named(x) for name, x in value.items()}
     return spelled(value) if callable(value) else value
 
 
@@ -232,15 +245,23 @@ def override(config: ConfigDict, dotted: str, text: str) -> None:
       UserError: there is no such key, or the value is of the wrong type.
     """
     *folders, key = dotted.split(".")
+    study, known = str(config.study), schema(studies.module_of(str(config.study)).run)
+    within = "study"  # what `config` is: a study's keys, the steps of a chain, the variants of a sweep, or one of them
     for folder in folders:
         inner = config.get(folder)
         if not isinstance(inner, ConfigDict):
             raise UserError(f"no key {dotted!r}; {nearest(folder, [k for k in config if k != 'study'])}")
+        if "study" in inner:
+            study, within = str(inner.study), "study"
+            known = schema(studies.module_of(study).run)
+        elif within == "study" and (allowed := known[folder].overrides) is not None:
+            study, within = f"{folder}.NAME of {study}", "variants"
+            known = {k: known[k] for k in allowed.keys}
+        else:
+            within = "variant" if within == "variants" else "steps"
         config = inner
-    if "study" not in config:
-        raise UserError(f"no key {dotted!r}; steps: {', '.join(config)}")
-    study = str(config.study)
-    known = schema(studies.module_of(study).run)
+    if within in ("steps", "variants"):
+        raise UserError(f"no key {dotted!r}; {within}: {', '.join(config)}")
     key = key_of(key, known, study)
     with config.ignore_type():
         config[key] = read_value(key, text, known[key].hint)
@@ -252,6 +273,11 @@ def described(config: Any, prefix: str = "") -> str:
     meanings, lines = options.meanings(study), [f"keys of study {config.study}:" if not prefix else f"step {prefix[6:-1]}:"]
     for key, option in schema(study).items():
         value = config.get(key)
+        if option.overrides is not None and isinstance(value, ConfigDict):
+            changes = {name: dict(value[name]) for name in value}
+            lines += [f"  --config.{prefix}{key}.{name}.{k}={x}" for name, many in changes.items() for k, x in many.items()]
+            lines += textwrap.wrap(meanings.get(key, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            continue
         if isinstance(value, ConfigDict):
             lines += [described(value[name], f"steps.{name}.") for name in value]
             continue

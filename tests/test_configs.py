@@ -17,8 +17,9 @@ from ncjax.studies import module_of
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.py"))
-CONFIGS = sorted(p.stem for p in FILES if p.parent.name != "paper")  # those of the paper are the same studies, larger
-PLACE = {p.stem: p for p in FILES if p.parent.name != "paper"}
+OWN = [p for p in FILES if p.parent.name == "configs"]  # the paper's, and other chains, are the same studies
+CONFIGS = sorted(p.stem for p in OWN)
+PLACE = {p.stem: p for p in OWN}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -23,7 +23,7 @@ FLOORS = [
     ("__main__",),
 ]
 DOOR = {"config", "main", "delta", "weights", "predict", "__main__"}  # commands, and what opens them
-NAMED = {"losses", "augment", "optim"}  # what a config names
+NAMED = {"augment", "optim"}  # what a config names
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 

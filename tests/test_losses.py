@@ -6,35 +6,48 @@ import numpy as np
 import pytest
 
 from ncjax import losses
+from ncjax.core.errors import UserError
 from ncjax.core.resolve import public_names
+from ncjax.core.types import Batch, Loss
+from ncjax.losses.attacks import pgd
+from ncjax.losses.etf import simplex_etf
+from ncjax.losses.parts import feature_entropy
 
-LOSSES = public_names(losses)
+LOSSES = [name for name in public_names(losses) if isinstance(getattr(losses, name)(), Loss)]
 
 
 def features(rng, n=12, k=4, d=6):
     logits = jnp.asarray(rng.normal(size=(n, k)), jnp.float32)
-    return {"logits": logits, "detached_logits": logits, "embedding": jnp.asarray(rng.normal(size=(n, d)), jnp.float32)}
+    embedding, penultimate = (jnp.asarray(rng.normal(size=(n, d)), jnp.float32) for _ in range(2))
+    return {"logits": logits, "detached_logits": logits, "embedding": embedding, "penultimate": penultimate}
+
+
+def of_views(rows, views):
+    """Rows of one view, as they are among the rows of all: views follow one another."""
+    return np.concatenate([np.asarray(rows) + 12 // views * v for v in range(views)])
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_masked_rows_count_for_nothing(name, rng, strict):
-    loss, f = getattr(losses, name)().value, features(rng)
+    loss, f = getattr(losses, name)(), features(rng)
+    real = of_views(range(8 // loss.views), loss.views)
+    filler = np.setdiff1d(np.arange(12), real)
     labels = jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
-    mask = jnp.asarray(np.r_[np.ones(9), np.zeros(3)], jnp.float32)
-    changed = {k: v.at[9:].set(1e3) for k, v in f.items()}
-    other_labels = labels.at[9:].set(0)
-    assert float(loss(f, labels, mask)) == pytest.approx(float(loss(changed, other_labels, mask)), rel=1e-6)
-    kept = {k: v[:9] for k, v in f.items()}
-    assert float(loss(f, labels, mask)) == pytest.approx(float(loss(kept, labels[:9], mask[:9])), rel=1e-5)
+    mask = jnp.zeros(12, jnp.float32).at[real].set(1)
+    changed = {k: v.at[filler].set(1e3) for k, v in f.items()}
+    other_labels = labels.at[filler].set(0)
+    assert float(loss.value(f, labels, mask)) == pytest.approx(float(loss.value(changed, other_labels, mask)), rel=1e-6)
+    kept = {k: v[real] for k, v in f.items()}
+    assert float(loss.value(f, labels, mask)) == pytest.approx(float(loss.value(kept, labels[real], mask[real])), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_order_of_examples_does_not_matter(name, rng):
-    loss, f = getattr(losses, name)().value, features(rng)
+    loss, f = getattr(losses, name)(), features(rng)
     labels, mask = jnp.asarray(rng.integers(0, 4, 12), jnp.int32), jnp.ones(12)
-    order = rng.permutation(12)
+    order = of_views(rng.permutation(12 // loss.views), loss.views)
     shuffled = {k: v[order] for k, v in f.items()}
-    assert float(loss(f, labels, mask)) == pytest.approx(float(loss(shuffled, labels[order], mask)), rel=1e-5)
+    assert float(loss.value(f, labels, mask)) == pytest.approx(float(loss.value(shuffled, labels[order], mask)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -88,3 +101,91 @@ def test_a_confident_focal_loss_has_a_finite_gradient():
     f = {"logits": jnp.array([[200.0, 0.0]])}
     gradient = jax.grad(losses.focal().value)(f, jnp.array([0]), jnp.ones(1))["logits"]
     assert bool(jnp.all(jnp.isfinite(gradient)))
+
+
+def unit(x):
+    x = np.asarray(x, np.float64)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_nt_xent_against_loops(rng):
+    f, labels = features(rng), jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
+    z, total = unit(f["embedding"]), 0.0
+    for i in range(12):
+        partner = i + 6 if i < 6 else i - 6
+        total -= np.log(np.exp(z[i] @ z[partner] / 0.3) / sum(np.exp(z[i] @ z[a] / 0.3) for a in range(12) if a != i))
+    loss = losses.nt_xent(temperature=0.3)
+    classifier = float(losses.cross_entropy().value(f, labels, jnp.ones(12)))
+    assert loss.views == 2
+    assert float(loss.value(f, labels, jnp.ones(12))) - classifier == pytest.approx(total / 12, rel=1e-5)
+    assert float(loss.evaluate(f, labels, jnp.ones(12))) == pytest.approx(classifier, rel=1e-6)
+    moved = jax.grad(lambda e: loss.value({**f, "embedding": e}, labels, jnp.ones(12)))(f["embedding"])
+    other = jax.grad(lambda e: loss.value({**f, "embedding": e}, 3 - labels, jnp.ones(12)))(f["embedding"])
+    assert np.array_equal(moved, other), "labels play no part for the backbone"
+
+
+def test_a_simplex_has_equal_angles_and_the_loss_is_cross_entropy_of_its_cosines(rng):
+    etf = simplex_etf(4, 6)
+    np.testing.assert_allclose(etf @ etf.T, np.eye(4) * 4 / 3 - 1 / 3, atol=1e-12)
+    with pytest.raises(UserError, match="5 classes"):
+        simplex_etf(5, 4)
+    f, labels = features(rng), rng.integers(0, 4, 12)
+    z = 10 * unit(f["embedding"]) @ etf.T
+    fixed = -(z - np.log(np.exp(z).sum(1, keepdims=True)))[np.arange(12), labels].mean()
+    classifier = float(losses.cross_entropy().value(f, jnp.asarray(labels), jnp.ones(12)))
+    value = float(losses.fixed_etf(scale=10.0).value(f, jnp.asarray(labels), jnp.ones(12)))
+    assert value - classifier == pytest.approx(fixed, rel=1e-5)
+
+
+def test_feature_entropy_is_the_mean_log_distance_to_the_nearest(rng):
+    f = features(rng)
+    z = unit(f["penultimate"])
+    apart = np.linalg.norm(z[:, None] - z[None], axis=2) + 1e9 * np.eye(12)
+    entropy = np.log(apart.min(1)).mean()
+    assert float(feature_entropy(f["penultimate"], jnp.ones(12))) == pytest.approx(entropy, rel=1e-4)
+    labels = jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
+    plain, kept = (
+        loss.value(f, labels, jnp.ones(12)) for loss in (losses.cross_entropy(), losses.entropy_regularised(0.5))
+    )
+    assert float(kept - plain) == pytest.approx(-0.5 * entropy, rel=1e-4)
+
+
+def a_batch(rng, scale=0.02, shift=1.1):
+    pixels = rng.integers(0, 256, (6, 4, 4, 1)).astype(np.float32)
+    ends = [np.full((6, 1, 1, 1), x * scale - shift, np.float32) for x in (0, 255)]
+    return pixels, Batch(jnp.asarray(pixels * scale - shift), jnp.zeros(6, jnp.int32), jnp.ones(6), *map(jnp.asarray, ends))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_an_attack_on_a_linear_model_is_the_sign_of_its_weights(rng, steps):
+    pixels, batch = a_batch(rng)
+    weight = rng.normal(size=(4, 4, 1)).astype(np.float32)
+    out = pgd(lambda x: jnp.sum(x * weight), batch, jax.random.key(0), epsilon=8.0, steps=steps)
+    found = (np.asarray(out) + 1.1) / 0.02
+    wanted = np.clip(pixels + 8 * np.sign(weight), 0, 255)
+    if steps > 1:  # from anywhere in the ball, steps of 2.5 epsilon / steps reach every corner
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+    assert (abs(found - pixels) <= 8 + 1e-3).all()
+    assert (found >= -1e-3).all()
+    assert (found <= 255 + 1e-3).all()
+
+
+def test_an_adversarial_loss_of_radius_zero_is_the_loss_and_costs_nothing(rng):
+    _, batch = a_batch(rng)
+    assert pgd(lambda x: 1 / 0, batch, jax.random.key(0), epsilon=0, steps=3) is batch.image
+    zero = losses.adversarial(epsilon=0.0)
+    runs = []
+
+    def apply(variables, images, train=True):
+        runs.append(images)
+        return {"logits": images.reshape(6, -1)[:, :4] * variables}
+
+    value, _ = zero.value(apply, 2.0, batch, jax.random.key(0))
+    assert len(runs) == 1
+    assert float(value) == float(losses.cross_entropy().value(apply(2.0, batch.image), batch.label, batch.mask))
+    attacked, _ = losses.adversarial(epsilon=8.0, steps=2).value(apply, 2.0, batch, jax.random.key(0))
+    assert float(attacked) > float(value)
+    with pytest.raises(UserError, match="activations"):
+        losses.adversarial().value(apply, 2.0, batch._replace(black=None), jax.random.key(0))
+    with pytest.raises(UserError, match="one view"):
+        losses.adversarial(loss="losses.sup_con")

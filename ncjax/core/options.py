@@ -8,6 +8,7 @@ has the keys of `Training`, with five epochs by default, and `layer`. `Annotated
     lr: Annotated[float, POSITIVE]              a range, see `core.values`
     init: Annotated[str, Also("weights")]       another word for the key, where a study has no such key of its own
     projection_layers: Annotated[int, Was("head")]    the word of earlier versions, of which a user is reminded
+    variants: Annotated[dict[str, Any], Overrides("loss", "epochs")]     {name: {key: value}}, changes of these other keys
 
 A block may have a method `check`, which raises `UserError` where its values do not go together.
 """
@@ -39,12 +40,45 @@ class Was(NamedTuple):
     word: str
 
 
+class Overrides:
+    """What a dictionary {name: {key: value}} may change of a study's other keys, one variant a name."""
+
+    def __init__(self, *keys: str):
+        self.keys = keys
+
+    def checked(self, what: str, value: dict[str, Any], known: dict[str, Option]) -> dict[str, dict[str, Any]]:
+        """The variants, their values in the keys' types.
+
+        Raises:
+          UserError: no variant, a name that is no file's, a key that a variant may not change, or what `Option.checked`
+            refuses; the variant is named.
+        """
+        if not value:
+            raise UserError(f"{what}={{}}: expected at least one, as {{name: {{key: value}}}}")
+        own, out = {key: known[key] for key in self.keys}, {}
+        for name, changes in value.items():
+            if not isinstance(name, str) or not re.fullmatch(r"[\w+-]+", name):
+                raise UserError(f"{what}: {name!r}: expected a name of letters, digits, + - and _")
+            if not isinstance(changes, dict):
+                raise UserError(f"{what}.{name}: expected {{key: value}}, got {type(changes).__name__}")
+            out[name] = {
+                key: own[key].checked(f"{what}.{name}.{key}={x!r}", x)
+                for key, x in renamed(changes, own, f"{what}.{name}").items()
+            }
+        return out
+
+
 class Option(NamedTuple):
     """One key: its type, its default (`REQUIRED` for none), and what its annotation says beside the type."""
 
     hint: Any
     default: Any
     notes: tuple[Any, ...]
+
+    @property
+    def overrides(self) -> Overrides | None:
+        """What a dictionary of variants may change; None for other keys."""
+        return next((note for note in self.notes if isinstance(note, Overrides)), None)
 
     @property
     def role(self) -> Role | None:
@@ -175,10 +209,22 @@ def check(study: Callable[..., Any], name: str, values: dict[str, Any]) -> dict[
         if value is REQUIRED or (value is None and option.default is REQUIRED):
             raise UserError(f"{name} needs {key}: set --config.{key}=...")
         out[key] = option.checked(f"{key}={value!r} for {name}", value)
-    for block in bind(study, out).values():
+    _check_blocks(study, out)
+    for key, option in known.items():
+        if option.overrides is not None:
+            out[key] = option.overrides.checked(key, out[key], known)
+            for variant, changes in out[key].items():
+                try:
+                    _check_blocks(study, {**out, **changes})
+                except UserError as e:
+                    raise UserError(f"{key}.{variant}: {e}") from None
+    return out
+
+
+def _check_blocks(study: Callable[..., Any], values: dict[str, Any]) -> None:
+    for block in bind(study, values).values():
         if hasattr(block, "check"):
             block.check()
-    return out
 
 
 def check_block(block: Any) -> None:

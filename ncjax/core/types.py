@@ -18,6 +18,8 @@ class Batch(NamedTuple):
     image: Array  # [B, H, W, C] float32, normalised
     label: Array  # [B] int32
     mask: Array  # [B] float32, 1 for a real example
+    black: Array | None = None  # [B, 1, 1, C], what a pixel of 0 is after normalisation; None for activations
+    white: Array | None = None  # [B, 1, 1, C], what a pixel of 255 is
 
 
 class Model(NamedTuple):
@@ -75,7 +77,8 @@ class Loss(NamedTuple):
     """A loss of features alone; `lift` makes an objective of it."""
 
     value: Callable[[dict[str, Array], Array, Array], Array]  # (features, labels [N], mask [N]) -> scalar
-    views: int = 1  # augmented copies of each image that it wants
+    views: int = 1  # augmented copies of each image that it wants; they follow one another along the batch axis
+    evaluate: Callable[[dict[str, Array], Array, Array], Array] | None = None  # in evaluation, if another; one view
 
 
 class Objective(NamedTuple):
@@ -103,4 +106,4 @@ def lift(loss: Loss | Objective) -> Objective:
         features = apply(variables, batch.image)
         return loss.value(features, batch.label, batch.mask), features
 
-    return Objective(value, loss.value, loss.views)
+    return Objective(value, loss.evaluate or loss.value, loss.views)

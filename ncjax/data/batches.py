@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,50 +109,59 @@ def batches_of(
     memory.room(
         4 * views * padded * math.prod(shape), f"batch_size={batch_size}: a batch of images alone", "choose a smaller one"
     )
-    size = len(split.labels)
-    scale = 1 / (255 * np.asarray(dataset.std, np.float32))
-    shift = np.asarray(dataset.mean, np.float32) / np.asarray(dataset.std, np.float32)
-
-    images_of = split.images
+    size, images_of = len(split.labels), split.images
+    resident = not isinstance(images_of, Lazy) and images_of.nbytes <= dataset.resident_bytes
     pixels = isinstance(images_of, Lazy) or jnp.issubdtype(images_of.dtype, jnp.integer)
+    fetch = _fetch(resident, (dataset.mean, dataset.std) if pixels else None, augment, views)
+    arrays = meshes.place((split.images, split.labels), meshes.replicated(mesh)) if resident else ()
 
-    def finish(image: Array, label: Array, mask: Array, key: Array | None) -> Batch:
-        copies = [
-            image if augment is None else augment(jax.random.fold_in(jnp.asarray(key), v), image) for v in range(views)
-        ]
-        image = jnp.concatenate(copies).astype(jnp.float32)
-        return Batch(image * scale - shift if pixels else image, jnp.tile(label, views), jnp.tile(mask, views))
+    def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
+        rows, mask = task
+        return meshes.place_rows(
+            mesh, padded, lambda s: (_filled(split.images, rows[s], mask[s]), split.labels[rows[s]], mask[s])
+        )
 
-    if not isinstance(images_of, Lazy) and images_of.nbytes <= dataset.resident_bytes:
-        arrays = meshes.place((split.images, split.labels), meshes.replicated(mesh))
-
-        def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:
-            (images, labels), (rows, mask) = arrays, item
-            return finish(images[rows], labels[rows], mask, key)
-
-        def items(order: np.ndarray) -> Iterator[PyTree]:
-            for start in range(0, len(order), batch_size):
-                yield meshes.place(_rows(order, start, batch_size, padded), meshes.split(mesh))
-    else:
-        arrays = ()
-
-        def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:  # pyright: ignore[reportRedeclaration]
-            image, label, mask = item
-            return finish(image, label, mask, key)
-
-        def read(task: tuple[np.ndarray, np.ndarray]) -> PyTree:
-            rows, mask = task
-            return meshes.place_rows(
-                mesh, padded, lambda s: (_filled(split.images, rows[s], mask[s]), split.labels[rows[s]], mask[s])
-            )
-
-        def items(order: np.ndarray) -> Iterator[PyTree]:  # pyright: ignore[reportRedeclaration]
-            return _prefetched(read, [_rows(order, s, batch_size, padded) for s in range(0, len(order), batch_size)])
+    def items(order: np.ndarray) -> Iterator[PyTree]:
+        tasks = [_rows(order, start, batch_size, padded) for start in range(0, len(order), batch_size)]
+        return (meshes.place(task, meshes.split(mesh)) for task in tasks) if resident else _prefetched(read, tasks)
 
     ragged = views * min(batch_size, size) if size % batch_size or padded != batch_size else 0
     return Batches(
         arrays=arrays, fetch=fetch, items=items, size=size, examples=size, batch_size=batch_size, ragged=ragged, views=views
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _fetch(
+    resident: bool, moments: tuple[tuple[float, ...], tuple[float, ...]] | None, augment: Augment | None, views: int
+) -> Callable[..., Batch]:
+    """`Batches.fetch`; the same function for all splits that are treated alike, so that its programs are shared.
+
+    Args:
+      resident: whether a split's arrays are on the device, and an item says which rows; else an item is the rows.
+      moments: (mean, std) by which pixels are normalised; None for activations, which are not.
+      augment, views: as for `batches_of`.
+    """
+    if moments is not None:
+        mean, std = (np.asarray(x, np.float32) for x in moments)
+        scale, shift = 1 / (255 * std), mean / std
+
+    def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:
+        if resident:
+            (images, labels), (rows, mask) = arrays, item
+            image, label = images[rows], labels[rows]
+        else:
+            image, label, mask = item
+        copies = [
+            image if augment is None else augment(jax.random.fold_in(jnp.asarray(key), v), image) for v in range(views)
+        ]
+        image, label, mask = jnp.concatenate(copies).astype(jnp.float32), jnp.tile(label, views), jnp.tile(mask, views)
+        if moments is None:
+            return Batch(image, label, mask)
+        ends = (jnp.broadcast_to(end, (len(label), 1, 1, image.shape[-1])) for end in (-shift, 255 * scale - shift))
+        return Batch(image * scale - shift, label, mask, *ends)
+
+    return fetch
 
 
 def repeated(batches: Batches, steps: int, mesh: Mesh) -> Batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -17,6 +16,7 @@ from ncjax.core.errors import UserError
 from ncjax.core.options import check_block
 from ncjax.core.values import COUNT, PART, PIXELS, POSITIVE_SHARE, SEED, SHARE, OneOf, Range
 from ncjax.data import images as im
+from ncjax.data.classes import parse_classes, parse_superclasses, ranges_of
 from ncjax.data.readers import Raw, read
 
 RESIDENT_BYTES = 2 << 30  # sets up to this size are decoded once and live on the device
@@ -102,36 +102,6 @@ def _hash_of_files(held: _Once) -> str:
     return _hash(held.split)
 
 
-def parse_classes(text: str, count: int) -> list[int]:
-    """`"0-4,7"` -> [0, 1, 2, 3, 4, 7].
-
-    Raises:
-      UserError: not of that form, or outside [0, count), or fewer than two classes.
-    """
-    ranges = ranges_of(text)
-    if max(last for _, last in ranges) >= count:
-        raise UserError(f"classes={text!r}: the set has classes 0-{count - 1}")
-    chosen = sorted({k for first, last in ranges for k in range(first, last + 1)})
-    if len(chosen) < 2:
-        raise UserError(f"classes={text!r}: one class alone; at least two are needed")
-    return chosen
-
-
-def ranges_of(text: str) -> list[tuple[int, int]]:
-    """`"0-4,7"` -> [(0, 4), (7, 7)].
-
-    Raises:
-      UserError: not of that form.
-    """
-    found = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18}))?\s*", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise UserError(f"classes={text!r}: expected numbers and ranges that rise, such as 0-4,7")
-        found.append((int(match[1]), int(match[2] or match[1])))
-    return found
-
-
 def _by_class(labels: np.ndarray, split_seed: int, salt: int) -> list[np.ndarray]:
     """Row numbers of each class in a seeded order that does not depend on what other classes hold."""
     return [
@@ -182,6 +152,12 @@ def _keep_classes(split: Split, chosen: list[int]) -> Split:
     return kept._replace(labels=np.searchsorted(chosen, kept.labels).astype(np.int32))
 
 
+def _merged(split: Split, groups: list[list[int]]) -> Split:
+    owner = {k: number for number, group in enumerate(groups) for k in group}
+    lookup = np.array([owner[k] for k in range(len(owner))], np.int32)
+    return split._replace(labels=lookup[split.labels])
+
+
 def _conformed(split: Split, fit: im.Fit, resident: int) -> Split:
     images = split.images
     if isinstance(images, np.ndarray):
@@ -220,6 +196,9 @@ class Data(NamedTuple):
       data: `embedded.NAME`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `hf:NAME`, or a reader of one's own,
         `file.py:function` or `my_package.function(key=value)`, which returns `ncjax.data.readers.Raw`.
       classes: class subset such as "0-4,7"; labels are renumbered from 0.
+      superclasses: which classes are told apart no longer, such as "0,2-4/1/5,7", a group each between the strokes: labels
+        become the group's number. Splits and subsets are drawn by the classes themselves, so that a set and its merged
+        form hold the same images.
       n_per_class: training images per class, nested: a larger subset contains every smaller one.
       val_fraction: share of each class's training images held out where the set has no validation split; 0 for none.
       image_size: side in pixels; None keeps the set's own.
@@ -238,6 +217,7 @@ class Data(NamedTuple):
 
     data: str = "embedded.fashion_mnist_mini"
     classes: str | None = None
+    superclasses: str | None = None
     n_per_class: Annotated[int | None, COUNT] = None
     val_fraction: Annotated[float, PART] = 0.1
     image_size: Annotated[int | None, PIXELS] = None
@@ -253,7 +233,7 @@ class Data(NamedTuple):
     resident_bytes: Annotated[int, Range("0 or more", 0, 2**63)] = RESIDENT_BYTES
 
     def check(self) -> None:
-        """Refuses a crop that is larger than what it comes out of, two channels, and classes that are no numbers."""
+        """Refuses a crop that is larger than what it comes out of, two channels, classes that are no numbers."""
         if self.resize is not None and (self.image_size is None or self.resize < self.image_size):
             raise UserError(
                 f"resize={self.resize}, image_size={self.image_size}: the crop comes out of the resized image, so it "
@@ -263,6 +243,8 @@ class Data(NamedTuple):
             raise UserError("channels=2: 1 (grey) or 3 (RGB)")
         if self.classes is not None:
             ranges_of(str(self.classes))
+        for part in [] if self.superclasses is None else self.superclasses.split("/"):
+            ranges_of(part, f"superclasses={self.superclasses!r}")
         if len(self.mean) != len(self.std):
             raise UserError(f"mean={self.mean}, std={self.std}: both, a number a channel, or neither")
 
@@ -289,6 +271,10 @@ def load(options: Data) -> Dataset:
     splits = _held_out(splits, options)
     notes += _fewer(splits, names, options)
     splits = _subsets(splits, len(names), options)
+    if options.superclasses is not None:
+        groups = parse_superclasses(options.superclasses, len(names))
+        splits = {key: _merged(split, groups) for key, split in splits.items()}
+        names = tuple("+".join(names[k] for k in group) for group in groups)
     fit = _fit(options)
     for key, split in splits.items():
         if not len(split.labels):

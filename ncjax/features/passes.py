@@ -7,6 +7,7 @@ directions of its class means: K D numbers still, whatever the number of images.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -42,10 +43,15 @@ class Evaluation(NamedTuple):
     waited: float = 0.0  # share of the time that the pass waited for images to be read and decoded
 
 
+@functools.lru_cache(maxsize=32)
+def _gather(fetch: Callable[..., Batch]) -> Callable[..., Batch]:
+    return jax.jit(fetch)
+
+
 def evaluation_batches(batches: Batches, first: int = 0) -> Iterator[Batch]:
     """Every batch of a split from the `first` on, in order."""
     # The gather is compiled by itself: it depends on the split's size, the network does not.
-    fetch, key = jax.jit(batches.fetch), jax.random.key(0)  # evaluation draws nothing
+    fetch, key = _gather(batches.fetch), jax.random.key(0)  # evaluation draws nothing
     for item in batches.items(np.arange(first * batches.batch_size, batches.size)):
         yield fetch(batches.arrays, item, key)
 
@@ -75,26 +81,11 @@ def make_pass(
       scatter: as for `nc.empty`.
     """
 
-    evaluate = lift(loss).evaluate
     sampled = [name for name in stats if name not in keep]
     # Layers of one width are seen by one program: a GPU spends longer on beginning so small operations than on doing them.
     widths = {dims[name]: [other for other in stats if dims[other] == dims[name]] for name in stats}
-
-    def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
-        features, _ = model.apply(variables, batch.image)
-        (total, correct, count), moments = seen
-        real = jnp.sum(batch.mask)
-        hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
-        sums = (total + evaluate(features, batch.label, batch.mask) * real, correct + hits, count + real)
-        alike = jax.vmap(nc.observe, in_axes=(0, 0, None, None))
-        moments = {
-            width: alike(m, jnp.stack([features[name] for name in widths[width]]), batch.label, batch.mask)
-            for width, m in moments.items()
-        }
-        # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
-        return (sums, moments), {name: features[name] for name in (*keep, *sampled)}, batch.label
-
-    observe = meshes.compile_step(observe, mesh, donate=(0,), jit=programs.jit)
+    layers = tuple((width, tuple(names)) for width, names in widths.items())
+    observe = _observer(model, lift(loss).evaluate, layers, (*keep, *sampled), mesh)
 
     def run(
         variables: PyTree, batches: Batches, tick: Callable[[int, int], None] | None = None, parts: Parts | None = None
@@ -133,6 +124,39 @@ def make_pass(
     return run
 
 
+@functools.lru_cache(maxsize=32)
+def _observer(
+    model: Model,
+    evaluate: Callable[..., Array],
+    layers: tuple[tuple[int, tuple[str, ...]], ...],
+    out: tuple[str, ...],
+    mesh: Mesh,
+) -> Callable[..., Any]:
+    """`(seen, variables, batch) -> (seen, features of `out`, labels)`, one for all passes that see the same.
+
+    Args:
+      model, evaluate, mesh: what to run, where.
+      layers: by width, those whose statistics are kept.
+      out: layers whose features are given.
+    """
+
+    def observe(seen: PyTree, variables: PyTree, batch: Any) -> tuple[PyTree, dict[str, Array], Array]:
+        features, _ = model.apply(variables, batch.image)
+        (total, correct, count), moments = seen
+        real = jnp.sum(batch.mask)
+        hits = jnp.sum((jnp.argmax(features["logits"], -1) == batch.label) * batch.mask)
+        sums = (total + evaluate(features, batch.label, batch.mask) * real, correct + hits, count + real)
+        alike = jax.vmap(nc.observe, in_axes=(0, 0, None, None))
+        moments = {
+            width: alike(moments[width], jnp.stack([features[name] for name in names]), batch.label, batch.mask)
+            for width, names in layers
+        }
+        # Labels leave through here, replicated: on several hosts a sharded batch cannot be read by any one of them.
+        return (sums, moments), {name: features[name] for name in out}, batch.label
+
+    return meshes.compile_step(observe, mesh, donate=(0,), jit=programs.jit)
+
+
 def _none(num_classes: int, width: int, scatter: bool | None, layers: int) -> nc.ClassStats:
     """The statistics of no examples at some layers of one width."""
     return jax.tree.map(lambda x: np.stack([x] * layers), nc.empty(num_classes, width, scatter=scatter))
@@ -144,6 +168,7 @@ def _apart(stacked: dict[int, nc.ClassStats]) -> dict[int, list[nc.ClassStats]]:
     return {width: [jax.tree.map(lambda x, i=i: x[i], s) for i in range(len(s.count))] for width, s in stacked.items()}
 
 
+@functools.lru_cache(maxsize=32)
 def make_second_pass(model: Model, mesh: Mesh) -> Callable[[PyTree, Any, dict[str, tuple[nc.Frame, ...]]], Looks]:
     """`(variables, batches, frames) -> looks`: the split once more, each layer looked at from each of its frames."""
 

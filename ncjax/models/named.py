@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 from ncjax.core.errors import UserError
 from ncjax.core.roles import MODEL, resolve
 from ncjax.core.types import Model
@@ -13,7 +17,17 @@ def build(name: str, num_classes: int, projection_layers: int = 0) -> Model:
     Raises:
       UserError: no such function, one that is no model, a setting that it does not take, or something else returned.
     """
-    model = resolve(name, MODEL)(num_classes=num_classes, projection_layers=projection_layers)
+    function = resolve(name, MODEL)
+    settings = {"num_classes": num_classes, "projection_layers": projection_layers}
+    if isinstance(function, functools.partial):
+        function, settings = function.func, {**function.keywords, **settings}
+    model = _built(function, tuple(sorted(settings.items())))
     if not isinstance(model, Model):
         raise UserError(f"model={name}: returned {type(model).__name__}, expected ncjax.core.types.Model")
     return model
+
+
+@functools.lru_cache(maxsize=32)
+def _built(function: Callable[..., Any], settings: tuple[tuple[str, Any], ...]) -> Any:
+    """The same object for the same model, so that programs that run it are shared."""
+    return function(**dict(settings))

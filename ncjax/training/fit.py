@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -14,10 +15,10 @@ from ncjax import optim
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.roles import AUGMENT, LOSS, METRIC, resolve
-from ncjax.core.types import Loss, Objective, PyTree, lift, widths
+from ncjax.core.types import Batch, Loss, Objective, PyTree, lift, widths
 from ncjax.core.values import COUNT, NATURAL, SEED, Items, OneOf
 from ncjax.data import Dataset, Split, batches_of
-from ncjax.data.batches import Augment
+from ncjax.data.batches import Augment, Batches
 from ncjax.features import by_class, passes
 from ncjax.models.sequential import classifier_arrays
 from ncjax.nc.measure import with_own
@@ -78,6 +79,37 @@ class Training(NamedTuple):
     def augmentation(self) -> Augment | None:
         """What augments images, (key, images) -> images."""
         return None if self.augment is None else resolve(self.augment, AUGMENT)
+
+
+class Steps(NamedTuple):
+    """How a plan is trained on a data set: every seed of it by these functions, compiled once."""
+
+    batches: Batches
+    step: Callable[..., Any]  # of `loop.make_step`, to be lowered and compiled
+    fetch: Callable[..., Any]  # of `loop.make_fetch`
+    tx: optax.GradientTransformation
+    lr_at: Callable[[int], Any]
+
+    def first(self, state: loop.State) -> Batch:
+        """A batch, to compile for."""
+        return self.fetch(state, self.batches.arrays, next(iter(self.batches.items(np.arange(self.batches.size)))))
+
+
+def steps_of(
+    plan: Plan,
+    dataset: Dataset,
+    mesh: Mesh,
+    training: Training,
+    options: optim.Optim,
+    views: tuple[Split, Augment] | None = None,
+) -> Steps:
+    """The steps of a plan; arguments as for `fit`."""
+    objective = training.objective()
+    split, augment = views or (dataset.splits["train"], training.augmentation())
+    batches = batches_of(split, dataset, mesh, batch_size=training.batch_size, views=objective.views, augment=augment)
+    tx, lr_at = optim.build(options, plan.mask, batches.steps, training.epochs, plan.factors, plan.anchored)
+    step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
+    return Steps(batches=batches, step=step, fetch=loop.make_fetch(batches, mesh), tx=tx, lr_at=lr_at)
 
 
 class Trained(NamedTuple):
@@ -196,21 +228,17 @@ def fit(
       views: what to train on in place of the training split, and what draws from it.
       unsaved: as for `checkpoint.Store`.
     """
-    objective = training.objective()
-    split, augment = views or (dataset.splits["train"], training.augmentation())
-    batches = batches_of(split, dataset, mesh, batch_size=training.batch_size, views=objective.views, augment=augment)
-    tx, lr_at = optim.build(options, plan.mask, batches.steps, training.epochs, plan.factors, plan.anchored)
+    steps = steps_of(plan, dataset, mesh, training, options, views)
+    batches = steps.batches
     tracker = Tracker(run, plan, dataset, mesh, training, phase=phase)
     if "val" not in dataset.splits:
         run.say("nothing is held out for validation: the last epoch is kept, whatever it is worth")
     store = _store(run, card, unsaved)
-    state = loop.init_state(plan.variables, tx, plan.mask, jax.random.key(training.seed), mesh)
-    step = loop.make_step(plan.model.apply, objective, tx, plan.mask, plan.live, mesh, ragged=batches.ragged)
-    fetch = loop.make_fetch(batches, mesh)
-    batch = fetch(state, batches.arrays, next(iter(batches.items(np.arange(batches.size)))))
+    state = loop.init_state(plan.variables, steps.tx, plan.mask, jax.random.key(training.seed), mesh)
+    batch = steps.first(state)
     with tracker.spent.with_compiling():
-        compiled = step.lower(state, batch).compile()
-    flops, optimizer_bytes = cost.flops(step, state, batch, compiled), trees.nbytes(state.opt_state)
+        compiled = steps.step.lower(state, batch).compile()
+    flops, optimizer_bytes = cost.flops(steps.step, state, batch, compiled), trees.nbytes(state.opt_state)
     done = store.latest("last")
     measured = -1 if done is None else done // batches.steps
     run.forget_rows(lambda row: row["epoch"] > measured)
@@ -224,11 +252,11 @@ def fit(
         state = loop.fit(
             state,
             step_fn=compiled,
-            fetch=fetch,
+            fetch=steps.fetch,
             source=batches,
             epochs=training.epochs,
             seed=training.seed,
-            lr_at=lr_at,
+            lr_at=steps.lr_at,
             on_epoch=tracker,
             store=store,
             watch=run,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -93,12 +94,17 @@ def make_fetch(source: Any, mesh: Mesh) -> Callable[[State, PyTree, PyTree], Bat
     A program of its own: it depends on the size of the data set, the step does not.
     """
 
+    fetch = _fetcher(source.fetch, mesh)
+    return lambda state, arrays, item: fetch(state.key, state.step, arrays, item)
+
+
+@functools.lru_cache(maxsize=32)
+def _fetcher(gather: Callable[..., Batch], mesh: Mesh) -> Callable[..., Batch]:
     def fetch(key_data: Array, step: Array, arrays: PyTree, item: PyTree) -> Batch:
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
-        return source.fetch(arrays, item, jax.random.fold_in(key, 0))
+        return gather(arrays, item, jax.random.fold_in(key, 0))
 
-    fetch = jax.jit(fetch, out_shardings=meshes.split(mesh))
-    return lambda state, arrays, item: fetch(state.key, state.step, arrays, item)
+    return jax.jit(fetch, out_shardings=meshes.split(mesh))
 
 
 def make_step(
@@ -258,10 +264,10 @@ def fit(
 ) -> State:
     """Trains until `epochs` epochs are done, from wherever `state` (or the stored one) stands.
 
-    After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns
-    (higher is better) decides the "best" checkpoint. Of equals the latest is kept: accuracies of a few validation images
-    tie by the dozen, and under a falling learning rate the latest is the one that has settled. A run killed and started
-    again ends bit-identical on a CPU.
+    After each epoch `on_epoch(state, epoch, {"loss", "accuracy", "seconds", "images"})` is called; what it returns (higher
+    is better; NaN for one that is not to be) decides the "best" checkpoint. Of equals the latest is kept: accuracies of a
+    few validation images tie by the dozen, and under a falling learning rate the latest is the one that has settled. A run
+    killed and started again ends bit-identical on a CPU.
 
     Raises:
       Diverged: the loss is not finite.

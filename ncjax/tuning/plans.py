@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ def penultimate(features: dict[str, Array], head: PyTree) -> Array:
     return features["penultimate"]
 
 
+@functools.lru_cache(maxsize=16)
 def with_readout(
     model: Model,
     num_classes: int,

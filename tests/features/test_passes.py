@@ -236,6 +236,7 @@ def test_pre_training_can_do_without_scatter(tmp_path, capsys):
                     "--config=configs/pretrain.py:smoke",
                     f"--workdir={workdir}",
                     "--config.epochs=1",
+                    "--config.model=models.mlp.mlp(depth=2,width=16)",
                     f"--config.scatter={scatter}",
                 ]
             )

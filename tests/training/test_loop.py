@@ -24,7 +24,12 @@ from ncjax.runs.run import Run
 from ncjax.training import fit, loop
 
 ROOT = Path(__file__).parents[2]
-SMOKE = ["--config.epochs=4", "--config.batch_size=16", "--config.augment=augment.crop_flip(strength=1.0)"]
+SMOKE = [
+    "--config.model=models.mlp.mlp(depth=2,width=16)",
+    "--config.epochs=4",
+    "--config.batch_size=16",
+    "--config.augment=augment.crop_flip(strength=1.0)",
+]
 
 
 def command(workdir, *more):

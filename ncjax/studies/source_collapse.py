@@ -1,0 +1,418 @@
+"""Does less collapse in pre-training transfer better? Variants of a recipe, paired seeds, the same targets for all.
+
+Experiments E4 to E7, claims C3 to C9 and C17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+
+from ncjax.core.errors import UserError
+from ncjax.core.mesh import make
+from ncjax.core.options import Overrides
+from ncjax.core.roles import MODEL
+from ncjax.core.types import Network
+from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf, Range, between
+from ncjax.data import Data, Dataset
+from ncjax.data import load as load_data
+from ncjax.evidence import intervals
+from ncjax.networks.load import Init, load
+from ncjax.optim import Optim
+from ncjax.report import figures
+from ncjax.report.collect import Finished
+from ncjax.report.sections import Section, file_stem
+from ncjax.report.tables import Cell, Table, number, spread, text
+from ncjax.runs.run import Run
+from ncjax.training.fit import Training
+from ncjax.training.loop import Diverged
+from ncjax.training.pretraining import Pretraining, Recipe
+from ncjax.transfer import source_claims as claims
+from ncjax.transfer.reading import Reader, Reading, target_of
+
+RECIPE = ("model", "projection_layers", *Training._fields, *Optim._fields)
+
+
+def run(
+    *,
+    run: Run,
+    recipes: Annotated[dict[str, Any], Overrides(*(k for k in RECIPE if k not in ("seed", "log_to")))],
+    targets: Annotated[list[str], Items(least=1, distinct=True)],
+    data: Data = Data(),
+    model: Annotated[str, MODEL] = "models.resnet.resnet14(stem_stride=2)",
+    projection_layers: Annotated[int, between(0, 5)] = 0,
+    training: Training = Training(),
+    optim: Optim = Optim(),
+    seeds: Annotated[int, COUNT] = 5,
+    read: Annotated[list[int], NATURAL, Items(distinct=True)] = [],
+    reading: Reading = Reading(),
+    claim: Annotated[str, OneOf(*claims.CLAIMS)] = "C3",
+    contrasts: list[str] = [],
+    comparable: Annotated[float, SHARE] = 0.02,
+    weakest: Annotated[float, Range("from 0 to 1, a correlation", 0, 1)] = 0.3,
+) -> dict[str, Any]:
+    """Pre-trains every variant with every seed, and reads each network; a stopped sweep goes on where it was.
+
+    Networks stay below `networks/` in the workdir, an `init` for any study.
+
+    Args:
+      run: where it happens.
+      recipes: {name: {key: value}}, the variants: changes of the base recipe's model, projection_layers and training.
+      targets: data sets as for `data.Data.data`.
+      data: the source.
+      model: its model's name.
+      projection_layers: of its projection head, discarded at transfer.
+      training: of the base recipe; its seed is the first of them.
+      optim: how leaves move there.
+      seeds: of each variant: initialisation, order and augmentation; all variants share them.
+      read: epochs at which networks are read, 0 for the initialisation; empty for the last alone.
+      reading: what is read.
+      claim: what the sweep is about, beside C3.
+      contrasts: pairs of variants to compare seed by seed, "C9: nt_xent - cross_entropy".
+      comparable: the rule for C3, fixed before the run: variants within so much of the best source accuracy are compared.
+      weakest: the rule for verdicts, fixed before the run: a correlation in the claimed direction is "supported" if its
+        95 % interval, over variants and seeds, is above 0, "contradicted" if it is below, "not supported" if it is below
+        this, else "undecided".
+    """
+    for each in contrasts:
+        claims.parse_contrast(each, recipes)
+    mesh, source = make(), load_data(data)
+    run.announce(source)
+    base = {"model": model, "projection_layers": projection_layers, **training._asdict(), **optim._asdict()}
+    built = {name: _recipe(base | changes, training.seed) for name, changes in recipes.items()}
+    for recipe in built.values():
+        _check(recipe, read)
+    first = Pretraining(next(iter(built.values())), source, mesh)
+    known = {name: target_of(first.card, name, reading) for name in targets}
+    cells: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    readers: dict[tuple[str, int], Reader] = {}
+    diverged: dict[str, int] = {}
+    total = len(recipes) * seeds
+    for number_, (name, recipe) in enumerate(built.items()):
+        trainer = Pretraining(recipe, source, mesh)
+        cells[name], diverged[name] = {}, 0
+        architecture = recipe.model, recipe.projection_layers
+        if architecture not in readers:
+            readers[architecture] = Reader(trainer.model, trainer.init(0), source.image_shape, mesh, reading)
+        worker = _Worker(run, trainer, readers[architecture], read, source, known)
+        for seed in range(training.seed, training.seed + seeds):
+            done = number_ * seeds + seed - training.seed
+            found = run.once(
+                {"variant": name, "seed": seed, "images": _images(source, known)},
+                lambda seed=seed, done=done, name=name, worker=worker: worker.cell(name, seed, (done, total)),
+            )
+            diverged[name] += bool(found["diverged"])
+            for epoch, one in found["epochs"].items():
+                cells[name].setdefault(int(epoch), []).append({"seed": seed, **one})
+            run.say(f"{done + 1:>3}/{total}  {name}, seed {seed}: {_said(found)}")
+    run.end_progress()
+    points = {_point(n, e, read): many for n, by_epoch in cells.items() for e, many in by_epoch.items()}
+    out: dict[str, Any] = {
+        "data": {**source.describe(), **{f"{t} {s}": x for t, d in known.items() for s, x in d.describe().items()}},
+        "variants": recipes,
+        "diverged": diverged,
+        "points": {name: claims.entry(many) for name, many in points.items()},
+        "runs": {name: [_short(cell) for cell in many] for name, many in points.items()},
+        "targets": targets,
+        "predictors": {name: label for name, (label, _) in claims.PREDICTORS.items()},
+        "claims": claims.CLAIMS,
+    }
+    if len(read) > 1:
+        out["over_run"] = {name: claims.over_a_run(by_epoch) for name, by_epoch in cells.items() if len(by_epoch) > 1}
+        out["verdicts"] = {f"{k} ({n})": v for n, x in out["over_run"].items() for k, v in x["verdicts"].items()}
+    else:
+        out |= claims.summary(points, targets, claim=claim, within=comparable, weakest=weakest)
+    out["contrasts"] = [claims.contrast(points, each) for each in contrasts]
+    out["verdicts"] |= {f"{c['claim']}, {c['pair'][0]} - {c['pair'][1]}": c["word"] for c in out["contrasts"]}
+    _show(run, out)
+    return out
+
+
+def _recipe(keys: dict[str, Any], seed: int) -> Recipe:
+    training = Training(**{k: keys[k] for k in Training._fields})
+    return Recipe(
+        model=keys["model"],
+        projection_layers=keys["projection_layers"],
+        training=training._replace(seed=seed, measure_every=0),
+        optim=Optim(**{k: keys[k] for k in Optim._fields}),
+    )
+
+
+def _check(recipe: Recipe, read: Sequence[int]) -> None:
+    late = [epoch for epoch in read if epoch > recipe.training.epochs]
+    if late:
+        raise UserError(f"read={list(read)}: {late[0]} is after the last of {recipe.training.epochs} epochs")
+    recipe.training.objective()
+
+
+def _images(source: Dataset, targets: dict[str, Dataset]) -> str:
+    return "-".join(x.identity()[:8] for x in (source, *targets.values()))
+
+
+def _point(name: str, epoch: int, read: Sequence[int]) -> str:
+    return f"{name}, epoch {epoch}" if len(read) > 1 else name
+
+
+class _Worker(NamedTuple):
+    """What trains and reads the networks of one variant."""
+
+    run: Run
+    trainer: Pretraining
+    reader: Reader
+    read: Sequence[int]
+    source: Dataset
+    targets: dict[str, Dataset]
+
+    def cell(self, name: str, seed: int, place: tuple[int, int]) -> dict[str, Any]:
+        """The variant with a seed: trained, and read at every epoch asked for.
+
+        Args:
+          name, seed: of the cell.
+          place: (cells done, cells in all), for the bar.
+        """
+        epochs = sorted(self.read) or [self.trainer.recipe.training.epochs]
+
+        def tell(said: str) -> None:
+            self.run.bar("sweep", *place, f"{name}, seed {seed}: {said}")
+
+        try:
+            folder = self.run.workdir / "networks" / f"{name}-{seed}"
+            kept = self.trainer.train(seed, folder, read=epochs, run=self.run, tell=tell)
+        except Diverged as e:
+            self.run.say(f"{name}, seed {seed}: {e}")
+            return {"diverged": True, "epochs": {}}
+        found = {}
+        for epoch, path in kept.items():
+            tell(f"reading epoch {epoch}")
+            network = load(Init(str(path)))
+            network = Network(network.card, self.trainer.model, network.variables)
+            found[str(epoch)] = self.reader.read(network, self.source, self.targets)
+        return {"diverged": False, "epochs": found}
+
+
+def _said(found: dict[str, Any]) -> str:
+    if not found["epochs"]:
+        return "diverged"
+    cell = list(found["epochs"].values())[-1]
+    layers = cell["source"]["layers"]["penultimate"]["train"]
+    return f"source {100 * cell['source']['accuracy']['test']:.1f} %, NC1 {layers['nc1'] or np.nan:.3g}, " + ", ".join(
+        f"{name} {100 * t['probe']:.1f} %" for name, t in cell["targets"].items()
+    )
+
+
+def _short(cell: dict[str, Any]) -> dict[str, Any]:
+    """What a figure needs of a run."""
+    layers = cell["source"]["layers"]["penultimate"]
+    return {
+        "seed": cell["seed"],
+        "accuracy": cell["source"]["accuracy"]["test"],
+        "nc1": layers["train"]["nc1"],
+        "nc1_test": layers["test"]["nc1"],
+        "targets": {t: {"probe": x["probe"], "nc1": x["train"]["nc1"]} for t, x in cell["targets"].items()},
+    }
+
+
+def _show(run: Run, out: dict[str, Any]) -> None:
+    targets = out["targets"]
+    run.table(
+        "variants: means over seeds with 95 % t intervals",
+        ["variant", "source test", "NC1 train", *targets],
+        [
+            [
+                name,
+                intervals.percent(e["accuracy"]["test"]),
+                _g(e["source"]["penultimate"]["train"]["nc1"]),
+                *(intervals.percent(e["targets"][t]["probe"]) for t in targets),
+            ]
+            for name, e in out["points"].items()
+        ],
+    )
+    if "correlations" in out:
+        rows = [
+            [out["predictors"][name], *(_rho(found[t]) for t in ("mean", *targets)), _rho(out["among_comparable"][name])]
+            for name, found in out["correlations"].items()
+        ]
+        run.table("Spearman's correlation with the probe", ["predictor", "mean", *targets, "among comparable"], rows)
+    run.say("  ".join(f"{claim}: {word}" for claim, word in out["verdicts"].items()))
+
+
+def _g(found: Sequence[float] | None) -> str:
+    return "–" if found is None else f"{found[0]:.3g} [{found[1]:.3g}, {found[2]:.3g}]"
+
+
+def _rho(found: Any) -> str:
+    return "–" if found is None else f"{found[0]:+.2f} [{found[1]:+.2f}, {found[2]:+.2f}]"
+
+
+def section(runs: Sequence[Finished]) -> list[Section]:
+    """A section for every sweep."""
+    sections = []
+    for run in runs:
+        r, stem, c = run.results, file_stem("source", run.name), run.config
+        rule = (
+            f"Rules, fixed before the run. Correlations: supported if the 95 % interval is above 0, contradicted if below, "
+            f"not supported if below {c['weakest']:g}, else undecided; C3 among variants within {100 * c['comparable']:g} "
+            "points of the best source accuracy. Intervals resample variants and, within them, seeds. Contrasts are paired "
+            "by seed: supported where the less collapsed of two variants transfers better, both beyond 95 % t intervals."
+        )
+        verdicts = Table(f"verdicts_{stem}", rule, ["claim", "says", "found", "verdict"], list(_judged(run)))
+        intro = (
+            f"{len(r['variants'])} variants, {c['seeds']} seeds each. NC1 at the penultimate layer, which transfer keeps, "
+            "on the source's training images; smaller is more collapsed. A correlation over variants of one recipe says "
+            "nothing of other recipes; read it beside source accuracy and kNN, which predict too."
+        )
+        if lost := {name: n for name, n in r["diverged"].items() if n}:
+            intro += " Diverged runs, left out: " + ", ".join(f"{name} {n}" for name, n in lost.items()) + "."
+        tables = [verdicts, _variants(run, stem), _on_targets(run, stem)]
+        if "correlations" in r:
+            tables.insert(1, _correlations(run, stem))
+        drawn = [
+            (
+                "Transfer over collapse on the source: a small mark a run, a large one a variant with 95 % intervals over "
+                "seeds.",
+                _scatter(run, stem),
+            )
+        ]
+        title = "Does less collapse in pre-training transfer better?"
+        sections.append(
+            Section(f"{title} ({run.name})", intro, drawn, tables, tuple(f"{k}: {v}." for k, v in r["verdicts"].items()))
+        )
+    return sections
+
+
+def _judged(run: Finished) -> Any:
+    """Rows of the verdicts: claim, sentence, number, word."""
+    r, at = run.results, f"{run.name}/results.json"
+    for key, word in r["verdicts"].items():
+        claim = key.partition(",")[0].partition(" ")[0]
+        found = text("–")
+        if "correlations" in r and key in ("C3", claim) and claim != "C17":
+            found = text(f"{_rho(r['among_comparable']['nc1'])}, given source accuracy {_rho(r['given_source_accuracy'])}")
+        elif key == "C17":
+            found = text(_rho(r["target_over_source"]))
+        elif "over_run" in r and "(" in key:
+            x = r["over_run"][key.partition("(")[2].rstrip(")")]
+            end = "first" if claim == "C4" else "last"
+            found = text(f"epoch {x['best']} - {x[end]}: {intervals.points(x[f'over_{end}'], sign=True)} points")
+        for c in r["contrasts"]:
+            if key == f"{c['claim']}, {c['pair'][0]} - {c['pair'][1]}":
+                found = text(f"log NC1 {_g(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points")
+        yield [text(key), text(r["claims"][claim]), found._replace(source=at), text(word)]
+
+
+def _interval(found: Sequence[float] | None, source: str) -> Cell:
+    return text("–") if found is None else Cell(found[0], _g(found), source)
+
+
+def _variants(run: Finished, stem: str) -> Table:
+    r, rows = run.results, []
+    for name, e in r["points"].items():
+        at = f"{run.name}/results.json: points.{name}."
+        last, read = e["source"]["penultimate"], e["source"]["readout"]
+        rows.append(
+            [
+                text(name),
+                *(spread(e["accuracy"][s], f"{at}accuracy.{s}") for s in ("train", "test")),
+                *(_interval(last[s]["nc1"], f"{at}source.penultimate.{s}.nc1") for s in ("train", "test")),
+                number(last["train"]["nc1_over_floor"] and last["train"]["nc1_over_floor"][0], at + "source"),
+                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in claims.METRICS),
+                _interval(read["train"]["nc1"], at + "source.readout.train.nc1"),
+                *([spread(e["robust_accuracy"], at + "robust_accuracy")] if run.config["attack"] else []),
+            ]
+        )
+    columns = ["variant", "source train %", "source test %", "NC1 train", "NC1 test", "NC1 / floor", "CDNV train"]
+    columns += ["directional CDNV train", "numerical rank", "NC1 at the readout"]
+    columns += [f"test % under attack, {run.config['attack']:g}/255"] if run.config["attack"] else []
+    caption = "Variants on their source: means over seeds with 95 % t intervals; at the penultimate layer unless said."
+    return Table(f"variants_{stem}", caption, columns, rows)
+
+
+def _on_targets(run: Finished, stem: str) -> Table:
+    r, rows = run.results, []
+    shots = [str(m) for m in run.config["shots"]]
+    for target in r["targets"]:
+        for name, e in r["points"].items():
+            x, at = e["targets"][target], f"{run.name}/results.json: points.{name}.targets.{target}."
+            auroc = x["auroc"].get("penultimate", {})
+            rows.append(
+                [
+                    text(f"{target}, {name}"),
+                    spread(x["probe"], at + "probe"),
+                    spread(x["knn"], at + "knn"),
+                    *(spread(x["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
+                    *(_error(x["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
+                    *(_interval(x[m], at + m) for m in ("nc1", "cdnv", "directional_cdnv")),
+                    *(_interval(auroc.get(s), f"{at}auroc.penultimate.{s}") for s in ("neco", "nci")),
+                ]
+            )
+    columns = ["target, variant", "probe %", "kNN %", *(f"nearest mean, {m} shot %" for m in shots)]
+    columns += [f"certified accuracy, {m} shot %" for m in shots]
+    columns += ["NC1 train", "CDNV train", "directional CDNV train", "AUROC, NECO", "AUROC, NCI"]
+    caption = (
+        "Variants on their targets: means over seeds with 95 % t intervals. Probe strength chosen on validation; episodes "
+        "are the same for all. Certified: 1 - `nc.few_shot_certificate`, 0 where it says nothing. AUROC: the source's test "
+        "images against the target's, at the penultimate layer."
+    )
+    return Table(f"targets_{stem}", caption, columns, rows)
+
+
+def _error(found: dict[str, Any], source: str) -> Cell:
+    bound = found["certificate"]
+    return text("–") if bound is None else number(100 * (1 - bound[0]), source + ".certificate")
+
+
+def _correlations(run: Finished, stem: str) -> Table:
+    r, at = run.results, f"{run.name}/results.json: "
+    near = len(r["comparable"])
+    rows = [
+        [
+            text(r["predictors"][name]),
+            *(Cell(x and x[0], _rho(x), f"{at}correlations.{name}.{t}") for t, x in ((t, found[t]) for t in _targets(r))),
+            Cell((x := r["among_comparable"][name]) and x[0], _rho(x), f"{at}among_comparable.{name}"),
+        ]
+        for name, found in r["correlations"].items()
+    ]
+    caption = (
+        f"Spearman's correlation with the probe's test accuracy over {len(r['points'])} variants; the last column over the "
+        f"{near} of comparable source accuracy ({', '.join(r['comparable'])})."
+    )
+    return Table(f"correlations_{stem}", caption, ["predictor", *_targets(r), f"mean, {near} comparable"], rows)
+
+
+def _targets(r: dict[str, Any]) -> list[str]:
+    return ["mean", *r["targets"]]
+
+
+def _scatter(run: Finished, stem: str) -> figures.Drawn:
+    """Test accuracy of the probe over NC1 of the source, train: a panel a target."""
+    r = run.results
+    with mpl.rc_context(figures.STYLE):
+        figure, axes = figures.grid(len(r["targets"]), 2, 3.2)
+        for axis, target in zip(axes, r["targets"], strict=True):
+            for i, (name, many) in enumerate(r["runs"].items()):
+                colour, mark = figures.COLOURS[i % len(figures.COLOURS)], "osD^v"[i // len(figures.COLOURS) % 5]
+                x, y = ([one["nc1"] for one in many], [100 * one["targets"][target]["probe"] for one in many])
+                if any(v is None for v in x):
+                    continue
+                axis.plot(x, y, mark, ms=2.5, alpha=0.5, color=colour)
+                (mx, *ex), (my, *ey) = intervals.mean(np.log(x)), intervals.mean(y)
+                known = len(many) > 1
+                axis.errorbar(
+                    [np.exp(mx)],
+                    [my],
+                    [[my - ey[0]], [ey[1] - my]] if known else None,
+                    [[np.exp(mx) - np.exp(ex[0])], [np.exp(ex[1]) - np.exp(mx)]] if known else None,
+                    fmt=mark,
+                    ms=6,
+                    lw=0.8,
+                    color=colour,
+                    label=name,
+                )
+            figures.log_axis(axis, "x")
+            axis.set(title=target, xlabel="source NC1, train")
+        axes[0].set_ylabel("probe, test accuracy, %")
+        figures.legend_below(figure, axes[0])
+        return figures.Drawn(f"scatter-{stem}", figure)
