@@ -274,7 +274,7 @@ def described(config: Any, prefix: str = "") -> str:
     for key, option in schema(study).items():
         value = config.get(key)
         if option.overrides is not None and isinstance(value, ConfigDict):
-            changes = {name: dict(value[name]) for name in value}
+            changes = value.to_dict()
             lines += [f"  --config.{prefix}{key}.{name}.{k}={x}" for name, many in changes.items() for k, x in many.items()]
             lines += textwrap.wrap(meanings.get(key, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
             continue

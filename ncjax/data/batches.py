@@ -142,9 +142,8 @@ def _fetch(
       moments: (mean, std) by which pixels are normalised; None for activations, which are not.
       augment, views: as for `batches_of`.
     """
-    if moments is not None:
-        mean, std = (np.asarray(x, np.float32) for x in moments)
-        scale, shift = 1 / (255 * std), mean / std
+    mean, std = (np.asarray(x, np.float32) for x in moments or ((0.0,), (1.0,)))
+    scale, shift = 1 / (255 * std), mean / std
 
     def fetch(arrays: PyTree, item: PyTree, key: Array | None) -> Batch:
         if resident:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from ncjax.core.types import Array
-from ncjax.evidence.correlation import spearman
 
 FEWEST = 5  # variants, of fewer no correlation is told
 DRAWS = 2000
@@ -31,45 +31,58 @@ class Resampled(NamedTuple):
     runs: int
 
 
-def partial(x: Array, y: Array, z: Array) -> float:
+def spearman(x: Array, y: Array) -> np.ndarray:
+    """Spearman's rho along the last axis; NaN where one side is constant."""
+    a, b = (r - r.mean(axis=-1, keepdims=True) for r in (stats.rankdata(z, axis=-1) for z in (x, y)))
+    scale = np.sqrt(np.sum(a * a, axis=-1) * np.sum(b * b, axis=-1))
+    return np.where(scale > 0, np.sum(a * b, axis=-1) / np.where(scale > 0, scale, 1), np.nan)
+
+
+def partial(x: Array, y: Array, z: Array) -> np.ndarray:
     """Spearman's partial correlation of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)).
 
     NaN where one side is constant, or a function of z by rank.
     """
     xy, xz, yz = spearman(x, y), spearman(x, z), spearman(y, z)
     left = (1 - xz**2) * (1 - yz**2)
-    return (xy - xz * yz) / np.sqrt(left) if left > 1e-12 else float("nan")
+    return np.where(left > 1e-12, (xy - xz * yz) / np.sqrt(np.where(left > 1e-12, left, 1)), np.nan)
 
 
-def resampled(tables: Sequence[Table], statistic: Callable[..., float], *, seed: int = 0) -> Resampled | None:
+def resampled(tables: Sequence[Table], statistic: Callable[..., np.ndarray], *, seed: int = 0) -> Resampled | None:
     """A statistic of means over seeds, one number a variant and table, with its interval.
 
     Args:
       tables: quantities by variant and seed; those of one variant have the same seeds, and are resampled together.
-      statistic: of as many arrays [variants] as there are tables.
+      statistic: of as many arrays [..., variants] as there are tables; [...].
       seed: of the draws.
 
     Returns:
       None with fewer than `FEWEST` variants, or where the statistic is not defined for them, or for most draws.
     """
-    arrays = [[np.asarray(row, np.float64) for row in table] for table in tables]
-    count = len(arrays[0])
+    sizes = np.array([len(row) for row in tables[0]])
+    count = len(sizes)
     if count < FEWEST:
         return None
-    value = statistic(*(np.array([row.mean() for row in table]) for table in arrays))
+    value = float(statistic(*(np.array([np.mean(row) for row in table]) for table in tables)))
     if not np.isfinite(value):
         return None
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(DRAWS):
-        chosen = rng.integers(0, count, count)
-        seeds = [rng.integers(0, len(arrays[0][v]), len(arrays[0][v])) for v in chosen]
-        drawn = [np.array([table[v][s].mean() for v, s in zip(chosen, seeds, strict=True)]) for table in arrays]
-        found.append(statistic(*drawn))
-    known = np.asarray(found)[np.isfinite(found)]
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, count, (DRAWS, count))
+    drawn = (rng.random((DRAWS, count, sizes.max())) * sizes[chosen][..., None]).astype(int)
+    real = np.arange(sizes.max()) < sizes[chosen][..., None]  # as many seeds as the variant has
+
+    def means(table: Table) -> np.ndarray:
+        padded = np.zeros((count, sizes.max()))
+        for row, values in zip(padded, table, strict=True):
+            row[: len(values)] = values
+        return np.sum(np.where(real, padded[chosen[..., None], drawn], 0), axis=2) / sizes[chosen]
+
+    found = statistic(*map(means, tables))
+    known = found[np.isfinite(found)]
     if len(known) < DRAWS / 2:
         return None
     low, high = np.percentile(known, [2.5, 97.5])
-    return Resampled(float(value), float(low), float(high), count, sum(map(len, arrays[0])))
+    return Resampled(value, float(low), float(high), count, int(sizes.sum()))
 
 
 def judged(found: Resampled | None, *, weakest: float) -> str:

@@ -58,7 +58,7 @@ SCALARS: dict[str, Callable[..., Array]] = {
 ARRAYS: dict[str, Callable[..., Array]] = {
     f.__name__: f for f in (metrics.cdnv_pairs, metrics.nc1_classes, metrics.nc1_pairs)
 }  # and "angles"
-TRUSTED = ("nc1", "cdnv", "trace_ratio")  # metrics with an interval; those of `FLOORED` have a floor
+TRUSTED = ("nc1", "cdnv", "trace_ratio", "directional_cdnv")  # metrics with an interval; those of `FLOORED` have a floor
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -1,7 +1,8 @@
 """How far a number can be trusted: its interval, and flags. `ncjax.nc.null` has its floor.
 
 What an interval covers is the mean of the metric over repeated draws of n_k examples from the same K classes: the number
-another sample *of the same size* would give, not the number at infinite n. NC1, CDNV and the trace ratio all depend on n.
+another sample *of the same size* would give, not the number at infinite n. NC1, CDNV, directional CDNV and the trace
+ratio all depend on n.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -46,6 +48,7 @@ class Errors(NamedTuple):
     nc1: Float[Array, ""]
     cdnv: Float[Array, ""]
     trace_ratio: Float[Array, ""]
+    directional_cdnv: Float[Array, ""]
 
 
 class Moments(NamedTuple):
@@ -158,15 +161,51 @@ def trace_ratio_variance(g: Geometry, m: Moments) -> Array:
     return jnp.sum(g.n * m.rho) / jnp.square(jnp.maximum(g.total, 1) * between) + _through_means(g, m, slope)
 
 
+def directional_cdnv_variance(g: Geometry, m: Moments, look: Look) -> Array:
+    """Variance of directional CDNV: through u^T Sigma_k u along every line to another mean, and through the means.
+
+    With d = mu_k - mu_l, D its length and A_kl = d^T Sigma_k d, class k stands in A_kl / D^4 and A_lk / D^4. Its mean moves
+    them by 2 (Sigma_k + Sigma_l) d / D^4 - 4 (A_kl + A_lk) d / D^6 each; its spread by the mean over examples of
+    sum_l (r.d)^2 / D^4, which varies by 2 sum_lm (d_l^T Sigma_k d_m)^2 / (D_l^4 D_m^4) in Gaussian features, and by so much
+    more in others as r^T Sigma_B^+ r does. Sigma_k is the pooled one, scaled to the class.
+    """
+    if m.within.ndim == 1 or not look.toward.size:
+        return jnp.full((), jnp.nan)
+    place, pair, n = g.place, pairs(g), jnp.maximum(g.n, 1)
+    apart = jnp.where(pair, 1 / jnp.where(pair, distances(g), 1), 0)
+    along = look.toward / jnp.maximum(look.count, 1)[:, None]
+    count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
+    turn = 2 * (m.relative[:, None] + m.relative[None, :]) * jnp.square(apart)
+    pull = 4 * (along + along.T) * jnp.square(apart) * apart
+    slope = matmul(jnp.sum(turn, axis=1, keepdims=True) * place - matmul(turn, place), m.within)
+    slope = slope - (jnp.sum(pull, axis=1, keepdims=True) * place - matmul(pull, place))
+    between = matmul(matmul(place, m.within), place.T)  # [K, K]
+
+    def spread_of(k: Array) -> Array:
+        row = between[k]
+        products = row[k] - row[None, :] - row[:, None] + between  # d_l^T Sigma_W d_m
+        weight = jnp.square(apart[k])
+        return 2 * jnp.sum(jnp.square(products) * weight[:, None] * weight[None, :])
+
+    spread = jnp.square(m.relative) * jax.lax.map(spread_of, jnp.arange(place.shape[0]))
+    inv = inverse(g)
+    gaussian = 2 * jnp.square(m.relative) * jnp.sum(jnp.square(m.within) * inv[None, :] * inv[:, None])
+    excess = jnp.where(gaussian > 0, m.q / jnp.where(gaussian > 0, gaussian, 1), 1)
+    own = jnp.sum(g.keep * excess * spread / n) / jnp.square(count)
+    return own + _through_means(g, m, slope / count)
+
+
 def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:
     """`errors` where the geometry is known."""
     m = moments_of(g, stats, look, tilt)
     if m is None:
-        return Errors(*(jnp.full((), jnp.nan),) * 3)
+        return Errors(*(jnp.full((), jnp.nan),) * len(Errors._fields))
     nc1, cdnv, trace_ratio = (
         undefined_unless(g.k >= 2, jnp.sqrt(of(g, m))) for of in (nc1_variance, cdnv_variance, trace_ratio_variance)
     )
-    return Errors(nc1=nc1, cdnv=cdnv, trace_ratio=trace_ratio)
+    along = jnp.nan if look is None else directional_cdnv_variance(g, m, look)
+    directional = undefined_unless(g.k >= 2, jnp.sqrt(along))
+    return Errors(nc1=nc1, cdnv=cdnv, trace_ratio=trace_ratio, directional_cdnv=directional)
 
 
 @double
@@ -178,7 +217,8 @@ def errors(stats: ClassStats, look: Look | None = None, tilt: Tilt | None = None
 
         var f = sum_k (df/dmu_k)^T (Sigma_k / n_k) (df/dmu_k) + sum_k (share of class k)^2 var_k(part) / n_k
 
-    `nc1_variance`, `cdnv_variance` and `trace_ratio_variance` write both terms out. The value moves with an example
+    `nc1_variance`, `cdnv_variance`, `trace_ratio_variance` and `directional_cdnv_variance`, which wants a look, write both
+    terms out. The value moves with an example
     through the within-class covariance (its r^T Sigma_B^+ r or ||r||^2, whose variance within each class the look has
     summed) and through its class mean (the metric's gradient there, with the covariance of the mean). Without a look
     the first part is that of Gaussian features, from the scatter, and in classes of fewer than 20 examples it is at

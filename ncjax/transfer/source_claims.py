@@ -13,8 +13,7 @@ import numpy as np
 
 from ncjax.core.errors import UserError
 from ncjax.evidence import intervals
-from ncjax.evidence.correlation import spearman
-from ncjax.evidence.variants import Resampled, judged, partial, resampled
+from ncjax.evidence.variants import Resampled, judged, partial, resampled, spearman
 
 Cell = dict[str, Any]
 Points = dict[str, list[Cell]]
@@ -83,8 +82,8 @@ def over_points(points: Points, targets: Sequence[str], predictor: str) -> dict[
     return {**found, "mean": resampled([x for pair in tables.values() for x in pair], _mean_spearman)}
 
 
-def _mean_spearman(*arrays: np.ndarray) -> float:
-    return float(np.mean([spearman(x, y) for x, y in zip(arrays[::2], arrays[1::2], strict=True)]))
+def _mean_spearman(*arrays: np.ndarray) -> np.ndarray:
+    return np.mean([spearman(x, y) for x, y in zip(arrays[::2], arrays[1::2], strict=True)], axis=0)
 
 
 def given_accuracy(points: Points, targets: Sequence[str]) -> Resampled | None:
@@ -93,8 +92,8 @@ def given_accuracy(points: Points, targets: Sequence[str]) -> Resampled | None:
     known = values(points, lambda c: c["source"]["accuracy"]["test"])
     each = [values(points, lambda c, t=t: accuracy(c, t)) for t in targets]
 
-    def statistic(nc1: np.ndarray, known: np.ndarray, *each: np.ndarray) -> float:
-        return float(np.mean([partial(nc1, y, known) for y in each]))
+    def statistic(nc1: np.ndarray, known: np.ndarray, *each: np.ndarray) -> np.ndarray:
+        return np.mean([partial(nc1, y, known) for y in each], axis=0)
 
     return resampled([nc1, known, *each], statistic)
 
@@ -110,9 +109,9 @@ def target_over_source(points: Points, targets: Sequence[str]) -> Resampled | No
             tables.append(values(points, lambda c, t=t, of=PREDICTORS[name][1]: of(c, t)))
         tables.append(values(points, lambda c, t=t: accuracy(c, t)))
 
-    def statistic(*arrays: np.ndarray) -> float:
+    def statistic(*arrays: np.ndarray) -> np.ndarray:
         triples = zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True)
-        return float(np.mean([-spearman(target, y) - spearman(source, y) for target, source, y in triples]))
+        return np.mean([-spearman(target, y) - spearman(source, y) for target, source, y in triples], axis=0)
 
     return resampled(tables, statistic)
 
