@@ -33,6 +33,10 @@ from ncjax.training.pretraining import Pretraining, Recipe
 from ncjax.transfer import source_claims as claims
 from ncjax.transfer.reading import Reader, Reading, target_of
 
+CERTIFIED = (
+    "Certified: the accuracy that collapse alone promises a nearest-mean classifier of so many examples per class, 0 where "
+    "it promises nothing."
+)
 RECIPE = ("model", "projection_layers", *Training._fields, *Optim._fields)
 
 
@@ -308,7 +312,7 @@ def _interval(found: Sequence[float] | None, source: str) -> Cell:
 
 
 def _variants(run: Finished, stem: str) -> Table:
-    r, rows = run.results, []
+    r, rows, shots = run.results, [], [str(m) for m in run.config["shots"]]
     for name, e in r["points"].items():
         at = f"{run.name}/results.json: points.{name}."
         last, read = e["source"]["penultimate"], e["source"]["readout"]
@@ -320,13 +324,19 @@ def _variants(run: Finished, stem: str) -> Table:
                 number(last["train"]["nc1_over_floor"] and last["train"]["nc1_over_floor"][0], at + "source"),
                 *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in claims.METRICS),
                 _interval(read["train"]["nc1"], at + "source.readout.train.nc1"),
+                *(spread(e["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
+                *(_certified(e["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
                 *([spread(e["robust_accuracy"], at + "robust_accuracy")] if run.config["attack"] else []),
             ]
         )
     columns = ["variant", "source train %", "source test %", "NC1 train", "NC1 test", "NC1 / floor", "CDNV train"]
     columns += ["directional CDNV train", "numerical rank", "NC1 at the readout"]
+    columns += _few_shot_columns(shots)
     columns += [f"test % under attack, {run.config['attack']:g}/255"] if run.config["attack"] else []
-    caption = "Variants on their source: means over seeds with 95 % t intervals; at the penultimate layer unless said."
+    caption = (
+        "Variants on their source: means over seeds with 95 % t intervals; at the penultimate layer unless said. "
+        + CERTIFIED
+    )
     return Table(f"variants_{stem}", caption, columns, rows)
 
 
@@ -343,23 +353,26 @@ def _on_targets(run: Finished, stem: str) -> Table:
                     spread(x["probe"], at + "probe"),
                     spread(x["knn"], at + "knn"),
                     *(spread(x["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
-                    *(_error(x["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
+                    *(_certified(x["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
                     *(_interval(x[m], at + m) for m in ("nc1", "cdnv", "directional_cdnv")),
                     *(_interval(auroc.get(s), f"{at}auroc.penultimate.{s}") for s in ("neco", "nci")),
                 ]
             )
-    columns = ["target, variant", "probe %", "kNN %", *(f"nearest mean, {m} shot %" for m in shots)]
-    columns += [f"certified accuracy, {m} shot %" for m in shots]
+    columns = ["target, variant", "probe %", "kNN %", *_few_shot_columns(shots)]
     columns += ["NC1 train", "CDNV train", "directional CDNV train", "AUROC, NECO", "AUROC, NCI"]
     caption = (
         "Variants on their targets: means over seeds with 95 % t intervals. Probe strength chosen on validation; episodes "
-        "are the same for all. Certified: 1 - `nc.few_shot_certificate`, 0 where it says nothing. AUROC: the source's test "
-        "images against the target's, at the penultimate layer."
+        f"are the same for all. {CERTIFIED} AUROC: the source's test images "
+        "against the target's, at the penultimate layer."
     )
     return Table(f"targets_{stem}", caption, columns, rows)
 
 
-def _error(found: dict[str, Any], source: str) -> Cell:
+def _few_shot_columns(shots: Sequence[str]) -> list[str]:
+    return [f"nearest mean, {m} shot %" for m in shots] + [f"certified, {m} shot %" for m in shots]
+
+
+def _certified(found: dict[str, Any], source: str) -> Cell:
     bound = found["certificate"]
     return text("–") if bound is None else number(100 * (1 - bound[0]), source + ".certificate")
 

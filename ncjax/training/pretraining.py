@@ -62,6 +62,13 @@ class _Watch:
         self.tell(f"epoch {epoch + 1}, {done}/{steps}, loss {loss:.3f}, {rate:,.0f} images/s")
 
 
+def _is_kept(folder: Path) -> bool:
+    store = checkpoint.Store(folder)
+    found = (folder / "model.json").is_file() and store.latest("last") is not None
+    store.close()
+    return found
+
+
 class Pretraining:
     """A recipe on a data set, ready for any number of seeds.
 
@@ -99,7 +106,7 @@ class Pretraining:
         """{epoch: the checkpoint folder of the network as it was after that epoch}, 0 for its initialisation.
 
         A run that was stopped goes on from what it left in `folder`, where the seed's order and initialisation make it end
-        as if it had not been.
+        as if it had not been; one whose networks are all there is not trained again.
 
         Args:
           seed: of initialisation, order and augmentation.
@@ -114,6 +121,8 @@ class Pretraining:
         """
         epochs, batches = self.recipe.training.epochs, self._steps.batches
         kept = {epoch: folder / f"epoch_{epoch}" for epoch in read}
+        if all(_is_kept(path) for path in kept.values()):
+            return kept
         variables = self.init(seed)
         state = loop.init_state(variables, self._steps.tx, self._plan.mask, jax.random.key(seed), self.mesh)
         if 0 in kept:

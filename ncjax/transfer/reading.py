@@ -96,7 +96,7 @@ class Reader:
         return batches_of(dataset.splits[split], dataset, self.mesh, batch_size=self.options.read_batch)
 
     def read(self, network: Network, source: Dataset, targets: dict[str, Dataset]) -> dict[str, Any]:
-        """{"source": accuracy, collapse by layer and split, robust accuracy; "targets": {name: see `_target`}}.
+        """{"source": accuracy, few-shot, collapse by layer and split, robust accuracy; "targets": {name: see `_target`}}.
 
         Args:
           network: of this architecture.
@@ -110,10 +110,12 @@ class Reader:
             split: passes.collapse(seen[split], seen["train"], readout=self.model.readout, classifier=classifier)
             for split in ("train", "test")
         }
+        last, count = self.model.penultimate, len(source.class_names)
         found: dict[str, Any] = {
+            "few_shot": {str(m): self._few_shot(seen, last, count, m) for m in self.options.shots},
             "accuracy": {split: x.accuracy for split, x in seen.items()},
             "layers": {
-                name: {split: _numbers(reports[split][layer]) for split in reports}
+                name: {split: _numbers(reports[split][layer], seen[split], layer) for split in reports}
                 for name, layer in (("penultimate", self.model.penultimate), ("readout", self.model.readout))
             },
         }
@@ -135,7 +137,7 @@ class Reader:
         fitted = probe.fit(pairs["train"], pairs.get("val"), count)
         near = KNeighborsClassifier(min(5, len(pairs["train"][1])), metric="cosine").fit(*pairs["train"])
         found = {
-            "train": _numbers(report),
+            "train": _numbers(report, seen["train"], last),
             "probe": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
             "probe_val": fitted.val_accuracy,
             "probe_train": fitted.train_accuracy,
@@ -203,8 +205,8 @@ class Reader:
         return float(sum(float(x) for x in hits)) / batches.size
 
 
-def _numbers(report: nc.Report) -> dict[str, float | None]:
-    """What of a report a sweep keeps."""
-    found = report.scalars()
+def _numbers(report: nc.Report, seen: passes.Evaluation, layer: str) -> dict[str, float | None]:
+    """What of a report a sweep keeps, and the numerical rank, which the features themselves must tell."""
+    found = {**report.scalars(), "numerical_rank": float(nc.numerical_rank(seen.features[layer], seen.labels))}
     names = [f"{m}{end}" for m in COLLAPSE for end in ("", "_low", "_high", "_over_floor", "_p")]
     return {name: found.get(name) for name in (*names, *RANKS)}

@@ -237,6 +237,10 @@ def entry(cells: list[Cell]) -> dict[str, Any]:
             }
             for layer in layers
         },
+        "few_shot": {
+            m: {k: mean(lambda c, m=m, k=k: c["source"]["few_shot"][m][k]) for k in ("accuracy", "certificate")}
+            for m in cells[0]["source"]["few_shot"]
+        },
         "robust_accuracy": mean(lambda c: c["source"].get("robust_accuracy")),
         "mean_probe": mean(mean_accuracy),
         "targets": {},
