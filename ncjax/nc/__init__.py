@@ -4,6 +4,7 @@
 >>> report = nc.measure(features, labels, classifier=(weight, bias))
 """
 
+from ncjax.nc.certificate import few_shot_certificate
 from ncjax.nc.measure import collect, look_at, measure, report
 from ncjax.nc.metric import metric
 from ncjax.nc.metrics import (
@@ -62,6 +63,7 @@ __all__ = [
     "equiangularity",
     "equinorm",
     "errors",
+    "few_shot_certificate",
     "flax_features",
     "floors",
     "frame",
