@@ -22,6 +22,7 @@ from ncjax.features import passes, resume
 from ncjax.losses import cross_entropy
 from ncjax.main import main
 from ncjax.models.mlp import mlp
+from ncjax.models.named import build
 from ncjax.models.sequential import classifier_arrays
 from ncjax.nc import null
 from ncjax.networks.card import Card
@@ -267,3 +268,16 @@ def test_two_hosts_find_what_one_finds(npz, tmp_path):
     assert len(found[1]) == 4
     for layer, scalars in found[1].items():
         assert found[2][layer] == pytest.approx(scalars, rel=1e-4), layer
+
+
+def test_passes_that_see_the_same_are_one_program(npz):
+    """Steps of a chain and seeds of a sweep build their models and passes anew; what they trace is traced once."""
+    dataset, devices, traced = load(Data(f"npz:{npz}", val_fraction=0.0)), mesh.make(), []
+    plain = build("models.mlp.mlp(depth=1,width=4)", 3)
+    assert build("models.mlp.mlp(width=4,depth=1)", 3) is plain
+    model = plain._replace(apply=lambda *args, **kwargs: traced.append(1) or plain.apply(*args, **kwargs))
+    variables = model.init(jax.random.key(0), dataset.image_shape)
+    for split in ("train", "test", "train"):
+        look = passes.make_pass(model, cross_entropy(), {"layer0": 4}, devices, stats=["layer0"], keep=["layer0"])
+        look(variables, batches_of(dataset.splits[split], dataset, devices, batch_size=6))
+    assert len(traced) == 1
