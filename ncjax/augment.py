@@ -14,7 +14,7 @@ from ncjax.core.values import Range
 
 STRENGTH = Range("from 0 to 8, where the padding is as wide as the image", 0, 8)
 JITTER = Range("from 0 to 2.5, where a factor may be 0", 0, 2.5)
-ERASING = Range("from 0 to 2, where all of an image may go", 0, 2)
+ERASING = Range("from 0 to 2, where half of an image may go", 0, 2)
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue (ITU-R BT.601)
 
 

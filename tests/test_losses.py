@@ -127,8 +127,10 @@ def test_nt_xent_against_loops(rng):
 def test_a_simplex_has_equal_angles_and_the_loss_is_cross_entropy_of_its_cosines(rng):
     etf = simplex_etf(4, 6)
     np.testing.assert_allclose(etf @ etf.T, np.eye(4) * 4 / 3 - 1 / 3, atol=1e-12)
-    with pytest.raises(UserError, match="5 classes"):
-        simplex_etf(5, 4)
+    least = simplex_etf(5, 4)  # K - 1 features are enough
+    np.testing.assert_allclose(least @ least.T, np.eye(5) * 5 / 4 - 1 / 4, atol=1e-12)
+    with pytest.raises(UserError, match="5 classes needs 4 features"):
+        simplex_etf(5, 3)
     f, labels = features(rng), rng.integers(0, 4, 12)
     z = 10 * unit(f["embedding"]) @ etf.T
     fixed = -(z - np.log(np.exp(z).sum(1, keepdims=True)))[np.arange(12), labels].mean()

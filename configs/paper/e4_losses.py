@@ -4,8 +4,8 @@
     python -m ncjax.main --config=configs/paper/e4_losses.py:cifar
 
 Cross-entropy, MSE, label smoothing, focal, SupCon, SimCLR's NT-Xent (labels unused by the backbone) and a fixed simplex
-ETF, each with a projection head of 0 and 2 layers; NT-Xent with twice the augmentation as well; and an entropy regulariser
-with and without that ETF (about Harun et al., 2025). All else is the same for all.
+ETF, each with a projection head of 0 and 2 layers; NT-Xent and cross-entropy with strong augmentation as well; and an
+entropy regulariser with and without that ETF (about Harun et al., 2025). All else is the same for all.
 Embedded: 3600 images of Fashion-MNIST, digits as target, five seeds;
 cifar: 100 images of each CIFAR-100 class, CIFAR-10 and Fashion-MNIST as targets, three seeds; needs data/*.npz.
 """
@@ -39,6 +39,7 @@ RECIPES = {
     **both("sup_con", loss="losses.sup_con"),
     **both("nt_xent", loss="losses.nt_xent"),
     "nt_xent_strong+2": dict(loss="losses.nt_xent", augment=STRONG, projection_layers=2),
+    "cross_entropy_strong+2": dict(loss="losses.cross_entropy", augment=STRONG, projection_layers=2),
     **both("etf", loss="losses.fixed_etf"),
     "entropy+0": dict(loss="losses.entropy_regularised", projection_layers=0),
     "etf_entropy+2": dict(loss="losses.fixed_etf(entropy=0.1)", projection_layers=2),
@@ -61,8 +62,8 @@ def get_config(arg=""):
         seeds=5,
         recipes=RECIPES,
         claim="C6",
-        contrasts=["C9: nt_xent+0 - cross_entropy+0", "C9: nt_xent_strong+2 - cross_entropy+2"],
-        variants=dict(cifar=dict(CIFAR)),
+        contrasts=["C9: nt_xent+0 - cross_entropy+0", "C9: nt_xent_strong+2 - cross_entropy_strong+2"],
+        variants=dict(cifar=dict(CIFAR, model="models.resnet.resnet8(stem_stride=2,width=32)")),
         smoke=dict(
             model="models.mlp.mlp(depth=2,width=24)",
             n_per_class=12,

@@ -3,7 +3,7 @@
     python -m ncjax.main --config=configs/paper/e6_augmentation.py
     python -m ncjax.main --config=configs/paper/e6_augmentation.py:cifar
 
-Crop, flip, colour jitter and erasing of 0 to 200 % of the usual strength; and training on adversarial examples (PGD in
+Crop, flip, colour jitter and erasing of strength 0 to 2 (in per cent); and training on adversarial examples (PGD in
 L-infinity, 3 steps) of radius 0, 1, 2, 4 and 8 of 255, with crop and flip. Accuracy under an attack of radius 4 (10
 steps) is told for all. Embedded: 3600 images of Fashion-MNIST, digits as target, five seeds;
 cifar: 100 images of each CIFAR-100 class, CIFAR-10 and Fashion-MNIST as targets, three seeds; needs data/*.npz.

@@ -18,7 +18,7 @@ def adversarial(
     epsilon: Annotated[float, PIXEL] = 4.0,
     steps: Annotated[int, COUNT] = 5,
 ) -> Objective:
-    """Another loss, of adversarial examples in place of images (Madry et al., 2018), see `ncjax.attacks.pgd`.
+    """Another loss, of adversarial examples in place of images (Madry et al., 2018), see `ncjax.losses.attacks.pgd`.
 
     The attack sees the batch's own BatchNorm statistics; the running ones move with the adversarial batch alone.
 

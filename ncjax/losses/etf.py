@@ -15,16 +15,23 @@ from ncjax.losses.parts import against_labels, classifier_alone, feature_entropy
 
 
 def simplex_etf(num_classes: int, dim: int, seed: int = 0) -> Float[np.ndarray, "K D"]:
-    """Unit vectors at the largest equal angles, sqrt(K / (K - 1)) (I - 11^T / K) P^T, P [D, K] random orthonormal columns.
+    """Unit vectors at the largest equal angles, sqrt(K / (K - 1)) U P^T.
+
+    U [K, K - 1] has orthonormal columns orthogonal to 1, so that U U^T = I - 11^T / K; P [D, K - 1] random
+    orthonormal ones.
 
     Raises:
-      UserError: more classes than features.
+      UserError: fewer than K - 1 features.
     """
-    if dim < num_classes:
-        raise UserError(f"a simplex of {num_classes} classes needs as many features, and the classifier reads {dim}")
-    columns, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, num_classes)))
-    rows = np.sqrt(num_classes / (num_classes - 1)) * (columns - columns.mean(axis=1, keepdims=True)).T
-    return rows
+    if dim < num_classes - 1:
+        raise UserError(
+            f"a simplex of {num_classes} classes needs {num_classes - 1} features, and the classifier reads {dim}: take a "
+            "wider model"
+        )
+    centred = np.eye(num_classes)[:, 1:] - 1 / num_classes
+    basis, _ = np.linalg.qr(centred)
+    columns, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, num_classes - 1)))
+    return np.sqrt(num_classes / (num_classes - 1)) * basis @ columns.T
 
 
 def fixed_etf(scale: Annotated[float, POSITIVE] = 10.0, entropy: Annotated[float, NOT_NEGATIVE] = 0.0) -> Loss:

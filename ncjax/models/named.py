@@ -21,7 +21,10 @@ def build(name: str, num_classes: int, projection_layers: int = 0) -> Model:
     settings = {"num_classes": num_classes, "projection_layers": projection_layers}
     if isinstance(function, functools.partial):
         function, settings = function.func, {**function.keywords, **settings}
-    model = _built(function, tuple(sorted(settings.items())))
+    try:
+        model = _built(function, tuple(sorted(settings.items())))
+    except TypeError:  # a setting that cannot be hashed, a list
+        model = function(**settings)
     if not isinstance(model, Model):
         raise UserError(f"model={name}: returned {type(model).__name__}, expected ncjax.core.types.Model")
     return model

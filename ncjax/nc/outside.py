@@ -32,7 +32,9 @@ def neco(stats: ClassStats, features: Float[Array, "N D"]) -> Float[Array, " N"]
 def nci(
     stats: ClassStats, features: Float[Array, "N D"], classifier: tuple[Array, Array] | None = None, *, alpha: float = 0.0
 ) -> Float[Array, " N"]:
-    """cos(w_c, h - mu_G) + alpha ||h||_1, c the class that the classifier decides for (Liu & Qin, 2025).
+    """cos(w_c, h - mu_G) + alpha ||h||_1, c the class that the classifier decides for, after Liu & Qin (2025).
+
+    The cosine is of both, as class vectors differ in length before they have collapsed.
 
     Args:
       stats: of the training features.

@@ -124,18 +124,26 @@ def _through_means(g: Geometry, m: Moments, slope: Array, within: Array | None =
     return jnp.sum(g.keep * m.relative * jnp.sum(product, axis=1) / jnp.maximum(g.n, 1))
 
 
+def _through_tilting_means(g: Geometry, m: Moments, inside: Array, outside: Array) -> Array:
+    """The same where the metric sees Sigma_W along the means, which tilt as they move and see other parts of it.
+
+    Args:
+      inside: [K, R] gradient within the span of the means.
+      outside: [K, R] the gradient outside is (I - V V^T) Sigma_W V times this.
+    """
+    found = _through_means(g, m, inside)
+    if m.tilt is None:
+        return found
+    both = _through_means(g, m, inside, m.tilt.both, outside)
+    return jnp.maximum(found + 2 * both + _through_means(g, m, outside, m.tilt.outside), 0)
+
+
 def nc1_variance(g: Geometry, m: Moments) -> Array:
     """Variance of NC1: its gradients at the class means, inside their span and (where that tilts) outside, and `m.q`."""
     inv = inverse(g)
     lever = g.weight[:, None] * g.place * inv[None, :]
     inside, outside = -2 * _times(lever, m.within) * inv[None, :], 2 * lever * inv[None, :]
-    found = _through_means(g, m, inside)
-    if m.tilt is not None:  # the span tilts as the means move, and sees other parts of Sigma_W
-        found = jnp.maximum(
-            found + 2 * _through_means(g, m, inside, m.tilt.both, outside) + _through_means(g, m, outside, m.tilt.outside),
-            0,
-        )
-    return found + jnp.sum(g.n * m.q) / jnp.square(jnp.maximum(g.total, 1))
+    return _through_tilting_means(g, m, inside, outside) + jnp.sum(g.n * m.q) / jnp.square(jnp.maximum(g.total, 1))
 
 
 def cdnv_variance(g: Geometry, m: Moments) -> Array:
@@ -177,22 +185,23 @@ def directional_cdnv_variance(g: Geometry, m: Moments, look: Look) -> Array:
     count = jnp.maximum(jnp.sum(pair.astype(g.k.dtype)), 1)
     turn = 2 * (m.relative[:, None] + m.relative[None, :]) * jnp.square(apart)
     pull = 4 * (along + along.T) * jnp.square(apart) * apart
-    slope = matmul(jnp.sum(turn, axis=1, keepdims=True) * place - matmul(turn, place), m.within)
-    slope = slope - (jnp.sum(pull, axis=1, keepdims=True) * place - matmul(pull, place))
+    outside = (jnp.sum(turn, axis=1, keepdims=True) * place - matmul(turn, place)) / count
+    inside = matmul(outside, m.within) - (jnp.sum(pull, axis=1, keepdims=True) * place - matmul(pull, place)) / count
     between = matmul(matmul(place, m.within), place.T)  # [K, K]
 
     def spread_of(k: Array) -> Array:
         row = between[k]
         products = row[k] - row[None, :] - row[:, None] + between  # d_l^T Sigma_W d_m
-        weight = jnp.square(apart[k])
+        pooled = jnp.diagonal(products)
+        weight = jnp.square(apart[k]) * along[k] / jnp.where(pooled > 0, pooled, 1)
         return 2 * jnp.sum(jnp.square(products) * weight[:, None] * weight[None, :])
 
-    spread = jnp.square(m.relative) * jax.lax.map(spread_of, jnp.arange(place.shape[0]))
+    spread = jax.lax.map(spread_of, jnp.arange(place.shape[0]))
     inv = inverse(g)
     gaussian = 2 * jnp.square(m.relative) * jnp.sum(jnp.square(m.within) * inv[None, :] * inv[:, None])
     excess = jnp.where(gaussian > 0, m.q / jnp.where(gaussian > 0, gaussian, 1), 1)
     own = jnp.sum(g.keep * excess * spread / n) / jnp.square(count)
-    return own + _through_means(g, m, slope / count)
+    return own + _through_tilting_means(g, m, inside, outside)
 
 
 def errors_of(g: Geometry, stats: ClassStats, look: Look | None, tilt: Tilt | None = None) -> Errors:

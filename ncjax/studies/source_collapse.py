@@ -27,28 +27,40 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
 from ncjax.report.tables import Cell, Table, number, spread, text
 from ncjax.runs.run import Run
-from ncjax.training.fit import Training
 from ncjax.training.loop import Diverged
-from ncjax.training.pretraining import Pretraining, Recipe
+from ncjax.training.pretraining import Pretraining, Recipe, Regime
 from ncjax.transfer import source_claims as claims
-from ncjax.transfer.reading import Reader, Reading, target_of
+from ncjax.transfer.reading import Reader, Reading, check_shots, target_of
 
 CERTIFIED = (
-    "Certified: the accuracy that collapse alone promises a nearest-mean classifier of so many examples per class, 0 where "
-    "it promises nothing."
+    "Certified: what accuracy the collapse of the training features guarantees such a classifier on training images, means "
+    "over seeds; 0 where it guarantees nothing. It is no promise for the test images that the other columns are of."
 )
-RECIPE = ("model", "projection_layers", *Training._fields, *Optim._fields)
+RULES = (
+    "Rules, fixed before the run. C3, and with it the claim of the sweep, which it would explain: among variants within "
+    "{1:g} points of the best source accuracy, supported if the 95 % interval of Spearman's correlation is above 0, "
+    "contradicted if below, not supported if below {0:g}, else undecided. C17: the same of the difference of two "
+    "correlations. Intervals resample variants and, within them, seeds. Contrasts are paired by seed: supported where the "
+    "less collapsed of two variants transfers better, both beyond 95 % t intervals, contradicted where it transfers worse."
+)
+RULES_OF_A_RUN = (
+    "Rules, fixed before the run. The best epoch is that of the targets' validation images, differences are of test "
+    "accuracy, paired by seed. C4: supported where the best beats the initialisation beyond the 95 % interval, "
+    "contradicted where the initialisation beats it, or is the best and beats the last. C3: supported where the best beats a more "
+    "collapsed last epoch, not supported where the last is the best. Else undecided."
+)
+RECIPE = ("model", "projection_layers", *(k for k in Regime._fields if k != "seed"), *Optim._fields)
 
 
 def run(
     *,
     run: Run,
-    recipes: Annotated[dict[str, Any], Overrides(*(k for k in RECIPE if k not in ("seed", "log_to")))],
+    recipes: Annotated[dict[str, Any], Overrides(*RECIPE)],
     targets: Annotated[list[str], Items(least=1, distinct=True)],
     data: Data = Data(),
     model: Annotated[str, MODEL] = "models.resnet.resnet14(stem_stride=2)",
     projection_layers: Annotated[int, between(0, 5)] = 0,
-    training: Training = Training(),
+    regime: Regime = Regime(),
     optim: Optim = Optim(),
     seeds: Annotated[int, COUNT] = 5,
     read: Annotated[list[int], NATURAL, Items(distinct=True)] = [],
@@ -69,7 +81,7 @@ def run(
       data: the source.
       model: its model's name.
       projection_layers: of its projection head, discarded at transfer.
-      training: of the base recipe; its seed is the first of them.
+      regime: of the base recipe; its seed is the first of them.
       optim: how leaves move there.
       seeds: of each variant: initialisation, order and augmentation; all variants share them.
       read: epochs at which networks are read, 0 for the initialisation; empty for the last alone.
@@ -81,16 +93,21 @@ def run(
         95 % interval, over variants and seeds, is above 0, "contradicted" if it is below, "not supported" if it is below
         this, else "undecided".
     """
-    for each in contrasts:
-        claims.parse_contrast(each, recipes)
+    _check(recipes, read, claim, contrasts)
     mesh, source = make(), load_data(data)
     run.announce(source)
-    base = {"model": model, "projection_layers": projection_layers, **training._asdict(), **optim._asdict()}
-    built = {name: _recipe(base | changes, training.seed) for name, changes in recipes.items()}
-    for recipe in built.values():
-        _check(recipe, read)
-    first = Pretraining(next(iter(built.values())), source, mesh)
+    base = {"model": model, "projection_layers": projection_layers, **regime._asdict(), **optim._asdict()}
+    built = {name: _recipe(base | changes) for name, changes in recipes.items()}
+    for name, recipe in built.items():
+        if late := [epoch for epoch in read if epoch > recipe.regime.epochs]:
+            raise UserError(f"read={list(read)}: {late[0]} is after the last of {recipe.regime.epochs} epochs of {name}")
+        first = Pretraining(recipe, source, mesh)
+        first.check()
     known = {name: target_of(first.card, name, reading) for name in targets}
+    for name, dataset in known.items():
+        run.announce(dataset._replace(name=f"target {name}"))
+    check_shots(reading, {"the source": source, **known})
+    del first
     cells: dict[str, dict[int, list[dict[str, Any]]]] = {}
     readers: dict[tuple[str, int], Reader] = {}
     diverged: dict[str, int] = {}
@@ -102,8 +119,8 @@ def run(
         if architecture not in readers:
             readers[architecture] = Reader(trainer.model, trainer.init(0), source.image_shape, mesh, reading)
         worker = _Worker(run, trainer, readers[architecture], read, source, known)
-        for seed in range(training.seed, training.seed + seeds):
-            done = number_ * seeds + seed - training.seed
+        for seed in range(regime.seed, regime.seed + seeds):
+            done = number_ * seeds + seed - regime.seed
             found = run.once(
                 {"variant": name, "seed": seed, "images": _images(source, known)},
                 lambda seed=seed, done=done, name=name, worker=worker: worker.cell(name, seed, (done, total)),
@@ -114,10 +131,14 @@ def run(
             run.say(f"{done + 1:>3}/{total}  {name}, seed {seed}: {_said(found)}")
     run.end_progress()
     points = {_point(n, e, read): many for n, by_epoch in cells.items() for e, many in by_epoch.items()}
+    points, dead = claims.defined(points)
+    if not points:
+        raise UserError("no run of any variant ended with features that can be measured; try a lower lr, or a warm-up")
     out: dict[str, Any] = {
         "data": {**source.describe(), **{f"{t} {s}": x for t, d in known.items() for s, x in d.describe().items()}},
         "variants": recipes,
         "diverged": diverged,
+        "dead": dead,
         "points": {name: claims.entry(many) for name, many in points.items()},
         "runs": {name: [_short(cell) for cell in many] for name, many in points.items()},
         "targets": targets,
@@ -135,21 +156,25 @@ def run(
     return out
 
 
-def _recipe(keys: dict[str, Any], seed: int) -> Recipe:
-    training = Training(**{k: keys[k] for k in Training._fields})
+def _recipe(keys: dict[str, Any]) -> Recipe:
     return Recipe(
         model=keys["model"],
         projection_layers=keys["projection_layers"],
-        training=training._replace(seed=seed, measure_every=0),
+        regime=Regime(**{k: keys[k] for k in Regime._fields}),
         optim=Optim(**{k: keys[k] for k in Optim._fields}),
     )
 
 
-def _check(recipe: Recipe, read: Sequence[int]) -> None:
-    late = [epoch for epoch in read if epoch > recipe.training.epochs]
-    if late:
-        raise UserError(f"read={list(read)}: {late[0]} is after the last of {recipe.training.epochs} epochs")
-    recipe.training.objective()
+def _check(recipes: dict[str, Any], read: Sequence[int], claim: str, contrasts: Sequence[str]) -> None:
+    """Refuses what cannot be judged, before anything is trained."""
+    if (claim == "C4") != (len(read) > 1):
+        raise UserError(
+            f"claim={claim}, read={list(read)}: C4 is judged along a run, by several epochs, and is all that is"
+        )
+    if contrasts and len(read) > 1:
+        raise UserError("contrasts: variants are compared at their last epoch; leave read empty")
+    for each in contrasts:
+        claims.parse_contrast(each, recipes)
 
 
 def _images(source: Dataset, targets: dict[str, Dataset]) -> str:
@@ -177,7 +202,7 @@ class _Worker(NamedTuple):
           name, seed: of the cell.
           place: (cells done, cells in all), for the bar.
         """
-        epochs = sorted(self.read) or [self.trainer.recipe.training.epochs]
+        epochs = sorted(self.read) or [self.trainer.recipe.regime.epochs]
 
         def tell(said: str) -> None:
             self.run.bar("sweep", *place, f"{name}, seed {seed}: {said}")
@@ -243,8 +268,12 @@ def _show(run: Run, out: dict[str, Any]) -> None:
     run.say("  ".join(f"{claim}: {word}" for claim, word in out["verdicts"].items()))
 
 
-def _g(found: Sequence[float] | None) -> str:
-    return "–" if found is None else f"{found[0]:.3g} [{found[1]:.3g}, {found[2]:.3g}]"
+def _g(found: Sequence[float | None] | None) -> str:
+    """A mean and its interval, in three digits; – where there is none, as with one seed."""
+    if found is None:
+        return "–"
+    middle, low, high = ("–" if x is None or not np.isfinite(x) else f"{x:.3g}" for x in found)
+    return f"{middle} [{low}, {high}]"
 
 
 def _rho(found: Any) -> str:
@@ -256,20 +285,16 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     sections = []
     for run in runs:
         r, stem, c = run.results, file_stem("source", run.name), run.config
-        rule = (
-            f"Rules, fixed before the run. Correlations: supported if the 95 % interval is above 0, contradicted if below, "
-            f"not supported if below {c['weakest']:g}, else undecided; C3 among variants within {100 * c['comparable']:g} "
-            "points of the best source accuracy. Intervals resample variants and, within them, seeds. Contrasts are paired "
-            "by seed: supported where the less collapsed of two variants transfers better, both beyond 95 % t intervals."
-        )
+        rule = RULES_OF_A_RUN if "over_run" in r else RULES.format(c["weakest"], 100 * c["comparable"])
         verdicts = Table(f"verdicts_{stem}", rule, ["claim", "says", "found", "verdict"], list(_judged(run)))
         intro = (
             f"{len(r['variants'])} variants, {c['seeds']} seeds each. NC1 at the penultimate layer, which transfer keeps, "
             "on the source's training images; smaller is more collapsed. A correlation over variants of one recipe says "
             "nothing of other recipes; read it beside source accuracy and kNN, which predict too."
         )
-        if lost := {name: n for name, n in r["diverged"].items() if n}:
-            intro += " Diverged runs, left out: " + ", ".join(f"{name} {n}" for name, n in lost.items()) + "."
+        for why, found in (("diverged", r["diverged"]), ("collapsed to nothing (dead)", r["dead"])):
+            if lost := {name: n for name, n in found.items() if n}:
+                intro += f" Left out, for they {why}: " + ", ".join(f"{n} of {name}" for name, n in lost.items()) + "."
         tables = [verdicts, _variants(run, stem), _on_targets(run, stem)]
         if "correlations" in r:
             tables.insert(1, _correlations(run, stem))
@@ -303,8 +328,12 @@ def _judged(run: Finished) -> Any:
             found = text(f"epoch {x['best']} - {x[end]}: {intervals.points(x[f'over_{end}'], sign=True)} points")
         for c in r["contrasts"]:
             if key == f"{c['claim']}, {c['pair'][0]} - {c['pair'][1]}":
-                found = text(f"log NC1 {_g(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points")
+                found = text("–" if c["accuracy"] is None else _pair(c))
         yield [text(key), text(r["claims"][claim]), found._replace(source=at), text(word)]
+
+
+def _pair(c: dict[str, Any]) -> str:
+    return f"log NC1 {_g(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
 
 
 def _interval(found: Sequence[float] | None, source: str) -> Cell:

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from ncjax import nc
 from ncjax.core import mesh as meshes
 from ncjax.core import programs
+from ncjax.core.errors import UserError
 from ncjax.core.types import Batch, Model, Network, PyTree, widths
 from ncjax.core.values import COUNT, NATURAL, Items, Range
 from ncjax.data import Data, Dataset, batches_of
@@ -52,6 +53,20 @@ class Reading(NamedTuple):
     attack: Annotated[float, Range("from 0 to 255, in pixels", 0, 255)] = 0.0
     attack_steps: Annotated[int, COUNT] = 10
     read_batch: Annotated[int, COUNT] = 256
+
+
+def check_shots(options: Reading, datasets: dict[str, Dataset]) -> None:
+    """Refuses episodes for which a class has too few training images.
+
+    Raises:
+      UserError: the data set and the class are named.
+    """
+    most = max(options.shots, default=0)
+    for name, dataset in datasets.items():
+        counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
+        if counts.min() < most:
+            fewest = dataset.class_names[counts.argmin()]
+            raise UserError(f"shots={options.shots}: {name} has {counts.min()} training images of {fewest}")
 
 
 def target_of(card: Any, data: str, options: Reading) -> Dataset:
@@ -149,7 +164,7 @@ class Reader:
             found["auroc"] = self._outside(variables, seen["test"], target, known)
         return found
 
-    def _few_shot(self, seen: dict[str, passes.Evaluation], layer: str, count: int, shots: int) -> dict[str, float]:
+    def _few_shot(self, seen: dict[str, passes.Evaluation], layer: str, count: int, shots: int) -> dict[str, float | None]:
         train, test = seen["train"], seen["test"]
         rows = episodes(train.labels, count, shots, self.options.episodes, seed=0)
         each = np.asarray(nearest_mean_accuracies(train.features[layer], rows, test.features[layer], test.labels))
@@ -158,7 +173,7 @@ class Reader:
         return {
             "accuracy": float(each.mean()),
             "spread": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
-            "certificate": float(few_shot_certificate(stats, look, shots=shots)),
+            "certificate": float(few_shot_certificate(stats, look, shots=shots)) if look.toward.size else None,
         }
 
     def _outside(
@@ -171,7 +186,7 @@ class Reader:
             others[read] = self._seen(variables, target, self.layers)["test"].features[read]
         for name, layer in (("penultimate", last), ("readout", read)):
             stats, inside = known["train"].stats[layer], known["test"].features[layer]
-            classifier = classifier_arrays(variables["params"]) if layer == read else None
+            classifier = classifier_arrays(variables["params"]) if name == "readout" else None
             alpha = LENGTH / max(float(np.abs(known["train"].features[layer]).sum(axis=1).mean()), 1e-30)
             scores = {
                 "neco": lambda x, stats=stats: neco(stats, x),

@@ -69,6 +69,13 @@ def mean_accuracy(cell: Cell) -> float:
     return float(np.mean([t["probe"] for t in cell["targets"].values()]))
 
 
+def defined(points: Points) -> tuple[Points, dict[str, int]]:
+    """(points with the cells that have an NC1 of the source, how many of each have none, their network being dead)."""
+    kept = {name: [c for c in cells if not math.isnan(source_nc1(c))] for name, cells in points.items()}
+    lost = {name: len(cells) - len(kept[name]) for name, cells in points.items() if len(cells) > len(kept[name])}
+    return {name: cells for name, cells in kept.items() if cells}, lost
+
+
 def values(points: Points, of: Callable[[Cell], float | None]) -> list[list[float]]:
     """A quantity by point and seed, NaN where it is not defined."""
     return [[math.nan if (x := of(cell)) is None else x for cell in cells] for cells in points.values()]
@@ -127,14 +134,14 @@ def contrast(points: Points, text: str) -> dict[str, Any]:
     """Two variants seed by seed, `"C9: nt_xent - cross_entropy"`: differences in log NC1 of the source and in transfer.
 
     "supported" where the less collapsed of the two transfers better, both beyond their 95 % t intervals over seeds;
-    "contradicted" where it transfers worse; else "undecided".
-
-    Raises:
-      UserError: not of that form, or a variant that is none.
+    "contradicted" where it transfers worse; else, and with fewer than two seeds in common, "undecided".
     """
-    claim, ours, theirs = parse_contrast(text, points)
-    by_seed = [{cell["seed"]: cell for cell in points[name]} for name in (ours, theirs)]
-    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    claim, _, pair = text.partition(": ")
+    ours, _, theirs = pair.partition(" - ")
+    by_seed = [{cell["seed"]: cell for cell in points.get(name, [])} for name in (ours, theirs)]
+    seeds = [s for s in sorted(by_seed[0].keys() & by_seed[1].keys()) if all(source_nc1(c[s]) > 0 for c in by_seed)]
+    if len(seeds) < 2:
+        return {"claim": claim, "pair": [ours, theirs], "log_nc1": None, "accuracy": None, "word": "undecided"}
     logs, accuracies = (
         [[of(cells[s]) for s in seeds] for cells in by_seed] for of in (lambda c: math.log(source_nc1(c)), mean_accuracy)
     )
@@ -164,9 +171,10 @@ def over_a_run(points: dict[int, list[Cell]]) -> dict[str, Any]:
     """C4 and C3 along one training run: transfer at its best epoch against the first and the last that were read.
 
     The best is that of the highest mean accuracy on the targets' validation images; differences are of test accuracy,
-    paired by seed. C4 is "supported" where the best beats the first, the least trained, beyond the 95 % interval and the
-    first is the less collapsed; "contradicted" where the first beats the last; C3 "supported" where the best beats a later,
-    more collapsed last one, "not supported" where the last is the best; else both "undecided".
+    paired by seed. C4, of which there is a word where the first is the initialisation, is "supported" where the best beats
+    it beyond the 95 % interval and it is the less collapsed of the two, "contradicted" where it beats the best, or is the
+    best and beats the last; C3 is "supported" where the best beats a later, more collapsed last one, "not supported" where
+    the last is the best; else they are "undecided".
 
     Args:
       points: cells by epoch.
@@ -181,8 +189,8 @@ def over_a_run(points: dict[int, list[Cell]]) -> dict[str, Any]:
     tests = {epoch: [mean_accuracy(c) for c in points[epoch]] for epoch in (first, best, last)}
     over_first, over_last = (intervals.paired(tests[best], tests[end]) for end in (first, last))
     start = intervals.paired(tests[last], tests[first])
-    c4 = "supported" if best != first and over_first.low > 0 and nc1(points[first]) > nc1(points[best]) else "undecided"
-    c4 = "contradicted" if start.high < 0 else c4
+    c4 = "supported" if over_first.low > 0 and nc1(points[first]) > nc1(points[best]) else "undecided"
+    c4 = "contradicted" if over_first.high < 0 or (best == first and start.high < 0) else c4
     c3 = "not supported" if best == last else "undecided"
     c3 = "supported" if best != last and over_last.low > 0 and nc1(points[best]) > nc1(points[last]) else c3
     return {
@@ -191,7 +199,7 @@ def over_a_run(points: dict[int, list[Cell]]) -> dict[str, Any]:
         "last": last,
         "over_first": list(over_first),
         "over_last": list(over_last),
-        "verdicts": {"C4": c4, "C3 within the run": c3},
+        "verdicts": {**({"C4": c4} if first == 0 else {}), "C3 within the run": c3},
     }
 
 

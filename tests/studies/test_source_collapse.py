@@ -15,11 +15,11 @@ from ncjax.data import Data
 from ncjax.data import load as load_data
 from ncjax.evidence.variants import Resampled, judged, partial, resampled, spearman
 from ncjax.models.named import build
+from ncjax.networks import checkpoint
 from ncjax.networks.load import Init, load
 from ncjax.optim import Optim
 from ncjax.runs.run import Run
-from ncjax.training.fit import Training
-from ncjax.training.pretraining import Pretraining, Recipe
+from ncjax.training.pretraining import Pretraining, Recipe, Regime
 from ncjax.transfer import source_claims as claims
 from ncjax.transfer.reading import Reader, Reading, target_of
 
@@ -29,15 +29,21 @@ MLP = "models.mlp.mlp(depth=2,width=24)"
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """One run read along the way, stopped after its first seed and gone on with."""
+    """One run read along the way, stopped within its first seed, in the second epoch, and gone on with."""
     workdir = tmp_path_factory.mktemp("sweep") / "e7"
     argv = [f"--config={PAPER}/e7_range.py:smoke", f"--workdir={workdir}"]
     with pytest.MonkeyPatch.context() as patch:
         asked = []
-        patch.setattr(Run, "interrupted", lambda self: asked.append(1) or (2 if len(asked) == 6 else 0))
+        patch.setattr(Run, "interrupted", lambda self: asked.append(1) or (2 if len(asked) == 7 else 0))
         assert main.main(argv) == 130
-    assert len(list((workdir / "cells").glob("*.json"))) < 2
-    assert main.main(argv) == 0
+    stopped = workdir / "networks" / "cross_entropy-0" / "under_way"
+    assert checkpoint.Store(stopped).latest("last") == 5  # 120 images in batches of 32: an epoch has 4 steps
+    restored = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = checkpoint.Store.restore
+        patch.setattr(checkpoint.Store, "restore", lambda *args: restored.append(args[1]) or real(*args))
+        assert main.main(argv) == 0
+    assert restored == ["last"]
     return workdir
 
 
@@ -68,7 +74,7 @@ def test_the_network_of_epoch_0_is_the_initialisation_bit_for_bit(sweep):
 
 def test_a_projection_head_is_discarded_exactly(tmp_path):
     source = load_data(Data(n_per_class=8, max_test=50))
-    recipe = Recipe(MLP, 5, Training(epochs=1, batch_size=32, measure_every=0), Optim(lr=0.05))
+    recipe = Recipe(MLP, 5, Regime(epochs=1, batch_size=32), Optim(lr=0.05))
     trainer = Pretraining(recipe, source, make())
     kept = trainer.train(0, tmp_path / "n", read=[1], run=Run(tmp_path), tell=lambda said: None)
     network = load(Init(str(kept[1])))
@@ -92,7 +98,7 @@ def test_a_projection_head_is_discarded_exactly(tmp_path):
 
 def test_seeds_of_a_variant_differ_and_a_seed_is_a_seed(tmp_path):
     source = load_data(Data(n_per_class=4, max_test=50))
-    recipe = Recipe(MLP, 0, Training(epochs=1, batch_size=16, measure_every=0), Optim(lr=0.05))
+    recipe = Recipe(MLP, 0, Regime(epochs=1, batch_size=16), Optim(lr=0.05))
     heads = []
     for seed, folder in ((0, "a"), (1, "b"), (0, "c")):
         trainer = Pretraining(recipe, source, make())
@@ -112,8 +118,11 @@ def test_seeds_of_a_variant_differ_and_a_seed_is_a_seed(tmp_path):
         ("recipes.cross_entropy=1", "cross_entropy"),
         ("recipes.cross_entropy.loss=losses.sup_con", "augmented views"),
         ("read=0,9", "after the last"),
-        ("contrasts=C9: a - b", "none of the variants"),
-        ("contrasts=better", "CLAIM: variant - variant"),
+        ("contrasts=C9: a - b", "leave read empty"),
+        ("claim=C8", "C4 is judged along a run"),
+        ("read=1", "C4 is judged along a run"),
+        ("shots=1,50", "training images of"),
+        ("recipes.cross_entropy.metrics=[]", "metrics"),
         ("superclasses=0-4/4-9", "class 4 is in two groups"),
         ("superclasses=0-4", "in no group"),
         ("superclasses=x/1", "expected numbers"),
@@ -211,6 +220,40 @@ def test_a_contrast_is_supported_where_the_less_collapsed_transfers_better(nc1, 
     assert found["accuracy"][0] == pytest.approx(gain, abs=0.01)
 
 
+def test_what_cannot_be_contrasted_is_undecided_and_dead_networks_are_left_out():
+    many = points(0.02)
+    assert claims.contrast({"a": many["v0"][:1], "b": many["v1"]}, "C9: a - b")["word"] == "undecided"
+    assert claims.contrast({"b": many["v1"]}, "C9: a - b")["word"] == "undecided"
+    assert (
+        claims.contrast({"a": [cell(s, 0.0, 0.5) for s in range(5)], "b": many["v1"]}, "C9: a - b")["word"] == "undecided"
+    )
+    many["v3"] = [cell(0, None, 0.5), *many["v3"][1:]]
+    many["v4"] = [cell(s, None, 0.5) for s in range(5)]
+    kept, lost = claims.defined(many)
+    assert lost == {"v3": 1, "v4": 5}
+    assert (len(kept["v3"]), "v4" in kept) == (4, False)
+    assert claims.summary(kept, ["t"], claim="C8", within=0.02, weakest=0.3)["verdicts"]["C3"] == "supported"
+
+
+def test_one_seed_has_no_intervals_and_a_page_all_the_same(tmp_path):
+    argv = [f"--config={PAPER}/e5_heads.py:smoke", "--config.seeds=1", "--config.epochs=1", f"--workdir={tmp_path / 'w'}"]
+    assert main.main(argv) == 0
+    assert "[–, –]" in (tmp_path / "w" / "report.html").read_text()
+    wrong = main.main([f"--config={PAPER}/e5_heads.py:smoke", "--config.contrasts=better", f"--workdir={tmp_path / 'x'}"])
+    assert wrong == 2
+
+
+def test_a_loss_that_cannot_be_computed_is_refused_before_any_training(tmp_path, capsys):
+    argv = [
+        f"--config={PAPER}/e5_heads.py:smoke",
+        "--config.recipes.2_layers.loss=losses.fixed_etf",
+        f"--workdir={tmp_path / 'w'}",
+    ]
+    assert main.main([*argv, "--config.model=models.mlp.mlp(depth=1,width=8)"]) == 2
+    assert "a simplex of 10 classes needs 9 features" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_run_turns_over_where_its_best_epoch_beats_both_ends():
     rng = np.random.default_rng(3)
 
@@ -224,6 +267,9 @@ def test_a_run_turns_over_where_its_best_epoch_beats_both_ends():
     assert found["verdicts"] == {"C4": "supported", "C3 within the run": "not supported"}
     found = claims.over_a_run({0: at(5.0, 0.9), 4: at(1.0, 0.7), 32: at(0.1, 0.8)})
     assert found["verdicts"]["C4"] == "contradicted"
+    found = claims.over_a_run({0: at(5.0, 0.6), 4: at(1.0, 0.8), 32: at(0.1, 0.5)})  # an inverted U
+    assert found["verdicts"] == {"C4": "supported", "C3 within the run": "supported"}
+    assert "C4" not in claims.over_a_run({8: at(5.0, 0.6), 32: at(0.1, 0.5)})["verdicts"]
 
 
 def test_intervals_cover_variants_and_seeds():
