@@ -46,8 +46,8 @@ RULES = (
 RULES_OF_A_RUN = (
     "Rules, fixed before the run. The best epoch is that of the targets' validation images, differences are of test "
     "accuracy, paired by seed. C4: supported where the best beats the initialisation beyond the 95 % interval, "
-    "contradicted where the initialisation beats it, or is the best and beats the last. C3: supported where the best beats a more "
-    "collapsed last epoch, not supported where the last is the best. Else undecided."
+    "contradicted where the initialisation beats it, or is the best and beats the last. C3: supported where the best beats "
+    "a more collapsed last epoch, not supported where the last is the best. Else undecided."
 )
 RECIPE = ("model", "projection_layers", *(k for k in Regime._fields if k != "seed"), *Optim._fields)
 
