@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +28,17 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(centre, centre - half, centre + half)
 
 
-def mean_if_known(values: Sequence[float | None]) -> list[float] | None:
-    """`mean`, ready for JSON; None where a value is not known."""
-    return None if any(v is None for v in values) else list(mean(np.asarray(values, np.float64)))
+def mean_if_known(values: Sequence[float | None], of: Callable[[np.ndarray], Interval] = mean) -> list[float] | None:
+    """`mean`, or another of these, ready for JSON; None where a value is not known."""
+    return None if any(v is None for v in values) else list(of(np.asarray(values, np.float64)))
+
+
+def ratio(values: Sequence[float] | np.ndarray) -> Interval:
+    """Geometric mean of positive values, NC1 and its kin, the interval that of their logarithms; NaN where one is not."""
+    x = np.asarray(values, np.float64)
+    if not np.all(x > 0):
+        return Interval(math.nan, math.nan, math.nan)
+    return Interval(*(math.inf if y == math.inf else math.exp(y) for y in mean(np.log(x))))
 
 
 def share(values: Sequence[float] | np.ndarray) -> Interval:

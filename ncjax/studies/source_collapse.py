@@ -25,7 +25,7 @@ from ncjax.optim import Optim
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import Cell, Table, number, spread, text
+from ncjax.report.tables import Cell, Table, spread, text
 from ncjax.runs.run import Run
 from ncjax.training.loop import Diverged
 from ncjax.training.pretraining import Pretraining, Recipe, Regime
@@ -33,8 +33,8 @@ from ncjax.transfer import source_claims as claims
 from ncjax.transfer.reading import Reader, Reading, check_shots, target_of
 
 CERTIFIED = (
-    "Certified: what accuracy the collapse of the training features guarantees such a classifier on training images, means "
-    "over seeds; 0 where it guarantees nothing. It is no promise for the test images that the other columns are of."
+    "Certified: what accuracy the collapse of the training features guarantees such a classifier on training images, 0 "
+    "where it guarantees nothing. It is no promise for the test images that the other columns are of."
 )
 RULES = (
     "Rules, fixed before the run. C3, and with it the claim of the sweep, which it would explain: among variants within "
@@ -286,10 +286,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     for run in runs:
         r, stem, c = run.results, file_stem("source", run.name), run.config
         rule = RULES_OF_A_RUN if "over_run" in r else RULES.format(c["weakest"], 100 * c["comparable"])
-        verdicts = Table(f"verdicts_{stem}", rule, ["claim", "says", "found", "verdict"], list(_judged(run)))
+        judged = list(_judged(run))
+        verdicts = Table(f"verdicts_{stem}", rule, ["claim", "says", "found", "verdict"], judged)
         intro = (
-            f"{len(r['variants'])} variants, {c['seeds']} seeds each. NC1 at the penultimate layer, which transfer keeps, "
-            "on the source's training images; smaller is more collapsed. A correlation over variants of one recipe says "
+            f"Variants: {len(r['variants'])}, with {c['seeds']} seeds each. NC1 at the penultimate layer, which "
+            "transfer keeps, on the source's training images; smaller is more collapsed. A correlation over variants of one recipe says "
             "nothing of other recipes; read it beside source accuracy and kNN, which predict too."
         )
         for why, found in (("diverged", r["diverged"]), ("collapsed to nothing (dead)", r["dead"])):
@@ -306,9 +307,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             )
         ]
         title = "Does less collapse in pre-training transfer better?"
-        sections.append(
-            Section(f"{title} ({run.name})", intro, drawn, tables, tuple(f"{k}: {v}." for k, v in r["verdicts"].items()))
-        )
+        sections.append(Section(f"{title} ({run.name})", intro, drawn, tables, tuple(map(_told, judged))))
     return sections
 
 
@@ -332,6 +331,11 @@ def _judged(run: Finished) -> Any:
         yield [text(key), text(r["claims"][claim]), found._replace(source=at), text(word)]
 
 
+def _told(row: Sequence[Cell]) -> str:
+    claim, says, found, word = (cell.text for cell in row)
+    return f"{claim}, {says}: {word}" + ("." if found == "–" else f" ({found}).")
+
+
 def _pair(c: dict[str, Any]) -> str:
     return f"log NC1 {_g(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
 
@@ -350,8 +354,8 @@ def _variants(run: Finished, stem: str) -> Table:
                 text(name),
                 *(spread(e["accuracy"][s], f"{at}accuracy.{s}") for s in ("train", "test")),
                 *(_interval(last[s]["nc1"], f"{at}source.penultimate.{s}.nc1") for s in ("train", "test")),
-                number(last["train"]["nc1_over_floor"] and last["train"]["nc1_over_floor"][0], at + "source"),
-                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in claims.METRICS),
+                _interval(last["train"]["nc1_over_floor"], at + "source.penultimate.train.nc1_over_floor"),
+                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in claims.METRICS[2:]),
                 _interval(read["train"]["nc1"], at + "source.readout.train.nc1"),
                 *(spread(e["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
                 *(_certified(e["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
@@ -363,8 +367,8 @@ def _variants(run: Finished, stem: str) -> Table:
     columns += _few_shot_columns(shots)
     columns += [f"test % under attack, {run.config['attack']:g}/255"] if run.config["attack"] else []
     caption = (
-        "Variants on their source: means over seeds with 95 % t intervals; at the penultimate layer unless said. "
-        + CERTIFIED
+        "Variants on their source: means over seeds with 95 % t intervals, geometric ones of collapse metrics; at the "
+        f"penultimate layer unless said. {CERTIFIED}"
     )
     return Table(f"variants_{stem}", caption, columns, rows)
 
@@ -403,7 +407,9 @@ def _few_shot_columns(shots: Sequence[str]) -> list[str]:
 
 def _certified(found: dict[str, Any], source: str) -> Cell:
     bound = found["certificate"]
-    return text("–") if bound is None else number(100 * (1 - bound[0]), source + ".certificate")
+    if bound is None:
+        return text("–")
+    return spread([1 - x for x in (bound[0], bound[2], bound[1])], source + ".certificate")
 
 
 def _correlations(run: Finished, stem: str) -> Table:

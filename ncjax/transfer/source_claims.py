@@ -5,7 +5,9 @@ A point is a variant, or a variant at an epoch; it has a cell a seed, as `transf
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from ncjax.core.errors import UserError
 from ncjax.evidence import intervals
 from ncjax.evidence.variants import Resampled, judged, partial, resampled, spearman
 
+METRICS = ("nc1", "nc1_over_floor", "cdnv", "directional_cdnv", "numerical_rank")  # on the scale of their logarithms
 Cell = dict[str, Any]
 Points = dict[str, list[Cell]]
 
@@ -230,51 +233,43 @@ def summary(points: Points, targets: Sequence[str], *, claim: str, within: float
 
 
 def entry(cells: list[Cell]) -> dict[str, Any]:
-    """A row of the table of variants: means over seeds with 95 % t intervals."""
+    """A row of the table of variants: means over seeds with 95 % t intervals; of `METRICS`, geometric means.
 
-    def mean(of: Callable[[Cell], float | None]) -> list[float] | None:
-        return intervals.mean_if_known([of(c) for c in cells])
+    Accuracies, AUROCs and certificates are shares, their intervals cut to [0, 1].
+    """
 
-    layers = ("penultimate", "readout")
+    def share(of: Callable[[Cell], float | None]) -> list[float] | None:
+        return intervals.mean_if_known([of(c) for c in cells], intervals.share)
+
+    def metrics(of: Callable[[Cell], dict[str, float | None]]) -> dict[str, list[float] | None]:
+        return {m: intervals.mean_if_known([of(c)[m] for c in cells], intervals.ratio) for m in METRICS}
+
+    def few_shot(of: Callable[[Cell], dict[str, dict[str, float | None]]]) -> dict[str, Any]:
+        return {m: {k: share(lambda c, m=m, k=k: of(c)[m][k]) for k in ("accuracy", "certificate")} for m in of(cells[0])}
+
     out: dict[str, Any] = {
-        "accuracy": {s: mean(lambda c, s=s: c["source"]["accuracy"].get(s)) for s in ("train", "val", "test")},
+        "accuracy": {s: share(lambda c, s=s: c["source"]["accuracy"].get(s)) for s in ("train", "val", "test")},
         "source": {
             layer: {
-                split: {m: mean(_of(layer, split, m)) for m in ("nc1", "nc1_over_floor", *METRICS)}
+                split: metrics(lambda c, layer=layer, split=split: c["source"]["layers"][layer][split])
                 for split in ("train", "test")
             }
-            for layer in layers
+            for layer in ("penultimate", "readout")
         },
-        "few_shot": {
-            m: {k: mean(lambda c, m=m, k=k: c["source"]["few_shot"][m][k]) for k in ("accuracy", "certificate")}
-            for m in cells[0]["source"]["few_shot"]
-        },
-        "robust_accuracy": mean(lambda c: c["source"].get("robust_accuracy")),
-        "mean_probe": mean(mean_accuracy),
+        "few_shot": few_shot(lambda c: c["source"]["few_shot"]),
+        "robust_accuracy": share(lambda c: c["source"].get("robust_accuracy")),
+        "mean_probe": share(mean_accuracy),
         "targets": {},
     }
     for target, some in cells[0]["targets"].items():
 
-        def at(*path: str, target: str = target) -> list[float] | None:
-            return mean(lambda c: _walk(c["targets"][target], path))
+        def on(*path: str, target: str = target) -> Callable[[Cell], Any]:
+            return lambda c: functools.reduce(operator.getitem, path, c["targets"][target])
 
         out["targets"][target] = {
-            **{name: at(name) for name in ("probe", "probe_val", "knn")},
-            **{m: at("train", m) for m in ("nc1", "nc1_over_floor", *METRICS)},
-            "few_shot": {m: {k: at("few_shot", m, k) for k in ("accuracy", "certificate")} for m in some["few_shot"]},
-            "auroc": {la: {s: at("auroc", la, s) for s in found} for la, found in some.get("auroc", {}).items()},
+            **{name: share(on(name)) for name in ("probe", "probe_val", "knn")},
+            **metrics(on("train")),
+            "few_shot": few_shot(on("few_shot")),
+            "auroc": {la: {s: share(on("auroc", la, s)) for s in found} for la, found in some.get("auroc", {}).items()},
         }
     return out
-
-
-METRICS = ("cdnv", "directional_cdnv", "numerical_rank")
-
-
-def _of(layer: str, split: str, metric: str) -> Callable[[Cell], float | None]:
-    return lambda c: _source(layer, split, metric)(c, "")
-
-
-def _walk(found: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        found = found[name]
-    return found
