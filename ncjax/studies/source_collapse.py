@@ -290,8 +290,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         verdicts = Table(f"verdicts_{stem}", rule, ["claim", "says", "found", "verdict"], judged)
         intro = (
             f"Variants: {len(r['variants'])}, with {c['seeds']} seeds each. NC1 at the penultimate layer, which "
-            "transfer keeps, on the source's training images; smaller is more collapsed. A correlation over variants of one recipe says "
-            "nothing of other recipes; read it beside source accuracy and kNN, which predict too."
+            "transfer keeps, on the source's training images; smaller is more collapsed. A correlation over variants of "
+            "one recipe says nothing of other recipes; read it beside source accuracy and kNN, which predict too."
         )
         for why, found in (("diverged", r["diverged"]), ("collapsed to nothing (dead)", r["dead"])):
             if lost := {name: n for name, n in found.items() if n}:
