@@ -191,3 +191,25 @@ def test_an_adversarial_loss_of_radius_zero_is_the_loss_and_costs_nothing(rng):
         losses.adversarial().value(apply, 2.0, batch._replace(black=None), jax.random.key(0))
     with pytest.raises(UserError, match="one view"):
         losses.adversarial(loss="losses.sup_con")
+
+
+def test_a_step_does_not_differentiate_the_attack(rng):
+    """Convolutions by oneDNN have a first derivative and no second."""
+
+    @jax.custom_vjp
+    def times(x, w):
+        return x * w
+
+    def outside(x):
+        return jax.pure_callback(lambda x: np.asarray(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    times.defvjp(lambda x, w: (x * w, (x, w)), lambda kept, g: (outside(g * kept[1]), jnp.sum(outside(g * kept[0]))))
+    _, batch = a_batch(rng)
+
+    def apply(variables, images, train=True):
+        return {"logits": times(images.reshape(6, -1)[:, :4], variables)}
+
+    def value(variables):
+        return losses.adversarial(epsilon=8.0, steps=2).value(apply, variables, batch, jax.random.key(0))[0]
+
+    assert np.isfinite(float(jax.grad(value)(jnp.float32(2.0))))

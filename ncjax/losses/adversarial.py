@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import jax
+
 from ncjax.core.errors import UserError
 from ncjax.core.roles import LOSS, resolve
 from ncjax.core.types import Loss, Objective, lift
@@ -38,8 +40,10 @@ def adversarial(
         return plain
 
     def value(apply, variables, batch, key):
+        fixed = jax.lax.stop_gradient(variables)  # the step's own gradient does not run through the attack's
+
         def attacked(images):
-            return inner.value(apply(variables, images), batch.label, batch.mask)
+            return inner.value(apply(fixed, images), batch.label, batch.mask)
 
         images = pgd(attacked, batch, key, epsilon=epsilon, steps=steps)
         return plain.value(apply, variables, batch._replace(image=images), key)
