@@ -145,10 +145,26 @@ def implementation() -> str:
     return _override.get() or _chosen()
 
 
+@functools.cache
+def bfloat16() -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor: it asks for AVX-512 (or AVX-NE-CONVERT), or an Arm with BF16."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    words = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
+    return {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= words or bool(words & {"avx_ne_convert", "bf16"})
+
+
+def convolves(dtype: jnp.dtype) -> bool:
+    """Whether oneDNN is to convolve images of a type."""
+    return implementation() == "onednn" and (dtype == jnp.float32 or (dtype == jnp.bfloat16 and bfloat16()))
+
+
 def header() -> str:
     """One line for the start of a run."""
     if implementation() == "onednn":
-        return f"convolutions: onednn, {cores()} threads"
+        return f"convolutions: onednn, {cores()} threads" + ("" if bfloat16() else "; bfloat16 by xla, on this processor")
     reason = why_not() if jax.default_backend() == "cpu" else None
     return "convolutions: xla" + (f" ({reason})" if reason else "")
 

@@ -225,7 +225,10 @@ def spelled(function: Callable[..., Any]) -> str:
         raise UserError(f"{plain!r}: a function of a config is one at the top of a module or file, under its own name")
     if module.__name__.startswith(FILE):
         return f"{module.__file__}:{name}{settings}"
-    return f"{module.__name__.removeprefix('ncjax.')}.{name}{settings}"
+    where, parent = module.__name__, module.__name__.rpartition(".")[0]
+    while parent and getattr(sys.modules.get(parent), name, None) is plain:  # a package that hands on what its files define
+        where, parent = parent, parent.rpartition(".")[0]
+    return f"{where.removeprefix('ncjax.')}.{name}{settings}"
 
 
 def short_name(text: str) -> str:

@@ -77,7 +77,7 @@ def convolve(
     """
     pads = _pads(x, kernel.shape[:2], stride, padding)
     _large_enough(x, kernel.shape[:2], pads)
-    if conv.implementation() == "onednn" and x.dtype in (jnp.float32, jnp.bfloat16):
+    if conv.convolves(x.dtype):
         return conv.convolve(x, kernel, bias, stride=stride, pads=pads, groups=groups, activation=activation)
     y = xla.convolve(x, kernel.astype(x.dtype), stride=stride, pads=pads, groups=groups)
     # Added in float32, where XLA fuses it with what follows: an offset rounded to bfloat16 would shift a whole channel.

@@ -11,7 +11,7 @@ def test_ones_own_module_may_be_called_like_one_of_ncjax(tmp_path, monkeypatch):
     (tmp_path / "losses.py").write_text("def mine(scale=1.0):\n    return scale\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert resolve("losses.mine(scale=2.0)", LOSS)() == 2.0
-    assert resolve("losses.mse", LOSS).__module__ == "ncjax.losses"
+    assert resolve("losses.mse", LOSS).__module__.startswith("ncjax.losses")
     with pytest.raises(UserError, match=r"ncjax.losses has no 'msee'; did you mean 'mse'"):
         resolve("losses.msee", LOSS)
 

@@ -169,7 +169,7 @@ def test_another_architecture_is_refused_by_name(whole, tmp_path, capsys):
     )
     assert code == 2
     message = capsys.readouterr().err
-    assert "was trained as models.resnet.resnet8(width=4, stem_stride=2)" in message
+    assert "was trained as models.mlp.mlp(depth=2,width=16)" in message
 
 
 def test_a_checkpoint_returns_what_was_saved(tmp_path):
