@@ -6,6 +6,9 @@
 Fashion-MNIST's ten classes merged to four (cifar: CIFAR-100's to its 20 superclasses), per loss and projection head; the
 target is the same images under their fine labels. Embedded: 3600 images, five seeds; cifar: 100 images of each fine class
 at 32 px, three seeds; needs data/cifar100.npz.
+
+Record docs/results/source_collapse: seventeen minutes on one core. Spearman's correlation of source NC1 with the fine probe
+among seven comparable variants is +0.86 [0.00, 0.96]: C5 undecided. MSE with a head diverged with three of five seeds.
 """
 
 from ncjax import config

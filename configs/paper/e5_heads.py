@@ -6,6 +6,9 @@
 Cross-entropy; collapse where transfer reads, before the head, and where the classifier reads, behind it.
 Embedded: 3600 images of Fashion-MNIST, digits as target, five seeds;
 cifar: 100 images of each CIFAR-100 class, CIFAR-10 and Fashion-MNIST as targets, three seeds; needs data/*.npz.
+
+Record docs/results/source_collapse: thirteen minutes on one core. Spearman's correlation of source NC1 with the probe over
+the six depths is +0.94 [0.03, 1.00]: C3 and C8 supported. Five layers less none +2.5 [1.6, 3.5] points.
 """
 
 from ncjax import config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -106,11 +106,13 @@ class _Watch:
         self.tell(f"epoch {epoch + 1}, {done}/{steps}, loss {loss:.3f}, {rate:,.0f} images/s")
 
 
-def _is_kept(folder: Path) -> bool:
-    store = checkpoint.Store(folder)
-    found = (folder / "model.json").is_file() and store.latest("last") is not None
-    store.close()
-    return found
+def _are_kept(folders: Iterable[Path]) -> bool:
+    """Whether networks are there, whole: the first process looks, since it may write while others would."""
+
+    def whole(folder: Path) -> bool:
+        return (folder / "model.json").is_file() and any((folder / "last").glob("crc32_*.json"))
+
+    return hosts.first(lambda: str(all(map(whole, folders)))) == "True"
 
 
 class Pretraining:
@@ -176,12 +178,12 @@ class Pretraining:
         """
         epochs, batches = self.recipe.regime.epochs, self._steps.batches
         kept = {epoch: folder / f"epoch_{epoch}" for epoch in read}
-        if all(_is_kept(path) for path in kept.values()):
+        if _are_kept(kept.values()):
             return kept
         variables = self.init(seed)
         state = loop.init_state(variables, self._steps.tx, self._plan.mask, jax.random.key(seed), self.mesh)
         if 0 in kept:
-            self._keep(kept[0], 0, variables)
+            self._keep(kept[0], 0, state.variables)
         if self._compiled is None:
             self._compiled = self._steps.step.lower(state, self._steps.first(state)).compile()
 
