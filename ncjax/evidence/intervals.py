@@ -34,11 +34,12 @@ def mean_if_known(values: Sequence[float | None], of: Callable[[np.ndarray], Int
 
 
 def ratio(values: Sequence[float] | np.ndarray) -> Interval:
-    """Geometric mean of positive values, NC1 and its kin, the interval that of their logarithms; NaN where one is not."""
+    """Geometric mean of positive values, NC1 and its kin, the interval that of their logarithms, infinite with one; NaN
+    where one is not positive."""
     x = np.asarray(values, np.float64)
     if not np.all(x > 0):
         return Interval(math.nan, math.nan, math.nan)
-    return Interval(*(math.inf if y == math.inf else math.exp(y) for y in mean(np.log(x))))
+    return Interval(*(math.exp(y) if math.isfinite(y) else y for y in mean(np.log(x))))
 
 
 def share(values: Sequence[float] | np.ndarray) -> Interval:
