@@ -34,8 +34,10 @@ def mean_if_known(values: Sequence[float | None], of: Callable[[np.ndarray], Int
 
 
 def ratio(values: Sequence[float] | np.ndarray) -> Interval:
-    """Geometric mean of positive values, NC1 and its kin, the interval that of their logarithms, infinite with one; NaN
-    where one is not positive."""
+    """Geometric mean of positive values, NC1 and its kin, with the interval of their logarithms.
+
+    Infinite with one value; NaN where one is not positive.
+    """
     x = np.asarray(values, np.float64)
     if not np.all(x > 0):
         return Interval(math.nan, math.nan, math.nan)
