@@ -26,7 +26,7 @@ def label_smoothing(smoothing: Annotated[float, SHARE] = 0.05) -> Loss:
     """Cross-entropy against (1 - s) one_hot(y) + s / K (Szegedy et al., 2016)."""
 
     def value(features, labels, mask):
-        log_p, target = log_probabilities(features, labels)
+        log_p, target = log_probabilities(features["logits"], labels)
         target = (1.0 - smoothing) * target + smoothing / log_p.shape[-1]
         return masked_mean(-jnp.sum(target * log_p, axis=-1), mask)
 
@@ -37,7 +37,7 @@ def focal(gamma: Annotated[float, NOT_NEGATIVE] = 2.0) -> Loss:
     """-(1 - p_y)^gamma log p_y (Lin et al., 2017). gamma = 0 is cross-entropy."""
 
     def value(features, labels, mask):
-        log_p, target = log_probabilities(features, labels)
+        log_p, target = log_probabilities(features["logits"], labels)
         log_py = jnp.sum(target * log_p, axis=-1)
         # 1 - p_y through expm1: exact, with a finite gradient, for confident examples.
         miss = jnp.maximum(-jnp.expm1(log_py), jnp.finfo(log_py.dtype).tiny)

@@ -14,15 +14,15 @@ def masked_mean(per_example: Float[Array, " N"], mask: Float[Array, " N"]) -> Fl
     return jnp.sum(per_example * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def log_probabilities(features: dict[str, Array], labels: Array, key: str = "logits") -> tuple[Array, Array]:
-    """(log softmax of logits [N, K], labels as one-hot [N, K])."""
-    log_p = jax.nn.log_softmax(features[key])
+def log_probabilities(logits: Float[Array, "N K"], labels: Array) -> tuple[Array, Array]:
+    """(log softmax [N, K], labels as one-hot [N, K])."""
+    log_p = jax.nn.log_softmax(logits)
     return log_p, jax.nn.one_hot(labels, log_p.shape[-1], dtype=log_p.dtype)
 
 
 def against_labels(logits: Float[Array, "N K"], labels: Array, mask: Array) -> Float[Array, ""]:
     """Softmax cross-entropy."""
-    log_p, target = log_probabilities({"logits": logits}, labels)
+    log_p, target = log_probabilities(logits, labels)
     return masked_mean(-jnp.sum(target * log_p, axis=-1), mask)
 
 

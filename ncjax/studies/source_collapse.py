@@ -111,7 +111,7 @@ def run(
     cells: dict[str, dict[int, list[dict[str, Any]]]] = {}
     readers: dict[tuple[str, int], Reader] = {}
     diverged: dict[str, int] = {}
-    total = len(recipes) * seeds
+    total, images = len(recipes) * seeds, _images(source, known)  # hashed once
     for number_, (name, recipe) in enumerate(built.items()):
         trainer = Pretraining(recipe, source, mesh)
         cells[name], diverged[name] = {}, 0
@@ -122,7 +122,7 @@ def run(
         for seed in range(regime.seed, regime.seed + seeds):
             done = number_ * seeds + seed - regime.seed
             found = run.once(
-                {"variant": name, "seed": seed, "images": _images(source, known)},
+                {"variant": name, "seed": seed, "images": images},
                 lambda seed=seed, done=done, name=name, worker=worker: worker.cell(name, seed, (done, total)),
             )
             diverged[name] += bool(found["diverged"])

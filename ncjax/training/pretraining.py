@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from ncjax.core import hosts, trees
+from ncjax.core import hosts
 from ncjax.core.resolve import absolute
 from ncjax.core.roles import AUGMENT, LOSS
 from ncjax.core.types import Model, PyTree
@@ -152,10 +152,6 @@ class Pretraining:
     def init(self, seed: int) -> PyTree:
         """The variables that a seed starts from."""
         return self._init(jax.random.key(seed), self.dataset.image_shape)
-
-    def parameters(self) -> int:
-        """Of the network, its projection head and classifier included."""
-        return trees.count(self._plan.variables["params"])
 
     def train(
         self, seed: int, folder: Path, *, read: Sequence[int], run: Run, tell: Callable[[str], None]

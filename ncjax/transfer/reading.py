@@ -99,12 +99,13 @@ class Reader:
         self._passes: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._attacked = meshes.compile_step(self._attack, mesh, jit=programs.jit)
 
-    def _seen(self, variables: PyTree, dataset: Dataset, layers: list[str]) -> dict[str, passes.Evaluation]:
-        """Every split passed through the network, statistics and features of some layers kept."""
-        key = len(dataset.class_names), tuple(layers)
+    def _seen(self, variables: PyTree, dataset: Dataset, stats: list[str]) -> dict[str, passes.Evaluation]:
+        """Every split passed through the network: features of all its layers here, statistics of some."""
+        key = len(dataset.class_names), tuple(stats)
         if key not in self._passes:
             sized = self.model._replace(num_classes=key[0])
-            self._passes[key] = passes.make_pass(sized, cross_entropy(), self.dims, self.mesh, stats=layers, keep=layers)
+            loss, keep = cross_entropy(), self.layers
+            self._passes[key] = passes.make_pass(sized, loss, self.dims, self.mesh, stats=stats, keep=keep)
         return {name: self._passes[key](variables, self._batches(dataset, name)) for name in dataset.splits}
 
     def _batches(self, dataset: Dataset, split: str) -> Any:
@@ -127,7 +128,7 @@ class Reader:
         }
         last, count = self.model.penultimate, len(source.class_names)
         found: dict[str, Any] = {
-            "few_shot": {str(m): self._few_shot(seen, last, count, m) for m in self.options.shots},
+            "few_shot": self._few_shot(seen, last, count),
             "accuracy": {split: x.accuracy for split, x in seen.items()},
             "layers": {
                 name: {split: _numbers(reports[split][layer], seen[split], layer) for split in reports}
@@ -158,33 +159,33 @@ class Reader:
             "probe_train": fitted.train_accuracy,
             "l2": fitted.l2,
             "knn": float(near.score(*pairs["test"])),
-            "few_shot": {str(m): self._few_shot(seen, last, count, m) for m in self.options.shots},
+            "few_shot": self._few_shot(seen, last, count),
         }
         if target.name != source.name:
-            found["auroc"] = self._outside(variables, seen["test"], target, known)
+            found["auroc"] = self._outside(variables, seen["test"], known)
         return found
 
-    def _few_shot(self, seen: dict[str, passes.Evaluation], layer: str, count: int, shots: int) -> dict[str, float | None]:
-        train, test = seen["train"], seen["test"]
-        rows = episodes(train.labels, count, shots, self.options.episodes, seed=0)
-        each = np.asarray(nearest_mean_accuracies(train.features[layer], rows, test.features[layer], test.labels))
-        stats = train.stats[layer]
-        look = nc.look_at(stats, train.features[layer], train.labels)
-        return {
-            "accuracy": float(each.mean()),
-            "spread": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
-            "certificate": float(few_shot_certificate(stats, look, shots=shots)) if look.toward.size else None,
-        }
+    def _few_shot(self, seen: dict[str, passes.Evaluation], layer: str, count: int) -> dict[str, dict[str, float | None]]:
+        """{shots: nearest class means over episodes of the training images, tried on test, and what is certified}."""
+        train, test, out = seen["train"], seen["test"], {}
+        stats, features = train.stats[layer], train.features[layer]
+        look = nc.look_at(stats, features, train.labels)
+        for shots in self.options.shots:
+            rows = episodes(train.labels, count, shots, self.options.episodes, seed=0)
+            each = np.asarray(nearest_mean_accuracies(features, rows, test.features[layer], test.labels))
+            out[str(shots)] = {
+                "accuracy": float(each.mean()),
+                "spread": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
+                "certificate": float(few_shot_certificate(stats, look, shots=shots)) if look.toward.size else None,
+            }
+        return out
 
     def _outside(
-        self, variables: PyTree, test: passes.Evaluation, target: Dataset, known: dict[str, passes.Evaluation]
+        self, variables: PyTree, test: passes.Evaluation, known: dict[str, passes.Evaluation]
     ) -> dict[str, dict[str, float]]:
         """{layer: {score: AUROC}} of the source's test images against the target's."""
-        last, read, out = self.model.penultimate, self.model.readout, {}
-        others = {last: test.features[last]}
-        if read != last:
-            others[read] = self._seen(variables, target, self.layers)["test"].features[read]
-        for name, layer in (("penultimate", last), ("readout", read)):
+        out = {}
+        for name, layer in (("penultimate", self.model.penultimate), ("readout", self.model.readout)):
             stats, inside = known["train"].stats[layer], known["test"].features[layer]
             classifier = classifier_arrays(variables["params"]) if name == "readout" else None
             alpha = LENGTH / max(float(np.abs(known["train"].features[layer]).sum(axis=1).mean()), 1e-30)
@@ -193,7 +194,7 @@ class Reader:
                 "nci": lambda x, stats=stats, c=classifier, a=alpha: nci(stats, x, c, alpha=a),
             }
             out[name] = {
-                how: auroc(np.asarray(score(jnp.asarray(inside))), np.asarray(score(jnp.asarray(others[layer]))))
+                how: auroc(np.asarray(score(jnp.asarray(inside))), np.asarray(score(jnp.asarray(test.features[layer]))))
                 for how, score in scores.items()
             }
         return out
