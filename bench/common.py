@@ -10,7 +10,6 @@ from ncjax.core import memory
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # as every run of a study
     memory.huge_pages()
 
-import ctypes
 import json
 import os
 import shlex
@@ -58,16 +57,9 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def rise_of_peak(job: Callable[[], Any]) -> float:
     """How far the peak memory of this process rises while a warm job runs, in MB."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed and the allocator keeps would hide what the job needs
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of what came before
-    before = _peak_kb()
-    job()
-    return (_peak_kb() - before) / 1024
-
-
-def _peak_kb() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    with memory.measured_peak() as found:
+        job()
+    return (found.rise or 0) / 2**20
 
 
 def _cpu() -> str:

@@ -32,6 +32,7 @@ def get_config(arg=""):
         seeds=3,
         steps=200,
         max_test=2000,
+        widen=0,
         **of(20, "fashion_mnist", methods=NINE, rounds=10, lr_grid=[0.03, 0.1, 0.3]),
         variants=dict(
             resnet20_fashion_mnist={},

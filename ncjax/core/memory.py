@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ncjax.core.errors import UserError
@@ -73,6 +75,41 @@ def _cached(group: Path) -> int:
     """Bytes that a container holds of files, which it gives back when it needs them."""
     lines = (group / "memory.stat").read_text().splitlines()
     return sum(int(x.split()[1]) for x in lines if x.split()[0] in ("inactive_file", "active_file"))
+
+
+class Peak:
+    """What `measured_peak` found."""
+
+    rise: int | None = None  # bytes; None where nothing tells
+
+
+@contextlib.contextmanager
+def measured_peak() -> Iterator[Peak]:
+    """How far the peak of this process's memory rises inside, in bytes: what the host's memory must hold for it.
+
+    Linux tells. What an accelerator holds is not in it.
+    """
+    found = Peak()
+    try:
+        _trim()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of what came before
+        before: int | None = _high_water()
+    except (OSError, StopIteration):
+        before = None
+    yield found
+    if before is not None:
+        found.rise = _high_water() - before
+
+
+def _trim() -> None:
+    """Gives back what was freed and the allocator keeps, which would hide what is needed next."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _high_water() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def room(nbytes: int, what: str, instead: str) -> None:

@@ -158,12 +158,10 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
     cells, largest = {}, bench.subsets.get(shots, 0).largest("test")
     for block in blocks:
         bench.run.say(f"tuning {block} ...")
-        cells[block], hyper = bench.search(method, layer=block, shots=shots)
-        test = intervals.share([c["test"] for c in cells[block]])
-        bench.run.say(
-            f"{block:<10} test {intervals.percent(test)}{chance(test.low, largest)}  "
-            + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
-        )
+        found = bench.search(method, layer=block, shots=shots)
+        cells[block] = found.cells
+        test = intervals.share([c["test"] for c in found.cells])
+        bench.run.say(f"{block:<10} test {intervals.percent(test)}{chance(test.low, largest)}  {found.describe()}")
     tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
     return {
         "tuned": tuned,
@@ -178,8 +176,7 @@ def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict
 def _beside_probe(bench: Bench, tuned: list[float], shots: int, margin: float) -> dict[str, Any]:
     """The plain probe's test accuracy by seed, and the chosen block's, compared with it seed by seed."""
     bench.run.say("the plain probe ...")
-    cells, _ = bench.search("tuning.probe", layer=None, shots=shots)
-    test = [c["test"] for c in cells]
+    test = [c["test"] for c in bench.search("tuning.probe", layer=None, shots=shots).cells]
     return {
         "probe": {"seeds": test, "test": list(intervals.share(test))},
         "gain": compared(tuned, test, margin=margin)._asdict(),

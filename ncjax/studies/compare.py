@@ -10,7 +10,7 @@ import numpy as np
 
 from ncjax.core.errors import UserError
 from ncjax.core.roles import METHOD
-from ncjax.core.values import NATURAL, SHARE, Items
+from ncjax.core.values import NATURAL, SHARE, Items, Range
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
 from ncjax.networks.load import Init
@@ -19,24 +19,28 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
 from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, percent, spread, text
 from ncjax.runs.run import Run
+from ncjax.transfer import tuning_claims
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
-from ncjax.transfer.grid_search import Search
+from ncjax.transfer.grid_search import Found, Search
 
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
+TEST_TRAIN = ("test", "train")
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
-SKIP, NO_SKIP = "tuning.scl_ft", "tuning.layer_ft"
-REFERENCES = (NO_SKIP, "tuning.layer_ft_scaled", "tuning.full_ft")
+REFERENCES = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
 
 
-def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str, Any]:
-    """Means over seeds with 95 % t intervals, and what it cost."""
+def summarise(found: Found) -> dict[str, Any]:
+    """Means over seeds with 95 % t intervals, the worst seed, and what it cost."""
+    cells = found.cells
 
     def over(value: Any) -> list[float] | None:
         return intervals.mean_if_known([value(c) for c in cells])
 
     first = cells[0]
     return {
-        "hyper": hyper or {"l2": [c["l2"] for c in cells], "at_end": [c["l2_at_end"] for c in cells]},
+        "hyper": found.hyper or {"l2": [c["l2"] for c in cells], "at_end": [c["l2_at_end"] for c in cells]},
+        "grid": {**found.grid, "widened": found.widened, "at_end": found.at_end()} if found.hyper else None,
+        "worst": min(c["test"] for c in cells),
         **{
             name: over(lambda c, name=name: c[name])
             for name in (
@@ -53,39 +57,29 @@ def summarise(cells: list[dict[str, Any]], hyper: dict[str, float]) -> dict[str,
         "share": first["tuned"] / first["total"],
         "seconds": over(lambda c: c["seconds"]),
         "flops_per_step": first.get("flops_per_step"),
-        "diverged": sum(bool(c.get("diverged")) for c in cells),
-        "seeds": {name: [c[name] for c in cells] for name in ("test", "val", "nc1_readout_test")},
+        "peak_bytes": max((c["peak_bytes"] for c in cells if c.get("peak_bytes")), default=None),
+        "diverged": found.diverged,
+        "runs": found.runs,
+        "seeds": {
+            name: [c[name] for c in cells] for name in ("test", "val", "train", "nc1_readout_test", "nc1_readout_train")
+        },
     }
 
 
-def what_the_skip_does(entries: dict[str, dict[str, Any]], margin: float) -> dict[str, Any]:
-    """C14, SCL FT against layer FT: accuracy, and the logarithm of NC1 of held-out features where the classifier reads.
-
-    "supported" where the accuracy is ahead and NC1 lower beyond their 95 % intervals over seeds; "contradicted" where one
-    of them goes the other way beyond its own; "half supported" where one does as claimed; else "undecided".
-    """
-    ours, theirs = entries[SKIP]["seeds"], entries[NO_SKIP]["seeds"]
-    accuracy = compared(ours["test"], theirs["test"], margin=margin)
-    found: dict[str, Any] = {"accuracy": accuracy._asdict(), "log_nc1_readout": None}
-    lower = higher = False
-    values = [ours["nc1_readout_test"], theirs["nc1_readout_test"]]
-    if all(v is not None and v > 0 for each in values for v in each):
-        ratio = intervals.paired(*(np.log(each).tolist() for each in values))
-        found["log_nc1_readout"] = list(ratio)
-        lower, higher = ratio.high < 0, ratio.low > 0
-    ahead, behind = accuracy.difference.low > 0, accuracy.difference.high < 0
-    word = "contradicted" if behind or higher else "supported" if ahead and lower else "undecided"
-    return {**found, "verdict": "half supported" if word == "undecided" and (ahead or lower) else word}
-
-
-def _about_the_skip(found: dict[str, Any]) -> str:
-    ratio = found["log_nc1_readout"]
-    points = intervals.points(found["accuracy"]["difference"])
-    nc1 = "–" if ratio is None else "{:.2f} [{:.2f}, {:.2f}] times".format(*np.exp(ratio))
-    return (
-        f"the skip adds {points} points of test accuracy, and makes NC1 (test, readout) {nc1} that of layer FT: C14 "
-        f"{found['verdict']}"
-    )
+def _found(claim: str, x: dict[str, Any]) -> str:
+    """What a claim rests on in a setting."""
+    if claim == "C2":
+        words = (
+            "–" if (c := x[s]) is None else f"{c['value']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}]" for s in TEST_TRAIN
+        )
+        return "Spearman {}, of training images {}".format(*words)
+    points = intervals.points(x["accuracy"]["difference"], sign=True) + " points"
+    if claim == "C13":
+        return f"{points} for {in_percent(x['share'])} of the parameters"
+    if claim == "C16":
+        return f"gap {intervals.points(x['gap'], sign=True)}, accuracy {points}"
+    ratio = x["log_nc1_readout"]
+    return f"{points}, NC1 {'–' if ratio is None else '{:.2f} [{:.2f}, {:.2f}]'.format(*np.exp(ratio))} times layer FT's"
 
 
 def run(
@@ -98,6 +92,7 @@ def run(
     layer: str | None = None,
     shots: Annotated[list[int], NATURAL, Items(least=1, distinct=True)] = [5, 20],
     margin: Annotated[float, SHARE] = 0.01,
+    weakest: Annotated[float, Range("from 0 to 1, a correlation", 0, 1)] = 0.3,
     search: Search = Search(),
     budget: Budget = Budget(),
 ) -> dict[str, Any]:
@@ -114,6 +109,7 @@ def run(
       shots: training images per class, nested; 0 for all. Validation has as many at most, so the labels are twice that.
       margin: difference in test accuracy that does not matter, fixed before the run: two methods are called level where two
         one-sided tests put them within it.
+      weakest: the rule for C2, fixed before the run: see `transfer.tuning_claims.RULES`.
       search: the grid, the same for every method.
       budget: of every training run.
     """
@@ -132,26 +128,24 @@ def run(
         tuned = bench.plan(method, layer, dataset, 0).tuned
         run.say(f"  {method:<24} tunes {', '.join(tuned)}")
     table: dict[str, dict[str, Any]] = {}
-    skip: dict[str, dict[str, Any]] = {}
+    claims: dict[str, dict[str, Any]] = {}
     largest = dataset.largest("test")
     for count in shots:
         for method in methods:
-            cells, hyper = bench.search(method, layer=layer, shots=count)
-            entry = table.setdefault(str(count), {})[method] = summarise(cells, hyper)
+            found = bench.search(method, layer=layer, shots=count)
+            entry = table.setdefault(str(count), {})[method] = summarise(found)
             run.say(
                 f"{count:>4} per class  {method:<24} test {intervals.percent(entry['test'])}"
-                f"{chance(entry['test'][1], largest)}{_diverged(entry)}  train-test "
-                f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  "
-                + "  ".join(f"{k} {v:g}" for k, v in hyper.items())
+                f"{chance(entry['test'][1], largest)}{_diverged(entry)}, worst {100 * entry['worst']:.1f}  train-test "
+                f"{intervals.percent(entry['gap'])}  {entry['seconds'][0]:.0f} s  {found.describe()}"
             )
         for entry in table[str(count)].values():
             entry["paired"] = {
                 name: compared(entry["seeds"]["test"], table[str(count)][name]["seeds"]["test"], margin=margin)._asdict()
                 for name in references
             }
-        if {SKIP, NO_SKIP} <= table[str(count)].keys():
-            skip[str(count)] = what_the_skip_does(table[str(count)], margin)
-            run.say(f"{count:>4} per class  {_about_the_skip(skip[str(count)])}")
+        claims[str(count)] = tuning_claims.judge(table[str(count)], margin=margin, weakest=weakest)
+        run.say(f"{count:>4} per class  " + "  ".join(f"{name}: {x['verdict']}" for name, x in claims[str(count)].items()))
     run.table(
         f"test accuracy on {target.data}, mean over {seeds} seeds with 95 % t intervals",
         ["method", "tuned", *(f"{count} per class" for count in shots)],
@@ -177,23 +171,25 @@ def run(
         "references": references,
         "shots": shots,
         "table": table,
-        "skip": skip,
+        "claims": claims,
     }
 
 
-def _hyper(hyper: dict[str, Any], config: dict[str, Any]) -> str:
+def _hyper(entry: dict[str, Any], config: dict[str, Any]) -> str:
     """The learning rate and weight decay of a search, or a solved classifier's strengths; a star at an end of the grid."""
+    hyper = entry["hyper"]
     if "lr" not in hyper:
         found = dict.fromkeys(f"{l2:g}{'*' if end else ''}" for l2, end in zip(hyper["l2"], hyper["at_end"], strict=True))
         return "l2 " + ", ".join(found)
-    edge = "*" if hyper["lr"] in (min(config["lr_grid"]), max(config["lr_grid"])) else ""
-    return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}"
+    grid = entry.get("grid") or {"lr": config["lr_grid"], "widened": 0}  # records of before grids widened hold none
+    edge = "*" if hyper["lr"] in (min(grid["lr"]), max(grid["lr"])) else ""
+    return f"{hyper['lr']:g}{edge}, {hyper['weight_decay']:g}{' (widened)' if grid['widened'] else ''}"
 
 
 def _diverged(entry: dict[str, Any]) -> str:
-    """How many of the runs behind a mean diverged; "" for none."""
+    """How many of the runs behind a choice and its mean diverged; "" for none."""
     count = entry.get("diverged", 0)
-    return f" ({count} of {len(entry['seeds']['test'])} diverged)" if count else ""
+    return f" ({count} of {entry.get('runs', len(entry['seeds']['test']))} runs diverged)" if count else ""
 
 
 def _verdict(run: Finished, count: str) -> str:
@@ -229,6 +225,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     [
                         text(f"{count}, {figures.plain(name)}"),
                         spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
+                        percent(min(e["seeds"]["test"]), at + "seeds.test"),
                         percent(e["share"], at + "share"),
                         *(
                             _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
@@ -236,18 +233,20 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                         ),
                         spread(e["val"], at + "val"),
                         spread(e["gap"], at + "gap"),
-                        text(_hyper(e["hyper"], run.config) + _diverged(e)),
+                        text(_hyper(e, run.config) + _diverged(e)),
                         *(
                             number(e[k] and e[k][0], at + k)
                             for k in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
                         ),
                         number(e["flops_per_step"], at + "flops_per_step"),
                         number(e["seconds"][0], at + "seconds"),
+                        number((b := e.get("peak_bytes")) and b / 1e6, at + "peak_bytes"),
                     ]
                 )
         columns = [
             "images per class, method",
             "test % [95 %]",
+            "worst seed %",
             "tuned %",
             *(f"test − {figures.plain(ref)}" for ref in refs),
             "val %",
@@ -259,35 +258,50 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             "NC1 readout, test",
             "FLOPs a step",
             "seconds a run",
+            "memory, MB",
         ]
         c = run.config
         caption = (
             f"{named(run)}: means over {c['seeds']} seeds with 95 % t intervals; differences are paired by seed. "
             f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
-            f"validation over the first {c['tune_seeds']} of them; {c['steps']} steps of {c['batch_size']} images "
-            "for every method that trains. NC1 at the penultimate layer, without the skip, and at the readout, what the "
+            f"validation over the first {c['tune_seeds']} of them; a grid whose best was at its end was widened "
+            f"up to {c.get('widen', 0)} times. {c['steps']} steps of {c['batch_size']} images for every method that "
+            "trains. "
+            "Memory: by how much training raised the peak of the process's. "
+            "NC1 at the penultimate layer, without the skip, and at the readout, what the "
             f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %. "
             + CHANCE
         )
         stem = file_stem("methods", run.name)
         intro = (
             "Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
-            "steps and search the same grid (a star: the best is at its end, so that a wider one might do better). "
+            "steps and search the same grid, which widens itself alike (a star: the best is still at its "
+            "end, so that a wider one might do better). "
             "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
             "where the interval of their paired difference leaves 0 out (of many such intervals, one in twenty does "
             "by chance), and are level where a = says so; else they are not told apart."
         )
-        intro += "".join(f" {count} per class: {_about_the_skip(s)}." for count, s in run.results["skip"].items())
         sections.append(
             Section(
                 f"Which method with few labels? {named(run)}",
                 intro,
                 [("Test accuracy over training images per class, 95 % t intervals over seeds.", _over_shots(run, stem))],
-                [Table(stem, caption, columns, rows)],
+                [Table(stem, caption, columns, rows), _claims(run)],
                 tuple(_verdict(run, count) for count in table),
             )
         )
     return sections
+
+
+def _claims(run: Finished) -> Table:
+    """The claims on fine-tuning in every setting of a run."""
+    rows = [
+        [text(f"{claim}, {count} per class"), text(tuning_claims.CLAIMS[claim]), text(_found(claim, x)), text(x["verdict"])]
+        for count, found in run.results.get("claims", {}).items()  # records of before hold none
+        for claim, x in found.items()
+    ]
+    rule = tuning_claims.RULES.format(weakest=run.config.get("weakest", 0), margin=100 * run.config["margin"])
+    return Table(f"claims_{file_stem('on', run.name)}", rule, ["claim", "says", "found", "verdict"], rows)
 
 
 def _over_shots(run: Finished, name: str) -> figures.Drawn:

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncjax import optim
+from ncjax.core import memory, trees
 from ncjax.core import mesh as meshes
-from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.roles import DECAY, OPTIMIZER, SCHEDULE
 from ncjax.core.types import Batch, Network, PyTree, widths
@@ -178,7 +178,7 @@ class Program:
         step = self._step_for(state, fetch, batches)
         started = time.time()
         try:
-            with run.guarded():
+            with run.guarded(), memory.measured_peak() as peak:
                 loop.fit(
                     state,
                     step_fn=step,
@@ -203,6 +203,7 @@ class Program:
             "diverged": diverged,
             "seconds": time.time() - started,
             "flops_per_step": self.flops_per_step,
+            "peak_bytes": peak.rise,
         }
 
     def evaluate(self, variables: PyTree, dataset: Dataset) -> dict[str, float | None]:
@@ -399,7 +400,7 @@ class Bench:
         """What results depend on beside the config: the network and the images themselves."""
         return {"base": self._base, "images": self.subsets.identity(shots, seed)}
 
-    def search(self, method: str, *, layer: str | None, shots: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    def search(self, method: str, *, layer: str | None, shots: int) -> grid_search.Found:
         """The method's cell for every seed, and the learning rate and weight decay that they share."""
         return grid_search.search(
             lambda seed, lr, wd: self.cell(method, layer=layer, shots=shots, seed=seed, lr=lr, weight_decay=wd),

@@ -23,8 +23,9 @@ def test_a_grid_in_which_everything_diverged_is_refused_and_one_run_is_counted()
     options = grid_search.Search(lr_grid=[0.3, 1.0])
     with pytest.raises(UserError, match="every run diverged"):
         grid_search.search(cell, options)
-    _, hyper = grid_search.search(cell, options._replace(lr_grid=[0.1, 0.3]))
-    assert hyper["lr"] == 0.1
+    found = grid_search.search(cell, options._replace(lr_grid=[0.1, 0.3]))
+    assert found.hyper["lr"] < 0.3
+    assert found.diverged == 1
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,14 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
 
     def cell(seed, lr, wd):
         asked.append((seed, lr))
-        return {"lr": lr, "weight_decay": wd, "val": {0.1: 0.5, 0.3: 0.7}[lr], "test": {0.1: 0.9, 0.3: 0.1}[lr]}
+        val = {0.1: 0.5, 0.3: 0.7, 1.0: 0.6}[lr]
+        return {"seed": seed, "lr": lr, "weight_decay": wd, "val": val, "test": {0.1: 0.9, 0.3: 0.1, 1.0: 0.2}[lr]}
 
-    cells, hyper = grid_search.search(cell, grid_search.Search(lr_grid=[0.1, 0.3], weight_decay_grid=[0.0]))
-    assert hyper == {"lr": 0.3, "weight_decay": 0.0}
-    assert [c["test"] for c in cells] == [0.1] * 3
+    found = grid_search.search(cell, grid_search.Search(lr_grid=[0.1, 0.3, 1.0], weight_decay_grid=[0.0]))
+    assert found.hyper == {"lr": 0.3, "weight_decay": 0.0}
+    assert found.widened == 0
+    assert not found.at_end()
+    assert [c["test"] for c in found.cells] == [0.1] * 3
     assert (1, 0.1) not in asked
     with pytest.raises(UserError, match="tune_seeds=0"):
         config.check("compare", {"init": "x", "tune_seeds": 0})
@@ -103,6 +106,38 @@ def test_the_search_uses_its_seeds_and_validation_only(tmp_path):
     for _ in range(2):
         assert run.once({"seed": 0}, lambda: counted.append(1) or {"x": 1}) == {"x": 1}
     assert counted == [1]
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "widened", "at_end"),
+    [
+        (0.3, [0.1, 0.3, 0.9], 1, False),  # the end, until it lies inside
+        (1e9, [0.1, 0.3, 0.9, 2.7], 2, True),  # ever on: twice at most, and said
+        (1e-9, [0.0111111, 0.0333333, 0.1, 0.3], 2, True),
+    ],
+)
+def test_a_grid_whose_best_is_at_its_end_goes_on_by_its_own_factor(best, tried, widened, at_end):
+    def cell(seed, lr, wd):
+        nearness = -abs(np.log(lr / best))
+        return {"seed": seed, "lr": lr, "weight_decay": wd, "val": nearness, "test": 0.5, "diverged": lr > 2}
+
+    options = grid_search.Search(lr_grid=[0.3, 0.1], weight_decay_grid=[0.0], seeds=2)
+    found = grid_search.search(cell, options)
+    assert (found.grid["lr"], found.widened, found.at_end()) == (tried, widened, at_end)
+    assert (found.diverged, found.runs) == (2 * (best > 1), len(tried) + 1)
+    assert ("widened" in found.describe()) == bool(widened)
+    kept = grid_search.search(cell, options._replace(widen=0))
+    assert kept.grid["lr"] == [0.1, 0.3]
+    assert kept.widened == 0
+
+
+def test_weight_decay_widens_too_but_not_beyond_zero():
+    def cell(seed, lr, wd):
+        return {"seed": seed, "lr": lr, "weight_decay": wd, "val": -wd, "test": 0.5}
+
+    search = grid_search.Search(lr_grid=[0.1], weight_decay_grid=[1e-3, 1e-2], seeds=1)
+    assert grid_search.search(cell, search).grid["weight_decay"] == [1e-5, 1e-4, 1e-3, 1e-2]
+    assert grid_search.search(cell, search._replace(weight_decay_grid=[0.0, 1e-2])).widened == 0
 
 
 def test_lists_are_read_and_checked():
