@@ -66,10 +66,35 @@ def jackknife(value: float, without: Sequence[float], count: int = 0) -> tuple[f
     return (float(np.tanh(low)), float(np.tanh(high))) if count else (max(float(low), -1.0), min(float(high), 1.0))
 
 
-def _over_families(
-    of: Callable[[np.ndarray], float], known: np.ndarray, families: Sequence[str] | None, count: int = 0
-) -> tuple[float, float, float, int] | None:
-    """(value, low, high, families) of a statistic of rows [B] booleans; None where it or a left-out one is undefined."""
+class Interval(NamedTuple):
+    """A statistic over networks and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    families: int
+
+
+def over_families(
+    of: Callable[[np.ndarray], float],
+    known: np.ndarray,
+    families: Sequence[str] | None,
+    *,
+    count: int = 0,
+    scale: float = 1.0,
+) -> Interval | None:
+    """A statistic of some networks with its jackknife interval over families.
+
+    Args:
+      of: of rows [B] booleans.
+      known: [B] which networks take part.
+      families: [B] of each network; None for one each.
+      count: as for `jackknife`.
+      scale: the largest magnitude that the statistic can have.
+
+    Returns:
+      None with fewer than `FEWEST_FAMILIES`, or where it, or one without a family, is undefined.
+    """
     names = np.asarray(families if families is not None else [str(i) for i in range(len(known))])
     present = np.unique(names[known])
     if len(present) < FEWEST_FAMILIES:
@@ -77,7 +102,8 @@ def _over_families(
     value, without = of(known), [of(known & (names != family)) for family in present]
     if not np.isfinite([value, *without]).all():
         return None
-    return value, *jackknife(value, without, count), len(present)
+    low, high = jackknife(value / scale, [w / scale for w in without], count)
+    return Interval(value, scale * low, scale * high, len(present))
 
 
 def over_networks(
@@ -115,8 +141,8 @@ def over_networks(
             )
         )
 
-    found = _over_families(mean, np.any(known, axis=0), families, fewest)
-    return None if found is None else Correlation(*found[:3], count=fewest, families=found[3])
+    found = over_families(mean, np.any(known, axis=0), families, count=fewest)
+    return None if found is None else Correlation(found.value, found.low, found.high, fewest, found.families)
 
 
 def mean_of(values: Sequence[float], *, families: Sequence[str] | None = None) -> Correlation | None:
@@ -133,5 +159,5 @@ def mean_of(values: Sequence[float], *, families: Sequence[str] | None = None) -
     known = np.isfinite(each)
     if known.sum() < FEWEST:
         return None
-    found = _over_families(lambda rows: float(each[rows].mean()) if rows.any() else np.nan, known, families)
-    return None if found is None else Correlation(*found[:3], count=int(known.sum()), families=found[3])
+    found = over_families(lambda rows: float(each[rows].mean()) if rows.any() else np.nan, known, families)
+    return None if found is None else Correlation(found.value, found.low, found.high, int(known.sum()), found.families)

@@ -48,25 +48,30 @@ def pair_errors(g: Geometry, look: Look, shots: int) -> Float[Array, "K K"]:
 
 
 @double
-def few_shot_certificate(stats: ClassStats, look: Look, *, shots: int) -> Float[Array, ""]:
+def few_shot_certificate(stats: ClassStats, look: Look, *, shots: int, ways: int | None = None) -> Float[Array, ""]:
     """An upper bound of the expected error of nearest class means estimated from m = `shots` examples per class.
 
     (1/K) sum_i min(1, sum_{j != i} V_ij / (V_ij + M_ij^2)), see `pair_errors`. It holds for examples and episodes drawn,
     with replacement, from the examples that the statistics are of: of other ones of the same classes as far as these speak
-    for them. 1 says nothing. NaN with fewer than two usable classes.
+    for them. With w = `ways` of the K classes, drawn at random for each episode, the sum over the others is (w - 1)/(K - 1)
+    of that over all: the bound of a random one, times their number. 1 says nothing. NaN with fewer than two usable classes.
 
     Args:
       stats: of the features.
       look: second look at them, from their own frame.
       shots: m.
+      ways: classes of an episode; None for all.
 
     Raises:
-      UserError: m below 1, or beyond 256 classes, where a look keeps too little for it.
+      UserError: m below 1, ways below 2, or beyond 256 classes, where a look keeps too little for it.
     """
     if shots < 1:
         raise UserError(f"shots={shots}: at least 1")
+    if ways is not None and ways < 2:
+        raise UserError(f"ways={ways}: at least 2")
     if not look.toward.size:
         raise UserError("the few-shot certificate is had for up to 256 classes")
     g = geometry(stats)
-    each = jnp.minimum(jnp.sum(pair_errors(g, look, shots), axis=1), 1)
+    others = 1.0 if ways is None else jnp.minimum((ways - 1) / jnp.maximum(g.k - 1, 1), 1)
+    each = jnp.minimum(others * jnp.sum(pair_errors(g, look, shots), axis=1), 1)
     return undefined_unless(g.k >= 2, jnp.sum(g.keep * each) / jnp.maximum(g.k, 1))

@@ -107,3 +107,19 @@ def test_scores_of_what_lies_outside(rng):
     np.testing.assert_allclose(nci(stats, jnp.asarray(outside)), cosine, rtol=1e-3, atol=1e-4)
     assert auroc(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(3.5 / 4)
     assert auroc(np.asarray(nci(stats, jnp.asarray(features))), np.asarray(nci(stats, jnp.asarray(outside)))) > 0.9
+
+
+def test_fewer_ways_err_less_and_the_bound_holds_for_them():
+    rng = np.random.default_rng(5)
+    features, labels, stats, look = seen(rng, 6.0, k=6)
+    bounds = [float(few_shot_certificate(stats, look, shots=3, ways=w)) for w in (2, 3, 6)]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] == float(few_shot_certificate(stats, look, shots=3))
+    wrong = []
+    for _ in range(300):
+        pair = rng.choice(6, 2, replace=False)
+        rows = np.isin(labels, pair)
+        wrong.append(error(features[rows], np.searchsorted(np.sort(pair), labels[rows]), 3, rng, draws=2))
+    assert np.mean(wrong) <= bounds[0]
+    with pytest.raises(UserError, match="ways=1"):
+        few_shot_certificate(stats, look, shots=3, ways=1)

@@ -1,0 +1,76 @@
+"""E2: does collapse on novel classes say how few-shot learning goes? Claims C11 and C12.
+
+    python -m ncjax.main --config=configs/paper/e2_few_shot.py:public
+    python -m ncjax.main --config=configs/paper/e2_few_shot.py:own
+
+Twelve public networks (eight of ImageNet at 128 px, uncropped; four ResNets of CIFAR-10 at 32 px) on CIFAR-100, classes
+split 64 / 16 / 20, and Caltech-101, 65 / 16 / 20; or the networks of `e2_base.py` on the classes of CIFAR-100 that they
+were not trained on. 600 episodes each of 5 and of all 20 novel classes, 1 and 5 shots. Needs
+weights/*.npz and data/*.npz in the current folder. The rule for verdicts, `judged_by` and `weakest`, was fixed before the
+run.
+"""
+
+from ncjax import config
+
+IMAGENET = [
+    f"weights/imagenet_{name}.npz"
+    for name in (
+        "alexnet",
+        "vgg16",
+        "squeezenet11",
+        "mobilenet_v2",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "resnet50",
+    )
+]
+OWN = [f"{loss}+{layers}" for loss in ("cross_entropy", "label_smoothing") for layers in (0, 2)]
+OWN += ["mse+0", "etf+0", "sup_con+2", "short+0"]
+CIFAR = [f"weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 44, 56)]
+
+
+def get_config(arg=""):
+    return config.make(
+        "few_shot",
+        arg,
+        backbones=IMAGENET + CIFAR,
+        families=[
+            "alexnet",
+            "vgg",
+            "squeezenet",
+            "mobilenet_v2",
+            *["efficientnet_lite"] * 3,
+            "resnet50",
+            *["cifar_resnet"] * 4,
+        ],
+        source_accuracy=[0.0, 0.0, 0.613, 0.839, 0.888, 0.897, 0.911, 0.911] + [0.0] * 4,
+        targets=["npz:data/cifar100.npz", "npz:data/caltech101.npz"],
+        largest=128,
+        judged_by="logistic",
+        weakest=-0.3,
+        variants=dict(
+            public={},
+            own=dict(
+                backbones=[f"runs/e2_base/networks/{name}-{seed}" for name in OWN for seed in (0, 1)],
+                families=[name for name in OWN for _ in (0, 1)],
+                source_accuracy=[],
+                targets=["npz:data/cifar100.npz"],
+            ),
+        ),
+        smoke=dict(
+            backbones=["runs/pretrain_smoke", "runs/pretrain_smoke/checkpoints"],
+            source_accuracy=[],
+            families=[],
+            targets=["embedded.digits"],
+            novel_classes=4,
+            val_classes=3,
+            pool=12,
+            base_pool=4,
+            ways=[2, 0],
+            shots=[1, 2],
+            queries=4,
+            episodes=6,
+            val_episodes=3,
+        ),
+    )
