@@ -52,7 +52,11 @@ def get_config(arg=""):
         variants=dict(
             public={},
             own=dict(
-                backbones=[f"runs/e2_base/networks/{name}-{seed}" for name in OWN for seed in (0, 1)],
+                backbones=[
+                    f"runs/e2_base/networks/{name}-{seed}/epoch_{5 if name == 'short+0' else 20}"
+                    for name in OWN
+                    for seed in (0, 1)
+                ],
                 families=[name for name in OWN for _ in (0, 1)],
                 source_accuracy=[],
                 targets=["npz:data/cifar100.npz"],

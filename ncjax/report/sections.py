@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.core.resolve import short_name
@@ -66,6 +67,12 @@ def row(run: Finished, epoch: int, split: str, layer: str, metric: str) -> str:
 def named(run: Finished) -> str:
     """A sweep's network and target in a few words."""
     return f"{run.config['init'].split('/')[-1]} on {run.config['data']}"
+
+
+def short_names(run: Finished) -> dict[str, str]:
+    """A run's networks, named as short as they stay distinct."""
+    short = {b: Path(b.split(":")[-1]).stem for b in run.config["backbones"]}
+    return short if len(set(short.values())) == len(short) else {b: b for b in short}
 
 
 def own_metrics(runs: Sequence[Finished]) -> list[str]:

@@ -3,6 +3,8 @@
 A score is a function of the inputs that it names, without a default where it cannot do without:
 
     features, labels, num_classes     [N, D] and [N] of the target's training images at the layer in question, and K
+    moments                           their class means and scatters, `ncjax.scores.moments.Moments`, once for all scores
+    source_logits                     [N, C] of the same images, of the network's own classifier
     val_features, val_labels          the same of its validation images
     report                            their collapse, an `ncjax.nc.Report`
     train_accuracy, val_accuracy      of a linear probe, its strength chosen on validation
@@ -12,25 +14,32 @@ A score is a function of the inputs that it names, without a default where it ca
     source_accuracy                   of the network on its own task
 
 `@score(label=..., higher_is_better=...)` says how it is read. It returns a float; where it does not apply it raises
-`UserError` with the reason. Scores are found by name (`scores.logme`, `file.py:function`), nothing else is to be edited.
+`UserError` with the reason. A score that depends on which networks it is compared with is `@pooled`: it names other scores,
+which it is given as arrays over the pool, and returns an array. Scores are found by name (`scores.logme`,
+`file.py:function`), nothing else is to be edited.
 """
 
 from __future__ import annotations
 
 import math
-import pkgutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ncjax.core.errors import UserError
 from ncjax.core.inputs import named_inputs
 from ncjax.core.resolve import own_name, unbound
-from ncjax.core.roles import SCORE, resolve
+from ncjax.core.roles import SCORE, known_of, resolve
+from ncjax.scores.moments import Moments
 
 INPUTS = (
     "features",
     "labels",
     "num_classes",
+    "moments",
+    "source_logits",
     "val_features",
     "val_labels",
     "report",
@@ -54,6 +63,7 @@ class Score(NamedTuple):
     function: Callable[..., float]
     asks_for: tuple[str, ...]
     can_do_without: tuple[str, ...]
+    over_pool: bool = False  # whether it asks for other scores, of all networks
 
     def better(self, value: float | None) -> float:
         """The value turned so that more is better; minus infinity where there is none."""
@@ -72,6 +82,23 @@ def score(*, label: str, higher_is_better: bool) -> Callable[[Callable[..., floa
     return decorate
 
 
+def pooled(*, label: str, higher_is_better: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Says how a score over a pool is read."""
+    plain = score(label=label, higher_is_better=higher_is_better)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.over_pool = True  # type: ignore[attr-defined]
+        return plain(function)
+
+    return decorate
+
+
+def between_extremes(values: np.ndarray) -> np.ndarray:
+    """From 0 for the smallest of a pool to 1 for the largest; 0 where all are one."""
+    low, high = np.min(values), np.max(values)
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
 def named(text: str) -> Score:
     """The score that a config names.
 
@@ -82,7 +109,9 @@ def named(text: str) -> Score:
     plain = unbound(function)
     if not hasattr(plain, "label"):
         raise UserError(f"{text} is no score: say how it is read with @score(label=..., higher_is_better=...)")
-    asked = named_inputs(function, f"score {text}", INPUTS)
+    over_pool = getattr(plain, "over_pool", False)
+    known = tuple(x.rpartition(".")[2] for x in installed()) if over_pool else INPUTS
+    asked = named_inputs(function, f"score {text}", known)
     return Score(
         name=own_name(function),
         label=plain.label,
@@ -90,11 +119,12 @@ def named(text: str) -> Score:
         function=function,
         asks_for=tuple(name for name, needed in asked.items() if needed),
         can_do_without=tuple(name for name, needed in asked.items() if not needed),
+        over_pool=over_pool,
     )
 
 
 def all_named(texts: Sequence[str]) -> dict[str, Score]:
-    """The scores that a config names, by their own names.
+    """The scores that a config names, by their own names, and those that a pooled one among them is made of.
 
     Raises:
       UserError: as for `named`, or two of one name.
@@ -105,39 +135,88 @@ def all_named(texts: Sequence[str]) -> dict[str, Score]:
         if each.name in found:
             raise UserError(f"scores: two are called {each.name!r}")
         found[each.name] = each
-    return found
+    parts = dict.fromkeys(part for each in found.values() if each.over_pool for part in each.asks_for)
+    return {part: named(f"scores.{part}") for part in parts if part not in found} | found
 
 
 def installed() -> list[str]:
     """Names of all scores that come with ncjax."""
-    package = __name__.rpartition(".")[0]
-    modules = pkgutil.iter_modules(__import__(package, fromlist=["x"]).__path__)
-    return [f"scores.{m.name}" for m in modules if m.name != "score"]
+    return known_of(SCORE)
 
 
-def applied(scores: dict[str, Score], inputs: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, str]]:
+ABSENT = {"source_logits": "the network comes without a classifier"}  # why an input is not there, where that is known
+
+
+def applied(
+    scores: dict[str, Score], inputs: dict[str, Any], seconds: dict[str, float] | None = None
+) -> tuple[dict[str, float | None], dict[str, str]]:
     """(values, reasons why there is none) of every score.
 
     Args:
       scores: from `all_named`.
-      inputs: by name; None or absent where something is not there.
+      inputs: by name; None or absent where something is not there. Moments are made of features and labels.
+      seconds: where what each took is written, by name, and "moments".
     """
+    seconds = {} if seconds is None else seconds
+    started = time.perf_counter()
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
+    inputs, why = _with_moments(scores, inputs)
+    seconds["moments"] = time.perf_counter() - started
     for name, each in scores.items():
         values[name] = None
+        if each.over_pool:
+            continue  # `complete` gives it
+        if why and "moments" in each.asks_for:
+            reasons[name] = why
+            continue
         missing = [n for n in each.asks_for if inputs.get(n) is None]
         if missing:
-            reasons[name] = f"needs {', '.join(missing)}"
+            known = [ABSENT[n] for n in missing if n in ABSENT and "features" in inputs]
+            reasons[name] = "; ".join(known) or f"needs {', '.join(missing)}"
             continue
         given = {n: inputs[n] for n in (*each.asks_for, *each.can_do_without) if inputs.get(n) is not None}
+        started = time.perf_counter()
         try:
             value = float(each.function(**given))
         except UserError as e:
             reasons[name] = str(e)
             continue
+        finally:
+            seconds[name] = time.perf_counter() - started
         if math.isfinite(value):
             values[name] = value
         else:
             reasons[name] = "not finite"
     return values, reasons
+
+
+def _with_moments(scores: Mapping[str, Score], inputs: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(inputs with the moments if a score asks for them, why they cannot be had)."""
+    wanted = any("moments" in each.asks_for for each in scores.values())
+    if not wanted or any(inputs.get(name) is None for name in ("features", "labels")) or inputs.get("moments") is not None:
+        return inputs, ""
+    try:
+        return {**inputs, "moments": Moments(inputs["features"], inputs["labels"])}, ""
+    except UserError as e:
+        return inputs, str(e)
+
+
+def complete(scores: dict[str, Score], values: dict[str, dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    """{network: {score: value}} with the scores over the pool; None for networks that lack a part of one.
+
+    Args:
+      scores: from `all_named`.
+      values: what `applied` found of every network, or block.
+    """
+    out = {network: dict(found) for network, found in values.items()}
+    for name, each in scores.items():
+        if not each.over_pool:
+            continue
+        whole = [n for n, found in values.items() if all(found.get(part) is not None for part in each.asks_for)]
+        if whole:
+            columns = {part: np.array([values[n][part] for n in whole], np.float64) for part in each.asks_for}
+            made = np.asarray(each.function(**columns), np.float64)
+            for network, value in zip(whole, made, strict=True):
+                out[network][name] = float(value) if np.isfinite(value) else None
+    return out

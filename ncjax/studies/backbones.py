@@ -6,32 +6,32 @@ Experiments E1 and E3, claims C1, C10 and C12.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import matplotlib as mpl
 import numpy as np
 
-from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.roles import SCORE
 from ncjax.core.types import Network
-from ncjax.core.values import COUNT, NATURAL, SHARE, Items, Range, between
-from ncjax.data import Data, Dataset
+from ncjax.core.values import COUNT, NATURAL, SHARE, Items, Range
+from ncjax.data import Dataset
 from ncjax.data.readers import read
-from ncjax.evidence import correlation
+from ncjax.evidence import predictors
 from ncjax.evidence.claims import verdict
+from ncjax.evidence.correlation import Correlation, mean_of, spearman
 from ncjax.features.resume import kept
-from ncjax.networks.card import Card
-from ncjax.networks.load import Init, backbone_digest, load, load_data_for
+from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
-from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import Cell, Table, number, percent, text, trusted, whole, wilson
+from ncjax.report.predictors import correlation, correlations, stands
+from ncjax.report.sections import Section, file_stem, short_names
+from ncjax.report.tables import Table, number, percent, text, trusted, whole, wilson
 from ncjax.runs.run import Run
-from ncjax.scores.score import Score, all_named, applied
+from ncjax.scores.score import Score, all_named, applied, complete
 from ncjax.transfer import layerwise
+from ncjax.transfer.scored import Sizes, data_of, inputs_of
 
 PREDICTORS = [
     "scores.nc1",
@@ -67,35 +67,6 @@ def to_probe(narrow: dict[str, bool], count: int) -> tuple[str, ...]:
     return tuple(b for b in narrow if b in wide or b in more)
 
 
-class Sizes(NamedTuple):
-    """How much of a target is used.
-
-    Args:
-      train_images, val_images, test_images: at most, equally many of each class; 0 for all.
-      largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's own.
-    """
-
-    train_images: Annotated[int, NATURAL] = 1500
-    val_images: Annotated[int, NATURAL] = 500
-    test_images: Annotated[int, NATURAL] = 1000
-    largest: Annotated[int, between(0, 16384)] = 0
-
-
-def _data(card: Card, data: str, count: int, sizes: Sizes) -> Dataset:
-    """The target of `count` classes in the size that the network takes, `largest` at most."""
-    train_images, val_images, test_images, largest = sizes
-    return load_data_for(
-        card,
-        Data(
-            data,
-            image_size=largest if largest and card.image_shape[0] > largest else None,
-            max_test=test_images or None,
-            n_per_class=max(2, train_images // count) if train_images else None,
-            val_per_class=max(1, val_images // count) if val_images else None,
-        ),
-    )
-
-
 def pair(
     run: Run,
     network: Network,
@@ -122,20 +93,17 @@ def pair(
         seen, reports = layerwise.extract(network, dataset, make(), options, classifier=None, run=run, written=written)
         narrow = {b: b != last and "narrow" in reports["train"][b].flags for b in model.backbone}
         found = layerwise.layers(seen, reports, count, probed=to_probe(narrow, probe_layers))
-        entry, held = found[last], {name: (x.features[last], x.labels) for name, x in seen.items()}
-        inputs = {
-            "features": held["train"][0],
-            "labels": held["train"][1],
-            "num_classes": count,
-            "report": reports["train"][last],
-            "train_accuracy": entry["probe"]["train"],
-            "val_accuracy": entry["probe"]["val"],
-            "parameters": trees.count(trees.only(network.variables, model.backbone)["params"]),
-            "width": entry["dim"],
-            "source_accuracy": source_accuracy,
-        }
-        if "val" in held:
-            inputs |= {"val_features": held["val"][0], "val_labels": held["val"][1]}
+        entry = found[last]
+        inputs = inputs_of(
+            network,
+            {name: x.features for name, x in seen.items()},
+            {name: x.labels for name, x in seen.items()},
+            reports["train"][last],
+            num_classes=count,
+            train_accuracy=entry["probe"]["train"],
+            val_accuracy=entry["probe"]["val"],
+            source_accuracy=source_accuracy,
+        )
         predictors, reasons = applied(wanted, inputs)
         return {
             "data": dataset.describe(),
@@ -149,47 +117,25 @@ def pair(
         }
 
 
-def correlations(
-    cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str], families: dict[str, str]
-) -> dict[str, dict[str, Any]]:
-    """{predictor: {"spearman" and "weighted_kendall": {target, "mean": correlation with test accuracy}}}.
+def pool_of(
+    cells: dict[str, dict[str, dict[str, Any]]], wanted: dict[str, Score], families: dict[str, str]
+) -> predictors.Pool:
+    """The predictors and the probe's test accuracy.
 
     Args:
       cells: {target: {backbone: what `pair` found}}.
-      names: of the predictors.
+      wanted: the predictors.
       families: of every backbone.
     """
-    owner = list(families.values())
-    measures = {"spearman": correlation.spearman, "weighted_kendall": correlation.weighted_kendall}
-    out: dict[str, dict[str, Any]] = {}
-    for name in names:
-        pairs = {
-            target: (
-                [_comparable(c, name) for c in many.values()],
-                [c["test_accuracy"] for c in many.values()],
-            )
-            for target, many in cells.items()
-        }
-        out[name] = {
-            how: {
-                **{target: correlation.over_networks([p], measure, families=owner) for target, p in pairs.items()},
-                "mean": correlation.over_networks(list(pairs.values()), measure, families=owner),
-            }
-            for how, measure in measures.items()
-        }
-    return out
+    return predictors.pool(
+        {t: complete(wanted, {b: c["predictors"] for b, c in many.items()}) for t, many in cells.items()},
+        {t: {b: c["test_accuracy"] for b, c in many.items()} for t, many in cells.items()},
+        families,
+        {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
+    )
 
 
-def _comparable(cell: dict[str, Any], name: str) -> float:
-    """A predictor of a cell; NaN where there is none, or where it is an NC1 whose rank is the layer's width."""
-    narrow = name.startswith("nc1") and "narrow" in cell["layers"][cell["penultimate"]]["train"]["flags"]
-    value = cell["predictors"].get(name)
-    return np.nan if narrow or value is None else value
-
-
-def over_layers(
-    cells: dict[str, dict[str, dict[str, Any]]], families: dict[str, str]
-) -> dict[str, correlation.Correlation | None]:
+def over_layers(cells: dict[str, dict[str, dict[str, Any]]], families: dict[str, str]) -> dict[str, Correlation | None]:
     """C10: {target, "mean": mean over backbones of Spearman's correlation of NC1 (train) and probe accuracy over layers}.
 
     Layers narrower than K - 1 are left out: the rank of their NC1 is their width, so that it grows with the width. A
@@ -204,17 +150,17 @@ def over_layers(
                 if "probe" in e and e["train"]["nc1"] is not None and "narrow" not in e["train"]["flags"]
             ]
             if len(points) > 3:
-                each.setdefault(target, {})[backbone] = correlation.spearman(*zip(*points, strict=True))
+                each.setdefault(target, {})[backbone] = spearman(*zip(*points, strict=True))
     names, owner = list(families), list(families.values())
-    out = {t: correlation.mean_of([each.get(t, {}).get(b, np.nan) for b in names], families=owner) for t in cells}
+    out = {t: mean_of([each.get(t, {}).get(b, np.nan) for b in names], families=owner) for t in cells}
     means = []
     for b in names:
         found = [many[b] for many in each.values() if np.isfinite(many.get(b, np.nan))]
         means.append(np.mean(found) if found else np.nan)
-    return {**out, "mean": correlation.mean_of(means, families=owner)}
+    return {**out, "mean": mean_of(means, families=owner)}
 
 
-def verdicts(found: dict[str, dict[str, Any]], layers: correlation.Correlation | None, weakest: float) -> dict[str, str]:
+def verdicts(found: dict[str, dict[str, Any]], layers: Correlation | None, weakest: float) -> dict[str, str]:
     """A verdict for each claim whose predictor was asked for, and for C10."""
     out = {
         claim: verdict(found[name]["spearman"]["mean"], weakest=weakest)
@@ -228,11 +174,11 @@ def _show(
     run: Run,
     cells: dict[str, dict[str, dict[str, Any]]],
     found: dict[str, dict[str, Any]],
-    layers: dict[str, correlation.Correlation | None],
+    layers: dict[str, Correlation | None],
     claims: dict[str, str],
     labels: dict[str, str],
 ) -> None:
-    def words(c: correlation.Correlation | None) -> str:
+    def words(c: Correlation | None) -> str:
         return "-" if c is None else f"{c.value:+.2f} [{c.low:+.2f}, {c.high:+.2f}]"
 
     targets = list(cells)
@@ -304,7 +250,7 @@ def run(
         network = load(Init(init))
         digest = backbone_digest(network)
         for target, count in counts.items():
-            dataset = _data(network.card, target, count, sizes)
+            dataset = data_of(network.card, target, count, sizes)
             key = {
                 "backbone": init,
                 "target": target,
@@ -328,7 +274,8 @@ def run(
             )
     labels = {s.name: s.label for s in wanted.values()}
     owner = dict(zip(backbones, families or backbones, strict=True))
-    found, layers = correlations(cells, list(wanted), owner), over_layers(cells, owner)
+    pool = pool_of(cells, wanted, owner)
+    found, layers = predictors.summary(pool), over_layers(cells, owner)
     claims = verdicts(found, layers["mean"], weakest)
     _show(run, cells, found, layers, claims, labels)
     seen = {t: next(iter(many.values()))["data"] for t, many in cells.items()}
@@ -336,6 +283,7 @@ def run(
         "data": {f"{t} {split}": x for t, splits in seen.items() for split, x in splits.items()},
         "cells": cells,
         "correlations": found,
+        "by_chance": predictors.best_by_chance(pool),
         "layers": layers,
         "verdicts": claims,
         "predictors": labels,
@@ -344,15 +292,9 @@ def run(
     }
 
 
-def _names(run: Finished) -> dict[str, str]:
-    """Backbones as short as they stay distinct."""
-    short = {b: Path(b.split(":")[-1]).stem for b in run.config["backbones"]}
-    return short if len(set(short.values())) == len(short) else {b: b for b in short}
-
-
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
     """Test accuracy of the probe over NC1 on train, a panel a target, with intervals of both."""
-    cells, names = run.results["cells"], _names(run)
+    cells, names = run.results["cells"], short_names(run)
     with mpl.rc_context(figures.STYLE):
         figure, axes = figures.grid(len(cells), 3, 2.8)
         for axis, (target, many) in zip(axes, cells.items(), strict=True):
@@ -383,7 +325,7 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
 
 def _layers(run: Finished, stem: str) -> figures.Drawn:
     """NC1 over its floor, train, over depth: a panel a target, a line a backbone."""
-    cells, names = run.results["cells"], _names(run)
+    cells, names = run.results["cells"], short_names(run)
     with mpl.rc_context(figures.STYLE):
         figure, axes = figures.grid(len(cells), 3, 2.8)
         for axis, many in zip(axes, cells.values(), strict=True):
@@ -409,7 +351,7 @@ def _layers(run: Finished, stem: str) -> figures.Drawn:
 
 
 def _table(run: Finished, stem: str) -> Table:
-    names, rows, labels = _names(run), [], run.results["predictors"]
+    names, rows, labels = short_names(run), [], run.results["predictors"]
     apart = [n for n in labels if n not in ("nc1", "cdnv")]  # those two stand with their intervals
     shares = {"knn", "train_accuracy", "probe_accuracy", "source_accuracy"}
     for target, many in run.results["cells"].items():
@@ -445,42 +387,19 @@ def _table(run: Finished, stem: str) -> Table:
     )
 
 
-def _cell(found: dict[str, Any] | list[Any] | None, source: str) -> Cell:
-    if found is None:
-        return text("–")
-    value, low, high, count, families = found
-    return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{source} ({count} backbones of {families} families)")
-
-
 def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:
-    r = run.results
-    rows = [
-        [
-            text(r["predictors"][name]),
-            *(
-                _cell(both[how][t], f"{run.name}/results.json: correlations.{name}.{how}.{t}")
-                for t in ("mean", *r["cells"])
-            ),
-        ]
-        for name, both in r["correlations"].items()
-    ]
-    if how == "spearman":
-        targets = ("mean", *r["cells"])
-        rows.append(
-            [
-                text("over a network's layers: NC1"),
-                *(_cell(r["layers"][t], f"{run.name}/results.json: layers.{t}") for t in targets),
-            ]
-        )
-    return Table(
-        f"{how}_{stem}",
-        f"{title} of each predictor with the probe's test accuracy over backbones. Intervals: "
-        "95 %, jackknife over families of backbones. Over layers: mean over backbones of the correlation of NC1 with "
-        "the probes' accuracy over the layers at least as wide as classes - 1. NC1 of narrower penultimate layers is left "
-        "out.",
-        ["predictor", "mean over targets", *r["cells"]],
-        rows,
+    r, at = run.results, f"{run.name}/results.json: "
+    caption = (
+        f"{title} of each predictor with the probe's test accuracy over backbones. Over layers: mean over backbones of the "
+        "correlation of NC1 with the probes' accuracy over the layers at least as wide as classes - 1. NC1 of narrower "
+        "penultimate layers is left out."
     )
+    predicted, targets = r["correlations"], list(r["cells"])
+    found = correlations(f"{how}_{stem}", caption, predicted, how, r["predictors"], targets, f"{at}correlations.")
+    if how == "spearman":
+        over = [correlation(r["layers"][t], f"{at}layers.{t}") for t in ("mean", *r["cells"])]
+        found.rows.append([text("over a network's layers: NC1"), *over])
+    return found
 
 
 def _correlation(run: Finished, claim: str) -> list[Any] | None:
@@ -490,8 +409,17 @@ def _correlation(run: Finished, claim: str) -> list[Any] | None:
 
 
 def _verdict(run: Finished, claim: str, word: str) -> str:
-    shown = _cell(_correlation(run, claim), "").text
+    shown = correlation(_correlation(run, claim), "").text
     return f"{claim}, {run.results['claims'][claim]}: {word} (mean Spearman correlation {shown})."
+
+
+def _stands(run: Finished, stem: str) -> list[Table]:
+    """Whether correlations stand; nothing for records of before that was asked."""
+    r = run.results
+    if "by_chance" not in r:
+        return []
+    at = f"{run.name}/results.json: correlations."
+    return [stands(f"stands_{stem}", r["correlations"], r["predictors"], r["by_chance"], short_names(run), at)]
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -501,7 +429,12 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         r, stem = run.results, file_stem("on", run.name)
         weakest = run.config["weakest"]
         judged = [
-            [text(claim), text(r["claims"][claim]), _cell(_correlation(run, claim), f"{run.name}/results.json"), text(word)]
+            [
+                text(claim),
+                text(r["claims"][claim]),
+                correlation(_correlation(run, claim), f"{run.name}/results.json"),
+                text(word),
+            ]
             for claim, word in r["verdicts"].items()
         ]
         rule = (
@@ -534,6 +467,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                     verdict,
                     _correlations(run, stem, "spearman", "Spearman's correlation"),
                     _correlations(run, stem, "weighted_kendall", "Weighted Kendall correlation"),
+                    *_stands(run, stem),
                     _table(run, stem),
                 ],
                 tuple(_verdict(run, claim, word) for claim, word in r["verdicts"].items()),

@@ -6,7 +6,6 @@ Experiment E2, claims C11 and C12.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib as mpl
@@ -21,10 +20,10 @@ from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.predictors import correlation, correlations, stands
-from ncjax.report.sections import Section, file_stem
+from ncjax.report.sections import Section, file_stem, short_names
 from ncjax.report.tables import Table, number, spread, text, trusted
 from ncjax.runs.run import Run
-from ncjax.scores.score import all_named
+from ncjax.scores.score import all_named, complete
 from ncjax.transfer import novel
 from ncjax.transfer.episodes import CLASSIFIERS
 from ncjax.transfer.novel import Protocol
@@ -109,7 +108,7 @@ def run(
             run.say(f"{done:>3}/{len(backbones) * len(targets)}  {init} on {target}: {_said(cell, judged_by)}")
     owner = dict(zip(backbones, families or backbones, strict=True))
     pool = predictors.pool(
-        {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
+        {t: complete(wanted, {b: c["predictors"] for b, c in many.items()}) for t, many in cells.items()},
         {t: {b: accuracy_of(c, judged_by) for b, c in many.items()} for t, many in cells.items()},
         owner,
         {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
@@ -181,12 +180,6 @@ def _certified(bound: float | None) -> str:
     return "–" if bound is None else f"{100 * (1 - bound):.1f} %"
 
 
-def _names(run: Finished) -> dict[str, str]:
-    """Networks as short as they stay distinct."""
-    short = {b: Path(b.split(":")[-1]).stem for b in run.config["backbones"]}
-    return short if len(set(short.values())) == len(short) else {b: b for b in short}
-
-
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every run of the study."""
     sections = []
@@ -227,7 +220,9 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 c["targets"],
                 at + "correlations.",
             ),
-            stands(f"stands_{stem}", r["correlations"], r["predictors"], r["by_chance"], _names(run), at + "correlations."),
+            stands(
+                f"stands_{stem}", r["correlations"], r["predictors"], r["by_chance"], short_names(run), at + "correlations."
+            ),
             _settings_table(run, stem),
             _accuracies(run, stem),
         ]
@@ -254,7 +249,7 @@ def _settings_table(run: Finished, stem: str) -> Table:
 
 
 def _accuracies(run: Finished, stem: str) -> Table:
-    r, names, rows = run.results, _names(run), []
+    r, names, rows = run.results, short_names(run), []
     classifiers, settings = run.config["classifiers"], []
     for target, many in r["cells"].items():
         for backbone, cell in many.items():
@@ -279,7 +274,7 @@ MEASURES = ("nc1", "cdnv", "directional_cdnv")
 
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
     """Few-shot accuracy over NC1: a panel a target, a colour a family, a mark a setting."""
-    r, names, by = run.results, _names(run), run.config["judged_by"]
+    r, names, by = run.results, short_names(run), run.config["judged_by"]
     with mpl.rc_context(figures.STYLE):
         figure, axes = figures.grid(len(r["cells"]), 3, 3.0)
         for axis, (target, many) in zip(axes, r["cells"].items(), strict=True):

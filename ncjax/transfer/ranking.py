@@ -17,7 +17,7 @@ from ncjax.core.types import Model, Network, PyTree
 from ncjax.data import Dataset, batches_of
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
-from ncjax.scores.score import Score, applied
+from ncjax.scores.score import Score, applied, complete
 from ncjax.transfer import probe, solved
 from ncjax.tuning import methods, plans
 from ncjax.tuning.plans import Plan, Target
@@ -108,7 +108,7 @@ def scores(
         }
         out[b], why = applied(wanted, inputs)
         reasons |= {name: f"{b}: {reason}" for name, reason in why.items()}
-    return out, reasons
+    return complete(wanted, out), reasons
 
 
 def tunnel_start(accuracies: Sequence[float], share: float = TUNNEL_SHARE) -> int:

@@ -13,6 +13,7 @@ from ncjax.models.resnet import resnet14
 from ncjax.runs.run import Run
 from ncjax.scores.condition_number import condition_number
 from ncjax.scores.logme import logme
+from ncjax.scores.moments import Moments
 from ncjax.scores.relative_gradient_norm import relative_gradient_norm
 from ncjax.scores.score import all_named, installed
 from ncjax.studies.choose_layer import regrets
@@ -32,10 +33,10 @@ def test_logme_is_the_largest_evidence(rng):
             total -= 0.5 * (logdet + target @ np.linalg.solve(covariance, target) + 40 * math.log(2 * math.pi)) / 40
         return total / 2
 
-    found = logme(x, y, 2)
+    found = logme(Moments(x, y))
     grid = [evidence(a, b) for a in np.geomspace(0.5, 500, 40) for b in np.geomspace(0.5, 100, 40)]
     assert found == pytest.approx(max(grid), abs=0.02)
-    assert found > logme(rng.normal(size=(40, 5)), y, 2)
+    assert found > logme(Moments(rng.normal(size=(40, 5)), y))
 
 
 def test_block_scores_by_hand():

@@ -1,0 +1,161 @@
+"""A network's features on a target, and what every score says of them before anything is tuned."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+
+from ncjax import nc
+from ncjax.core import trees
+from ncjax.core.mesh import make
+from ncjax.core.types import Network
+from ncjax.core.values import NATURAL, between
+from ncjax.data import Data, Dataset, batches_of
+from ncjax.features import passes
+from ncjax.features.resume import kept
+from ncjax.losses import cross_entropy
+from ncjax.models.sequential import classifier_arrays
+from ncjax.networks.card import Card
+from ncjax.networks.load import load_data_for
+from ncjax.networks.weights import NO_CLASSES
+from ncjax.runs.run import Run
+from ncjax.scores.score import Score, applied
+from ncjax.transfer import probe
+
+
+class Sizes(NamedTuple):
+    """How much of a target is used.
+
+    Args:
+      train_images, val_images, test_images: at most, equally many of each class; 0 for all.
+      largest: image side; networks trained on larger images are fed this one, uncropped. 0 for each network's own.
+    """
+
+    train_images: Annotated[int, NATURAL] = 1500
+    val_images: Annotated[int, NATURAL] = 500
+    test_images: Annotated[int, NATURAL] = 1000
+    largest: Annotated[int, between(0, 16384)] = 0
+
+
+def data_of(card: Card, data: str, count: int, sizes: Sizes) -> Dataset:
+    """The target of `count` classes in the size that the network takes, `largest` at most."""
+    train_images, val_images, test_images, largest = sizes
+    return load_data_for(
+        card,
+        Data(
+            data,
+            image_size=largest if largest and card.image_shape[0] > largest else None,
+            max_test=test_images or None,
+            n_per_class=max(2, train_images // count) if train_images else None,
+            val_per_class=max(1, val_images // count) if val_images else None,
+        ),
+    )
+
+
+def source_logits(network: Network, readout: np.ndarray) -> np.ndarray | None:
+    """What the network's own classifier makes of its readout features [N, D]; None where it comes without one."""
+    if network.card.class_names == NO_CLASSES or not network.model.linear:
+        return None
+    weight, bias = (np.asarray(x) for x in classifier_arrays(network.variables["params"]))
+    return readout @ weight.T + bias
+
+
+def inputs_of(
+    network: Network,
+    features: dict[str, dict[str, np.ndarray]],
+    labels: dict[str, np.ndarray],
+    report: nc.Report,
+    *,
+    num_classes: int,
+    train_accuracy: float | None,
+    val_accuracy: float | None,
+    source_accuracy: float,
+) -> dict[str, Any]:
+    """What scores may ask for, of the penultimate layer.
+
+    Args:
+      network: whose.
+      features: {split: {layer: [N, D]}}, of the penultimate layer and of what its classifier reads.
+      labels: {split: [N]}.
+      report: collapse of the training features.
+      num_classes: of the target.
+      train_accuracy, val_accuracy: of a probe.
+      source_accuracy: of the network on its own task; 0 where unknown.
+    """
+    model = network.model
+    found: dict[str, Any] = {
+        "features": features["train"][model.penultimate],
+        "labels": labels["train"],
+        "num_classes": num_classes,
+        "report": report,
+        "source_logits": source_logits(network, features["train"][model.readout]),
+        "train_accuracy": train_accuracy,
+        "val_accuracy": val_accuracy,
+        "parameters": trees.count(trees.only(network.variables, model.backbone)["params"]),
+        "width": features["train"][model.penultimate].shape[1],
+        "source_accuracy": source_accuracy,
+    }
+    if "val" in features:
+        found |= {"val_features": features["val"][model.penultimate], "val_labels": labels["val"]}
+    return found
+
+
+def pair(
+    run: Run, network: Network, dataset: Dataset, wanted: dict[str, Score], *, batch_size: int, source_accuracy: float
+) -> dict[str, Any]:
+    """Every score of a network for a target, the seconds it took, and the probe's accuracies.
+
+    Args:
+      run: told how it goes.
+      network, dataset: from `networks.load.load` and `data_of`.
+      wanted: scores.
+      batch_size: images a step.
+      source_accuracy: of the network on its own task; 0 where unknown.
+    """
+    model, mesh, count = network.model, make(), len(dataset.class_names)
+    layers = list(dict.fromkeys((model.penultimate, model.readout)))
+    dims = network._replace(card=network.card.fed(dataset)).widths()
+    sized = model._replace(num_classes=count)
+    through = passes.make_pass(sized, cross_entropy(), dims, mesh, stats=[model.penultimate], keep=layers)
+    seen, started = {}, time.perf_counter()
+    with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
+        for name, split in dataset.splits.items():
+            batches = batches_of(split, dataset, mesh, batch_size=batch_size)
+            seen[name] = through(
+                network.variables,
+                batches,
+                lambda done, size, name=name: run.bar(f"{dataset.name} {name}", done, size, ""),
+                written(name, layers),
+            )
+    run.end_progress()
+    seconds = {"extraction": time.perf_counter() - started}
+    pairs = {name: (x.features[model.penultimate], x.labels) for name, x in seen.items()}
+    started = time.perf_counter()
+    fitted = probe.fit(pairs["train"], pairs.get("val"), count)
+    seconds["probe"] = time.perf_counter() - started
+    inputs = inputs_of(
+        network,
+        {name: x.features for name, x in seen.items()},
+        {name: x.labels for name, x in seen.items()},
+        passes.collapse(seen["train"], seen["train"])[model.penultimate],
+        num_classes=count,
+        train_accuracy=fitted.train_accuracy,
+        val_accuracy=fitted.val_accuracy,
+        source_accuracy=source_accuracy,
+    )
+    predictors, reasons = applied(wanted, inputs, seconds)
+    return {
+        "data": dataset.describe(),
+        "network": network.card.fed(dataset).describe(),
+        "image_size": dataset.image_shape[0],
+        "probe": {
+            "test": probe.accuracy(fitted.weight, fitted.bias, *pairs["test"]),
+            "val": fitted.val_accuracy,
+            "train": fitted.train_accuracy,
+        },
+        "predictors": predictors,
+        "reasons": reasons,
+        "seconds": seconds,
+    }
