@@ -7,6 +7,7 @@ ncjax predict RUN PHOTOS...         a trained network on photos, into a CSV file
 ncjax report RUN...                 one page that compares runs
 ncjax delta RUN OUT.safetensors     a fine-tuned network, joined with its base, in one file
 ncjax weights FILE                  what is in a file of weights
+ncjax claims RECORDS...             the paper's claims, one by one, from records
 ncjax nc FEATURES.npz               collapse of saved features
 """
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "report": "report.__main__",
     "delta": "networks.delta",
     "weights": "networks.weights.command",
+    "claims": "claims",
     "nc": "nc.__main__",
 }
 KINDS = {  # what a config names, and its role

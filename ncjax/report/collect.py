@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.core.errors import UserError
+from ncjax.core.files import read_json
 from ncjax.runs.files import read_record
 from ncjax.runs.rows import read_rows
 
@@ -61,6 +62,25 @@ def collect(workdirs: Sequence[str | Path]) -> list[Finished]:
             )
         )
     return found
+
+
+def archived(path: str | Path) -> list[Finished]:
+    """The runs of a record: a folder that `--archive` wrote, or a JSON file of a run's results. They have no rows.
+
+    Raises:
+      UserError: no record there, or a damaged one.
+    """
+    file = Path(path) / "results.json" if Path(path).is_dir() else Path(path)
+    found = read_json(file)
+    records = found if isinstance(found, list) else [found]
+    keys = ("study", "config", "results", "seconds", "environment")
+    for record in records:
+        if not isinstance(record, dict) or any(key not in record for key in keys):
+            raise UserError(f"{file} is no record of runs: each has {', '.join(keys)}")
+    return [
+        Finished(name=r.get("name", file.stem), rows=[], folder=file.parent, **{key: r[key] for key in keys})
+        for r in records
+    ]
 
 
 def series(run: Finished, split: str, layer: str, metric: str) -> tuple[list[int], list[float]]:

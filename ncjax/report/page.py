@@ -68,8 +68,21 @@ def write(
     if archive:
         records = [{k: v for k, v in run._asdict().items() if k not in ("rows", "folder")} for run in runs]
         write_text(out / "results.json", to_json(records, indent=1))
+    html = render(title, said, count=len(runs), seconds=sum(run.seconds for run in runs))
+    write_text(out / "report.html", html)
+    return out / "report.html"
+
+
+def render(title: str, said: Sequence[sections.Section], *, count: int, seconds: float) -> str:
+    """The page of some sections, an HTML file that needs nothing else.
+
+    Args:
+      title: its heading.
+      said: the sections.
+      count, seconds: of the runs that it is of.
+    """
     template = resources.files("ncjax.report").joinpath("template.html").read_text(encoding="utf-8")
-    html = (
+    return (
         jinja2.Environment(autoescape=True)
         .from_string(template)
         .render(
@@ -82,12 +95,10 @@ def write(
             to_latex=to_latex,
             embedded=_embedded,
             svg=figures.svg,
-            count=len(runs),
-            seconds=sum(run.seconds for run in runs),
+            count=count,
+            seconds=seconds,
         )
     )
-    write_text(out / "report.html", html)
-    return out / "report.html"
 
 
 def _embedded(text: str, kind: str) -> str:

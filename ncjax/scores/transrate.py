@@ -10,8 +10,11 @@ from scipy import linalg
 
 from ncjax.core.types import Array
 from ncjax.core.values import POSITIVE
+from ncjax.nc.null import blas
 from ncjax.scores.moments import Moments
 from ncjax.scores.score import score
+
+SMALL = 1024  # of matrices this small more BLAS threads than one make nothing faster, and wait for one another
 
 
 @score(label="TransRate", higher_is_better=True)
@@ -28,7 +31,9 @@ def transrate(features: Float[Array, "N D"], moments: Moments, distortion: Annot
     whole = 0.5 * float(np.sum(np.log1p(moments.total.values / (moments.size * e))))
     order = np.argsort(moments.labels, kind="stable")
     each = np.split(order, np.cumsum(moments.count)[:-1])
-    return whole - float(np.mean([_rate(x[rows].astype(np.float64) - moments.middle, e) for rows in each]))
+    small = min(max(map(len, each)), x.shape[1]) < SMALL
+    with blas().limit(limits=1 if small else None, user_api="blas"):
+        return whole - float(np.mean([_rate(x[rows].astype(np.float64) - moments.middle, e) for rows in each]))
 
 
 def _rate(z: Float[np.ndarray, "n D"], distortion: float) -> float:

@@ -21,6 +21,7 @@ from ncjax.data.readers import read
 from ncjax.evidence import predictors
 from ncjax.evidence.claims import verdict
 from ncjax.evidence.correlation import Correlation, mean_of, spearman
+from ncjax.evidence.paper import Evidence
 from ncjax.features.resume import kept
 from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
@@ -420,6 +421,25 @@ def _stands(run: Finished, stem: str) -> list[Table]:
         return []
     at = f"{run.name}/results.json: correlations."
     return [stands(f"stands_{stem}", r["correlations"], r["predictors"], r["by_chance"], short_names(run), at)]
+
+
+def _which(claim: str) -> str:
+    """`, CDNV` of `C12, CDNV`."""
+    return "".join(claim.partition(",")[1:])
+
+
+def claims(runs: Sequence[Finished]) -> list[Evidence]:
+    """What finished runs say of the paper's claims."""
+    return [
+        Evidence(
+            claim.partition(",")[0],
+            f"{len(run.config['backbones'])} networks, {len(run.config['targets'])} targets{_which(claim)}",
+            f"Spearman {correlation(_correlation(run, claim), '').text}",
+            word,
+        )
+        for run in runs
+        for claim, word in run.results["verdicts"].items()
+    ]
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:

@@ -13,6 +13,8 @@ from ncjax.core.roles import METHOD, SCORE
 from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
+from ncjax.evidence.correlation import spearman
+from ncjax.evidence.paper import Evidence
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
@@ -239,6 +241,44 @@ def _show_scores(
         ],
     )
     run.say("tuned: share of parameters; FLOPs: a training step above the kept prefix, as a share of full fine-tuning's")
+
+
+def claims(runs: Sequence[Finished]) -> list[Evidence]:
+    """What finished runs in which every block was tuned say of C15.
+
+    "half supported" where it matters which layer, a random block losing accuracy beyond its 95 % interval over seeds;
+    "supported" where the block of smallest NC1 loses less than a random one, too, seed by seed, beyond the interval;
+    "contradicted" where it loses more; else "undecided".
+    """
+    out = []
+    for run in runs:
+        lost = run.results.get("by_seed")
+        if lost is None:
+            continue
+        random = run.results["regret"]["random"]
+        found, ranks, worse = f"a random block loses {intervals.points(random)} points", False, False
+        if "nc1" in lost:
+            less = intervals.paired(lost["random"], lost["nc1"])
+            ranks, worse = less.low > 0, less.high < 0
+            found += f", that of smallest NC1 {intervals.points(less, sign=True)} fewer{_over_blocks(run)}"
+        else:
+            found += "; NC1 does not compare"
+        matters = random[1] > 0
+        word = (
+            "contradicted" if worse else "supported" if matters and ranks else "half supported" if matters else "undecided"
+        )
+        setting = f"{named(run)}, {run.config['shots']} images per class, {run.config['seeds']} seeds"
+        out.append(Evidence("C15", setting, found, word))
+    return out
+
+
+def _over_blocks(run: Finished) -> str:
+    """Spearman's correlation over tuned blocks of NC1 of test images, after tuning, with test accuracy; means over "
+    "seeds."""
+    pairs = [(x[0], run.results["accuracy"][b][0]) for b, x in run.results.get("nc1_test", {}).items() if x is not None]
+    if len(pairs) < 4:
+        return ""
+    return f"; after tuning, NC1 on test and accuracy over {len(pairs)} blocks: {spearman(*zip(*pairs, strict=True)):+.2f}"
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:

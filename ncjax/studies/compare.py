@@ -13,6 +13,7 @@ from ncjax.core.roles import METHOD
 from ncjax.core.values import NATURAL, SHARE, Items, Range
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
+from ncjax.evidence.paper import CLAIMS, Evidence
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
@@ -25,6 +26,7 @@ from ncjax.transfer.grid_search import Found, Search
 
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
 TEST_TRAIN = ("test", "train")
+MARGIN = 0.01  # of accuracy that does not matter
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
 REFERENCES = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
 
@@ -91,7 +93,7 @@ def run(
     references: Annotated[list[str] | None, METHOD, Items(distinct=True)] = None,
     layer: str | None = None,
     shots: Annotated[list[int], NATURAL, Items(least=1, distinct=True)] = [5, 20],
-    margin: Annotated[float, SHARE] = 0.01,
+    margin: Annotated[float, SHARE] = MARGIN,
     weakest: Annotated[float, Range("from 0 to 1, a correlation", 0, 1)] = 0.3,
     search: Search = Search(),
     budget: Budget = Budget(),
@@ -296,12 +298,29 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 def _claims(run: Finished) -> Table:
     """The claims on fine-tuning in every setting of a run."""
     rows = [
-        [text(f"{claim}, {count} per class"), text(tuning_claims.CLAIMS[claim]), text(_found(claim, x)), text(x["verdict"])]
+        [text(f"{claim}, {count} per class"), text(CLAIMS[claim].says), text(_found(claim, x)), text(x["verdict"])]
         for count, found in run.results.get("claims", {}).items()  # records of before hold none
         for claim, x in found.items()
     ]
     rule = tuning_claims.RULES.format(weakest=run.config.get("weakest", 0), margin=100 * run.config["margin"])
     return Table(f"claims_{file_stem('on', run.name)}", rule, ["claim", "says", "found", "verdict"], rows)
+
+
+def claims(runs: Sequence[Finished]) -> list[Evidence]:
+    """What finished comparisons say of the paper's claims. Of records of before they were judged, C13 by today's rule."""
+    out = []
+    for run in runs:
+        found = run.results.get("claims")
+        if found is None:
+            found = {
+                count: {"C13": tuning_claims.one_block_or_all(entries, run.config.get("margin", MARGIN))}
+                for count, entries in run.results["table"].items()
+                if {tuning_claims.SKIP, tuning_claims.FULL} <= entries.keys()
+            }
+        for count, each in found.items():
+            setting = f"{named(run)}, {count} images per class, {run.config['seeds']} seeds"
+            out += [Evidence(claim, setting, _found(claim, x), x["verdict"]) for claim, x in each.items()]
+    return out
 
 
 def _over_shots(run: Finished, name: str) -> figures.Drawn:

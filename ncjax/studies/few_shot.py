@@ -16,6 +16,7 @@ from ncjax.core.roles import SCORE
 from ncjax.core.values import SHARE, Items, OneOf, Range
 from ncjax.evidence import intervals, predictors
 from ncjax.evidence.claims import verdict
+from ncjax.evidence.paper import Evidence
 from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
@@ -180,6 +181,19 @@ def _certified(bound: float | None) -> str:
     return "–" if bound is None else f"{100 * (1 - bound):.1f} %"
 
 
+def claims(runs: Sequence[Finished]) -> list[Evidence]:
+    """What finished runs say of the paper's claims: of C11 by NC1, of C12 by the other measures."""
+    out = []
+    for run in runs:
+        for claim, word in run.results["verdicts"].items():
+            name = CLAIMS[claim][1]
+            found = correlation(run.results["correlations"][name]["spearman"]["mean"], "").text
+            setting = f"few-shot, {len(run.config['backbones'])} networks, {len(run.config['targets'])} targets"
+            which = "" if name == "nc1" else f", {run.results['predictors'][name]}"
+            out.append(Evidence("C11" if name == "nc1" else "C12", setting + which, f"Spearman {found}", word))
+    return out
+
+
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every run of the study."""
     sections = []
@@ -227,7 +241,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             _accuracies(run, stem),
         ]
         drawn = [
-            ("Few-shot accuracy over NC1 of the novel classes' images, a panel a target.", _scatter(run, stem)),
+            (
+                f"Few-shot accuracy ({c['judged_by']}) over NC1 of the novel classes' images, a panel a target: "
+                f"{_marks(run)}.",
+                _scatter(run, stem),
+            ),
         ]
         verdicts = tuple(f"{a.text}, {b.text}: {d.text} (mean Spearman correlation {x.text})." for a, b, x, d in said)
         title = "Does collapse on novel classes say how few-shot learning goes?"
@@ -269,7 +287,13 @@ def _accuracies(run: Finished, stem: str) -> Table:
     return Table(f"accuracies_{stem}", caption, columns, rows)
 
 
+MARKS = {"circles": "o", "squares": "s", "diamonds": "D", "triangles": "^", "upside down": "v", "crosses": "P"}
 MEASURES = ("nc1", "cdnv", "directional_cdnv")
+
+
+def _marks(run: Finished) -> str:
+    settings = next(iter(run.results["by_setting"].values()))
+    return ", ".join(f"{name} {s}" for name, s in zip(MARKS, settings, strict=False))
 
 
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
@@ -282,7 +306,7 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
                 if cell["novel"]["nc1"] is None:
                     continue
                 colour = figures.COLOURS[i % len(figures.COLOURS)]
-                for mark, found in zip("osD^vP", cell["settings"].values(), strict=False):
+                for mark, found in zip(MARKS.values(), cell["settings"].values(), strict=False):
                     mean, low, high = (100 * x for x in found["accuracy"][by])
                     axis.errorbar(
                         [cell["novel"]["nc1"]],
@@ -297,7 +321,6 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
                     )
             figures.log_axis(axis, "x")
             axis.set(title=target, xlabel="NC1, novel classes")
-        marks = ", ".join(f"{m} {s}" for m, s in zip("○□◇△▽✚", next(iter(many.values()))["settings"], strict=False))
-        axes[0].set_ylabel(f"{by} accuracy, % ({marks})", fontsize=7)
+        axes[0].set_ylabel(f"{by} accuracy, %")
         figures.legend_below(figure, axes[0])
         return figures.Drawn(f"scatter-{stem}", figure)

@@ -20,6 +20,7 @@ from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf, Range, betwee
 from ncjax.data import Data, Dataset
 from ncjax.data import load as load_data
 from ncjax.evidence import intervals
+from ncjax.evidence.paper import Evidence
 from ncjax.networks.load import Init, load
 from ncjax.optim import Optim
 from ncjax.report import figures
@@ -29,7 +30,7 @@ from ncjax.report.tables import Cell, Table, spread, text
 from ncjax.runs.run import Run
 from ncjax.training.loop import Diverged
 from ncjax.training.pretraining import Pretraining, Recipe, Regime
-from ncjax.transfer import source_claims as claims
+from ncjax.transfer import source_claims
 from ncjax.transfer.reading import Reader, Reading, check_shots, target_of
 
 CERTIFIED = (
@@ -65,7 +66,7 @@ def run(
     seeds: Annotated[int, COUNT] = 5,
     read: Annotated[list[int], NATURAL, Items(distinct=True)] = [],
     reading: Reading = Reading(),
-    claim: Annotated[str, OneOf(*claims.CLAIMS)] = "C3",
+    claim: Annotated[str, OneOf(*source_claims.CLAIMS)] = "C3",
     contrasts: list[str] = [],
     comparable: Annotated[float, SHARE] = 0.02,
     weakest: Annotated[float, Range("from 0 to 1, a correlation", 0, 1)] = 0.3,
@@ -131,7 +132,7 @@ def run(
             run.say(f"{done + 1:>3}/{total}  {name}, seed {seed}: {_said(found)}")
     run.end_progress()
     points = {_point(n, e, read): many for n, by_epoch in cells.items() for e, many in by_epoch.items()}
-    points, dead = claims.defined(points)
+    points, dead = source_claims.defined(points)
     if not points:
         raise UserError("no run of any variant ended with features that can be measured; try a lower lr, or a warm-up")
     out: dict[str, Any] = {
@@ -139,18 +140,20 @@ def run(
         "variants": recipes,
         "diverged": diverged,
         "dead": dead,
-        "points": {name: claims.entry(many) for name, many in points.items()},
+        "points": {name: source_claims.entry(many) for name, many in points.items()},
         "runs": {name: [_short(cell) for cell in many] for name, many in points.items()},
         "targets": targets,
-        "predictors": {name: label for name, (label, _) in claims.PREDICTORS.items()},
-        "claims": claims.CLAIMS,
+        "predictors": {name: label for name, (label, _) in source_claims.PREDICTORS.items()},
+        "claims": source_claims.CLAIMS,
     }
     if len(read) > 1:
-        out["over_run"] = {name: claims.over_a_run(by_epoch) for name, by_epoch in cells.items() if len(by_epoch) > 1}
+        out["over_run"] = {
+            name: source_claims.over_a_run(by_epoch) for name, by_epoch in cells.items() if len(by_epoch) > 1
+        }
         out["verdicts"] = {f"{k} ({n})": v for n, x in out["over_run"].items() for k, v in x["verdicts"].items()}
     else:
-        out |= claims.summary(points, targets, claim=claim, within=comparable, weakest=weakest)
-    out["contrasts"] = [claims.contrast(points, each) for each in contrasts]
+        out |= source_claims.summary(points, targets, claim=claim, within=comparable, weakest=weakest)
+    out["contrasts"] = [source_claims.contrast(points, each) for each in contrasts]
     out["verdicts"] |= {f"{c['claim']}, {c['pair'][0]} - {c['pair'][1]}": c["word"] for c in out["contrasts"]}
     _show(run, out)
     return out
@@ -174,7 +177,7 @@ def _check(recipes: dict[str, Any], read: Sequence[int], claim: str, contrasts: 
     if contrasts and len(read) > 1:
         raise UserError("contrasts: variants are compared at their last epoch; leave read empty")
     for each in contrasts:
-        claims.parse_contrast(each, recipes)
+        source_claims.parse_contrast(each, recipes)
 
 
 def _images(source: Dataset, targets: dict[str, Dataset]) -> str:
@@ -331,6 +334,17 @@ def _judged(run: Finished) -> Any:
         yield [text(key), text(r["claims"][claim]), found._replace(source=at), text(word)]
 
 
+def claims(runs: Sequence[Finished]) -> list[Evidence]:
+    """What finished sweeps say of the paper's claims."""
+    out = []
+    for run in runs:
+        source = f"{run.config['data']} to {', '.join(run.config['targets'])}"
+        for key, _, found, word in _judged(run):
+            claim, _, rest = key.text.replace(" (", ", (").replace(" within", ", within").partition(", ")
+            out.append(Evidence(claim, f"{source}, {rest}" if rest else source, found.text, word.text))
+    return out
+
+
 def _told(row: Sequence[Cell]) -> str:
     claim, says, found, word = (cell.text for cell in row)
     return f"{claim}, {says}: {word}" + ("." if found == "–" else f" ({found}).")
@@ -355,7 +369,7 @@ def _variants(run: Finished, stem: str) -> Table:
                 *(spread(e["accuracy"][s], f"{at}accuracy.{s}") for s in ("train", "test")),
                 *(_interval(last[s]["nc1"], f"{at}source.penultimate.{s}.nc1") for s in ("train", "test")),
                 _interval(last["train"]["nc1_over_floor"], at + "source.penultimate.train.nc1_over_floor"),
-                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in claims.METRICS[2:]),
+                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in source_claims.METRICS[2:]),
                 _interval(read["train"]["nc1"], at + "source.readout.train.nc1"),
                 *(spread(e["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
                 *(_certified(e["few_shot"][m], f"{at}few_shot.{m}") for m in shots),

@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 
 from ncjax.core.errors import UserError
-from ncjax.evidence import intervals
+from ncjax.evidence import intervals, paper
 from ncjax.evidence.variants import Resampled, judged, partial, resampled, spearman
 
 METRICS = ("nc1", "nc1_over_floor", "cdnv", "directional_cdnv", "numerical_rank")  # on the scale of their logarithms
 Cell = dict[str, Any]
 Points = dict[str, list[Cell]]
 
-CLAIMS = {
-    "C3": "less collapse on the source goes with better transfer, at comparable source accuracy",
-    "C4": "that turns over outside the trained range: random features, the least collapsed, transfer worse",
-    "C5": "less collapse keeps more of the input's structure: fine labels are read better after coarse training",
-    "C6": "C3 explains which losses transfer",
-    "C7": "C3 explains what augmentation and adversarial training do to transfer",
-    "C8": "C3 explains what projection heads do for transfer",
-    "C9": "C3 explains self-supervised pre-training",
-    "C17": "collapse on the target predicts transfer better than collapse on the source",
-}
+CLAIMS = {name: paper.CLAIMS[name].says for name in ("C3", "C4", "C5", "C6", "C7", "C8", "C9", "C17")}
 
 
 def source_nc1(cell: Cell) -> float:

@@ -80,4 +80,4 @@ def test_c2_is_over_methods_and_held_out():
     entries["m0"] = entry([0.5] * 3, nc1=[None, 1.0, 1.0])  # left out
     assert judge(entries, margin=0.01, weakest=0.3)["C2"]["test"]["variants"] == 7
     few = dict(list(entries.items())[:4])
-    assert judge(few, margin=0.01, weakest=0.3)["C2"]["verdict"] == "undecided"
+    assert judge(few, margin=0.01, weakest=0.3)["C2"]["verdict"] == "not tested"

@@ -76,17 +76,42 @@ def local(spec: str) -> Local:
     return Local(Path(spec), _timm_images(Path(spec).with_name("config.json")) if Path(spec).is_file() else {})
 
 
+def held() -> list[str]:
+    """Specifications of the weights that the caches of torchvision and Hugging Face hold on this machine."""
+    folder = _checkpoints()
+    found = [f"torchvision:{name}" for name, stem in TORCHVISION.items() if (folder / f"{stem}.pth").is_file()]
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return found
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    for repository in sorted(repositories, key=lambda r: r.repo_id):
+        names = {file.file_name for revision in repository.revisions for file in revision.files}
+        if repository.repo_type == "model" and names & set(HF_FILES):
+            found.append(f"hf:{repository.repo_id}")
+    return found
+
+
 def is_remote(spec: str) -> bool:
     """Whether a specification names something to download."""
     return spec.startswith(("hf:", "torchvision:"))
+
+
+def _checkpoints() -> Path:
+    """Where PyTorch keeps what torchvision downloads."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return Path(home, "hub", "checkpoints").expanduser()
 
 
 def _torchvision(name: str) -> Local:
     name = name.removesuffix(".IMAGENET1K_V1")
     if name not in TORCHVISION:
         raise UserError(f"torchvision:{name}: {nearest(name, TORCHVISION)}")
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    path = Path(home, "hub", "checkpoints", TORCHVISION[name] + ".pth").expanduser()
+    path = _checkpoints() / f"{TORCHVISION[name]}.pth"
     if not path.is_file():
         download(TORCHVISION_URL + path.name, path, TORCHVISION[name].rpartition("-")[2])
     resize = _RESIZE.get(name.partition(".")[2])

@@ -1,0 +1,56 @@
+"""Which score ranks by default? Of all runs of the benchmark of scores, the one that lost least by its first choice.
+
+    python bench/score_rule.py docs/results/scores --out ncjax/studies/score_rule.json
+
+The argument is what `python -m ncjax.report RUNS... --archive` wrote of runs of `configs/paper/scores.py`. A score takes
+part that has a value for every network of all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.core.files import to_json, write_text
+from ncjax.evidence import intervals
+from ncjax.report.collect import archived
+
+
+def main() -> None:
+    """Prints the order; writes the record if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("record")
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    runs = archived(args.record)
+    truths = [found for run in runs for found in run.results["truths"].values()]
+    names = [n for n in runs[0].results["labels"] if all(t["summary"].get(n, {}).get("regret") for t in truths)]
+    names = [n for n in names if n != "elsewhere"]  # which no one knows of a new network
+    lost = {n: [x for t in truths for x in t["summary"][n]["regret"]["by_target"].values()] for n in names}
+    order = sorted(lost, key=lambda n: float(np.mean(lost[n])))
+    best = order[0]
+    for n in order:
+        more = intervals.paired(lost[n], lost[best])
+        print(
+            f"{runs[0].results['labels'][n]:<32} {intervals.points(intervals.mean(lost[n]))}  more: "
+            f"{intervals.points(more)}"
+        )
+    level = [runs[0].results["labels"][n] for n in order[1:] if not intervals.paired(lost[n], lost[best]).low > 0]
+    found = {
+        "rule": best,
+        "label": runs[0].results["labels"][best],
+        "regret": list(intervals.mean(lost[best])),
+        "level": level,
+        "over": len(lost[best]),
+        "scores": len(names),
+        "networks": sum(len(run.results["families"]) for run in runs),
+        "commits": [run.environment["commit"] for run in runs],
+    }
+    if args.out:
+        write_text(Path(args.out), to_json(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
