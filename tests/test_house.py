@@ -19,10 +19,10 @@ FLOORS = [
     ("transfer",),
     ("studies",),
     ("config",),
-    ("main", "delta", "weights", "predict"),
+    ("main", "delta", "weights", "predict", "claims"),
     ("__main__",),
 ]
-DOOR = {"config", "main", "delta", "weights", "predict", "__main__"}  # commands, and what opens them
+DOOR = {"config", "main", "delta", "weights", "predict", "claims", "__main__"}  # commands, and what opens them
 NAMED = {"augment", "optim"}  # what a config names
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
