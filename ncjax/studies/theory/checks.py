@@ -33,6 +33,19 @@ def above(what: str, measured: float, limit: float) -> Check:
     return _check(what, f"at least {limit:g}", measured, measured - limit, "", measured >= limit)
 
 
+def exceeds(what: str, interval: Sequence[float], unit: float = 1.0) -> Check:
+    """Whether a difference is above 0 beyond its interval; "undecided" where that holds 0.
+
+    Args:
+      what: the difference.
+      interval: (mean, low, high).
+      unit: that it is shown in, 100 for points.
+    """
+    mean, low, high = (unit * x for x in interval)
+    found = _check(what, "above 0", mean, low, f"[{low:.3g}, {high:.3g}]", low > 0)
+    return found if low > 0 or high < 0 else {**found, "word": "undecided"}
+
+
 def _check(what: str, predicted: str, measured: float, deviation: float, rule: str, holds: bool) -> Check:
     measured, deviation = float(measured), float(deviation)
     return {

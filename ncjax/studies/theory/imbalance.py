@@ -13,6 +13,7 @@ l >= sqrt(n_B) / N. (The threshold is derived here from those conditions.)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -104,7 +105,7 @@ def run(
         curves[name] = {"over_threshold": (decays / predicted).tolist(), "spread": spreads.tolist()}
         run.say(f"{name}: predicted {predicted:.6f}, measured {measured:.6f}")
     off = [_to_etf(many[0], few[0], 10**power, steps) for power in (0, 2, 4, 6)]
-    falls = max(later / before for before, later in zip(off, off[1:], strict=False))
+    falls = max(later / before for before, later in itertools.pairwise(off))
     found.append(checks.below("cosines off -1/(K-1), decay 0.1/N: with a hundred times the data over before", falls, 1.0))
     return checks.finish(run, found, curves)
 

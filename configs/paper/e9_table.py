@@ -1,0 +1,57 @@
+"""E9: the main table. Every way of tuning, from nothing to everything, on the same images. Claims C2, C13 and C14.
+
+    python -m ncjax.main --config=configs/paper/e9_table.py:resnet56_cifar100
+    python -m ncjax.main --config=configs/paper/e9_table.py:mobilenet_v2_flowers5
+
+Public weights: a ResNet-56 of CIFAR-10 on the first twenty classes of CIFAR-100, a MobileNetV2 of ImageNet on five kinds of
+flowers at 64 px; 20 images per class for training and for validation, three paired seeds, 150 steps of 32 images for every
+method that trains, the same grid, which widens itself alike. The margin of "comparable", a point by two one-sided tests,
+was fixed before the run. Needs weights/*.npz and data/*.npz in the current folder.
+"""
+
+from ncjax import config
+
+METHODS = ("probe", "head2toe", "layer_ft", "layer_ft_scaled", "scl_ft", "surgical", "bitfit", "lora", "lp_ft", "full_ft")
+
+
+def get_config(arg=""):
+    return config.make(
+        "compare",
+        arg,
+        init="weights/cifar10_resnet56.npz",
+        data="npz:data/cifar100.npz",
+        classes="0-19",
+        methods=[f"tuning.{name}" for name in METHODS],
+        shots=[20],
+        seeds=3,
+        steps=150,
+        rounds=5,
+        batch_size=32,
+        lr_grid=[0.1, 0.3],
+        max_test=1000,
+        margin=0.01,
+        weakest=0.3,
+        variants=dict(
+            resnet56_cifar100={},
+            mobilenet_v2_flowers5=dict(
+                init="weights/imagenet_mobilenet_v2.npz",
+                data="npz:data/flowers5.npz",
+                classes=None,
+                image_size=64,
+                lr_grid=[0.03, 0.1],
+            ),
+        ),
+        smoke=dict(
+            init="runs/pretrain_smoke",
+            data="embedded.digits",
+            classes=None,
+            shots=[3],
+            seeds=2,
+            steps=4,
+            rounds=2,
+            lr_grid=[0.1],
+            batch_size=16,
+            max_test=None,
+            methods=["tuning.probe", "tuning.scl_ft", "tuning.layer_ft", "tuning.full_ft"],
+        ),
+    )
