@@ -17,6 +17,8 @@ from ncjax.core.files import to_json, write_text
 from ncjax.evidence import intervals
 from ncjax.report.collect import archived
 
+UNKNOWN = ("elsewhere", "source_accuracy")  # of a network and images that are new, nobody knows these
+
 
 def main() -> None:
     """Prints the order; writes the record if asked to."""
@@ -25,9 +27,10 @@ def main() -> None:
     parser.add_argument("--out")
     args = parser.parse_args()
     runs = archived(args.record)
-    truths = [found for run in runs for found in run.results["truths"].values()]
-    names = [n for n in runs[0].results["labels"] if all(t["summary"].get(n, {}).get("regret") for t in truths)]
-    names = [n for n in names if n != "elsewhere"]  # which no one knows of a new network
+    truths = [truth for run in runs for truth in run.results["truths"].values()]
+    regrets = {n: [t["summary"].get(n, {}).get("regret") for t in truths] for n in runs[0].results["labels"]}
+    names = [n for n, lost in regrets.items() if all(x and not x["missing"] for x in lost)]
+    names = [n for n in names if n not in UNKNOWN]
     lost = {n: [x for t in truths for x in t["summary"][n]["regret"]["by_target"].values()] for n in names}
     order = sorted(lost, key=lambda n: float(np.mean(lost[n])))
     best = order[0]
@@ -38,7 +41,7 @@ def main() -> None:
             f"{intervals.points(more)}"
         )
     level = [runs[0].results["labels"][n] for n in order[1:] if not intervals.paired(lost[n], lost[best]).low > 0]
-    found = {
+    record = {
         "rule": best,
         "label": runs[0].results["labels"][best],
         "regret": list(intervals.mean(lost[best])),
@@ -49,7 +52,7 @@ def main() -> None:
         "commits": [run.environment["commit"] for run in runs],
     }
     if args.out:
-        write_text(Path(args.out), to_json(found, indent=1) + "\n")
+        write_text(Path(args.out), to_json(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -185,15 +185,19 @@ def regret(found: Pool, name: str) -> dict[str, Any] | None:
 
     The better of equals is not known to it: of several first ones the mean counts. None where it is defined for fewer than
     two networks of a target.
+
+    Returns:
+      "by_target", "mean" (mean, low, high), and "missing": networks without a value, on the target that has most of them.
     """
-    lost = {}
+    lost, missing = {}, 0
     for target, y in found.accuracy.items():
         x = found.signs[name] * found.values[name][target]
         known = np.isfinite(x)
         if known.sum() < 2:
             return None
+        missing = max(missing, int((~known).sum()))
         lost[target] = float(y.max() - y[known & (x == x[known].max())].mean())
-    return {"by_target": lost, "mean": list(intervals.mean(list(lost.values())))}
+    return {"by_target": lost, "mean": list(intervals.mean(list(lost.values()))), "missing": missing}
 
 
 def summary(found: Pool) -> dict[str, dict[str, Any]]:

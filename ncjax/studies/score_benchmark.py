@@ -166,7 +166,7 @@ def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[
     lost = {
         name: [x for truth in truths.values() for x in truth["summary"][name]["regret"]["by_target"].values()]
         for name in names
-        if all(truth["summary"][name]["regret"] for truth in truths.values())
+        if all((x := truth["summary"][name]["regret"]) and not x["missing"] for truth in truths.values())
     }
     if not lost:
         return {"rule": None}
