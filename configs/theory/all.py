@@ -3,7 +3,9 @@
     python -m ncjax.main --config=configs/theory/all.py
 
 Minority collapse, tag sums, deep unconstrained features, parsimony, compressed factorisations, a classifier fixed
-beforehand, and the law of equi-separation, at the settings of the configs beside this one. Under half an hour on two cores.
+beforehand, and the law of equi-separation, at the settings of the configs beside this one. Eight minutes on one core;
+record docs/results/theory,
+what came out: docs/neighbours.md.
 """
 
 from ncjax import config
