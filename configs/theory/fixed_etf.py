@@ -4,7 +4,8 @@ learning.
     python -m ncjax.main --config=configs/theory/fixed_etf.py
 
 Prediction: average incremental accuracy of dot regression above that of a learned head with the same replay, and higher
-  stillnwith flying to collapse; paired 95 % intervals over five seeds. Minutes on one core.
+  still
+with flying to collapse; paired 95 % intervals over five seeds. Minutes on one core.
 """
 
 from ncjax import config

@@ -103,8 +103,9 @@ CLAIMS = {
     ),
     "C15": Claim(
         "It matters which layer is tuned, and NC1 ranks the layers.",
-        "a random block loses accuracy beyond the 95 % interval (half), and that of smallest NC1 less than it does",
-        "The best of several noisy blocks in hindsight is too good by some noise.",
+        "the block that is best on other seeds beats a random one beyond the 95 % interval (half), and so does that of "
+        "smallest NC1",
+        "Three seeds; networks of one family.",
     ),
     "C16": Claim(
         "With scarce labels, tuning one block overfits less than full fine-tuning.",

@@ -200,6 +200,15 @@ def regret(found: Pool, name: str) -> dict[str, Any] | None:
     return {"by_target": lost, "mean": list(intervals.mean(list(lost.values()))), "missing": missing}
 
 
+def mean_regrets(regrets: Sequence[dict[str, Any]]) -> list[float]:
+    """Accuracy lost on each target, mean over truths: those of one target are not independent.
+
+    Args:
+      regrets: what `regret` found by each truth, of the same targets.
+    """
+    return [float(np.mean([r["by_target"][t] for r in regrets])) for t in regrets[0]["by_target"]]
+
+
 def summary(found: Pool) -> dict[str, dict[str, Any]]:
     """{predictor: {"spearman", "weighted_kendall", "differences": {target, "mean": correlation}, "without", "regret"}}."""
     measures: dict[str, Measure] = {

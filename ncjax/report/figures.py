@@ -85,10 +85,12 @@ def grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[An
 
 
 def log_axis(axis: Any, which: str = "y") -> None:
-    """Makes the x or y axis logarithmic, labelled with plain numbers."""
+    """Makes the x or y axis logarithmic, labelled with plain numbers; call it once everything is drawn."""
     getattr(axis, f"set_{which}scale")("log")
     own = getattr(axis, f"{which}axis")
-    own.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    low, high = getattr(axis, f"get_{which}lim")()
+    decades = low > 0 and high > 1e4 * low  # then every one or two of them is marked
+    own.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0), numticks=6))
     own.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     own.set_minor_formatter(ticker.NullFormatter())
 

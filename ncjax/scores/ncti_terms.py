@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from ncjax.core.errors import UserError
 from ncjax.core.types import Array
 from ncjax.scores.moments import Moments
 
@@ -24,8 +25,13 @@ class Terms(NamedTuple):
 
 
 def terms(features: Float[Array, "N D"], moments: Moments) -> Terms:
-    """PCA to 64 components, LDA with shrinkage exp(-sum of the 32 largest variances), and what it says (Wang et al., "
-    "2023)."""
+    """PCA to 64 components, LDA with shrinkage exp(-sum of the 32 largest variances), what it says (Wang et al., 2023).
+
+    Raises:
+      UserError: no class has two examples.
+    """
+    if moments.size <= len(moments.classes):
+        raise UserError(f"{moments.size} examples of {len(moments.classes)} classes: none has two")
 
     def compute() -> Terms:
         x = moments.centred_in(COMPONENTS, features)

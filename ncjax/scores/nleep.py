@@ -45,6 +45,7 @@ def nleep(
         raise UserError(f"{moments.size} examples for a mixture of {count} Gaussians: at least two for each")
     share = np.cumsum(moments.total.values) / moments.total.values.sum()
     x = moments.centred_in(int(np.searchsorted(share, energy)) + 1, features)
+    x = x / x[:, 0].std()  # what the mixture adds to variances, 1e-6, is small beside them then
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture = GaussianMixture(count, random_state=seed).fit(x)

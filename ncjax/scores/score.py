@@ -179,8 +179,8 @@ def applied(
         started = time.perf_counter()
         try:
             value = float(each.function(**given))
-        except UserError as e:
-            reasons[name] = str(e)
+        except (ValueError, np.linalg.LinAlgError) as e:  # a UserError, or what a library says of features it cannot take
+            reasons[name] = str(e).splitlines()[0]
             continue
         finally:
             seconds[name] = time.perf_counter() - started
@@ -220,3 +220,15 @@ def complete(scores: dict[str, Score], values: dict[str, dict[str, float | None]
             for network, value in zip(whole, made, strict=True):
                 out[network][name] = float(value) if np.isfinite(value) else None
     return out
+
+
+def complete_cells(scores: dict[str, Score], cells: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Writes the scores over the pool into every cell's "predictors", target by target.
+
+    Args:
+      scores: from `all_named`.
+      cells: {target: {network: {"predictors": {score: value}, ...}}}.
+    """
+    for many in cells.values():
+        for network, found in complete(scores, {n: c["predictors"] for n, c in many.items()}).items():
+            many[network]["predictors"] = found

@@ -80,8 +80,7 @@ class _Discriminant(NamedTuple):
 
 
 def _discriminant(within: np.ndarray, means: np.ndarray, moments: Moments, shrinkage: float) -> _Discriminant:
-    """h' S^-1 mu_k - mu_k' S^-1 mu_k / 2 + log(n_k / N), S the shrunk covariance; D counts directions without spread "
-    "too."""
+    """h' S^-1 mu_k - mu_k' S^-1 mu_k / 2 + log(n_k / N), S the shrunk covariance; its trace is over all D directions."""
     shrunk = (1 - shrinkage) * within
     shrunk[np.diag_indices_from(shrunk)] += shrinkage * np.trace(within) / moments.width
     weight = linalg.solve(shrunk, means.T, assume_a="pos", check_finite=False).T

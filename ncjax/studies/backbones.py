@@ -30,7 +30,7 @@ from ncjax.report.predictors import correlation, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
 from ncjax.report.tables import Table, number, percent, text, trusted, whole, wilson
 from ncjax.runs.run import Run
-from ncjax.scores.score import Score, all_named, applied, complete
+from ncjax.scores.score import Score, all_named, applied, complete_cells
 from ncjax.transfer import layerwise
 from ncjax.transfer.scored import Sizes, data_of, inputs_of
 
@@ -129,7 +129,7 @@ def pool_of(
       families: of every backbone.
     """
     return predictors.pool(
-        {t: complete(wanted, {b: c["predictors"] for b, c in many.items()}) for t, many in cells.items()},
+        {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
         {t: {b: c["test_accuracy"] for b, c in many.items()} for t, many in cells.items()},
         families,
         {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
@@ -274,6 +274,7 @@ def run(
                 + ", ".join(f"{m} {x:.3g}" for m in list(wanted)[:2] if (x := cell["predictors"][m]) is not None)
             )
     labels = {s.name: s.label for s in wanted.values()}
+    complete_cells(wanted, cells)
     owner = dict(zip(backbones, families or backbones, strict=True))
     pool = pool_of(cells, wanted, owner)
     found, layers = predictors.summary(pool), over_layers(cells, owner)

@@ -24,7 +24,7 @@ from ncjax.report.predictors import correlation, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
 from ncjax.report.tables import Table, number, spread, text, trusted
 from ncjax.runs.run import Run
-from ncjax.scores.score import all_named, complete
+from ncjax.scores.score import all_named, complete_cells
 from ncjax.transfer import novel
 from ncjax.transfer.episodes import CLASSIFIERS
 from ncjax.transfer.novel import Protocol
@@ -107,9 +107,10 @@ def run(
             cells[target][init] = cell
             done = sum(map(len, cells.values()))
             run.say(f"{done:>3}/{len(backbones) * len(targets)}  {init} on {target}: {_said(cell, judged_by)}")
+    complete_cells(wanted, cells)
     owner = dict(zip(backbones, families or backbones, strict=True))
     pool = predictors.pool(
-        {t: complete(wanted, {b: c["predictors"] for b, c in many.items()}) for t, many in cells.items()},
+        {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
         {t: {b: accuracy_of(c, judged_by) for b, c in many.items()} for t, many in cells.items()},
         owner,
         {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},

@@ -1,5 +1,4 @@
-"""Of these networks, which should be tuned for my images? Ranks them before any tuning, and says what it costs to tune "
-"each."""
+"""Of these networks, which should be tuned for my images? Ranks them before any tuning, and says what tuning each costs."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ BESIDE = ["scores.knn", "scores.nc1", "scores.logme"]
 
 
 def evidence() -> dict[str, Any]:
-    """What the record that ships with ncjax says of the default rule: a command in bench/ makes it of a benchmark's "
-    "runs."""
+    """What the record that ships with ncjax says of the default rule; `bench/score_rule.py` makes it."""
     return json.loads(resources.files("ncjax.studies").joinpath(RECORD).read_text(encoding="utf-8"))
 
 
@@ -87,6 +85,8 @@ def run(
     for init in networks:
         network = load(Init(init))
         dataset = scored.data_of(network.card, data, count, sizes)
+        if "val" not in dataset.splits:
+            raise UserError(f"{data}: nothing is left to validate on; give more images of each class")
         key = {"backbone": init, "base": backbone_digest(network), "images": dataset.identity(), "method": method}
         cells[init] = run.once(
             {**key, "scores": ",".join(wanted)},
@@ -186,7 +186,8 @@ def _words(known: dict[str, Any], first: Score, is_default: bool) -> str:
     said = (
         f"{first.label} lost least by its first choice in ncjax's own benchmark: {intervals.points(known['regret'])} "
         "points of "
-        f"test accuracy, over {known['networks']} networks and {known['over']} pairs of target and way of tuning. "
+        f"test accuracy, over {known['networks']} networks and {known['over']} targets; chosen on the others, it loses "
+        f"{intervals.points(known['nested'])} on a target. "
     )
     level = known["level"]
     said += f"Not told apart from it: {len(level)} of {known['scores'] - 1} other scores" + (

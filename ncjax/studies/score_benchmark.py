@@ -1,5 +1,4 @@
-"""Which score, computed before any tuning, says which network to take? And does it say more than size, or a neighbours' "
-"vote?"""
+"""Which score, computed before any tuning, says which network to take? And does it beat size, or a neighbours' vote?"""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from ncjax.report.predictors import by_chance, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
 from ncjax.report.tables import Cell, Table, number, percent, text
 from ncjax.runs.run import Run
-from ncjax.scores.score import Score, all_named, complete, installed
+from ncjax.scores.score import Score, all_named, complete_cells, installed
 from ncjax.transfer import scored
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
@@ -87,6 +86,7 @@ def run(
             }
             done = sum(map(len, cells.values()))
             run.say(f"{done:>3}/{len(backbones) * len(targets)}  {_said(cells[target][init], init, target)}")
+    complete_cells(wanted, cells)
     owner = dict(zip(backbones, families or backbones, strict=True))
     truths = {truth: _judged(cells, truth, wanted, owner, controls) for truth in (PROBE, *methods)}
     labels = {s.name: s.label for s in wanted.values()}
@@ -142,17 +142,16 @@ def _judged(
     cells: dict[str, Any], truth: str, wanted: dict[str, Score], owner: dict[str, str], controls: Sequence[str]
 ) -> dict[str, Any]:
     """Every score against one truth."""
-    pool: Pool = predictors.with_rank_elsewhere(
-        predictors.pool(
-            {t: complete(wanted, {b: c["predictors"] for b, c in many.items()}) for t, many in cells.items()},
-            {t: {b: accuracy_of(c, truth) for b, c in many.items()} for t, many in cells.items()},
-            owner,
-            {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
-        )
+    scores: Pool = predictors.pool(
+        {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
+        {t: {b: accuracy_of(c, truth) for b, c in many.items()} for t, many in cells.items()},
+        owner,
+        {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
     )
+    pool = predictors.with_rank_elsewhere(scores)  # which is made of accuracies: no part of what chance is asked of
     return {
         "summary": predictors.summary(pool),
-        "by_chance": predictors.best_by_chance(pool),
+        "by_chance": predictors.best_by_chance(scores),
         "against": {name: {c: predictors.against(pool, name, c) for c in controls if c != name} for name in pool.values},
         "signs": pool.signs,
     }
@@ -161,10 +160,10 @@ def _judged(
 def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[str, str]) -> dict[str, Any]:
     """The score of smallest regret, mean over truths and targets, among those that every network has; and how sure that is.
 
-    "level": scores whose regret is not told apart from its own, pair by pair of truth and target.
+    "level": scores whose regret, mean over truths, is not told apart from its own, target by target.
     """
     lost = {
-        name: [x for truth in truths.values() for x in truth["summary"][name]["regret"]["by_target"].values()]
+        name: predictors.mean_regrets([truth["summary"][name]["regret"] for truth in truths.values()])
         for name in names
         if all((x := truth["summary"][name]["regret"]) and not x["missing"] for truth in truths.values())
     }

@@ -204,7 +204,7 @@ def sfda(x, y):
 REFERENCES = {
     f.__name__: f for f in (h_score, h_score_regularised, transrate, gbc, face_fairness, vci, lidar, rankme, parc, sfda)
 }
-REFUSED = {("h_score", "wide"), ("sfda", "wide")}
+REFUSED = {("h_score", "wide"), ("sfda", "wide"), ("vci", "wide")}
 
 
 def of(name, x, y, **more):
@@ -372,3 +372,18 @@ def test_a_score_over_a_pool_depends_on_the_pool():
 @score.pooled(label="strange", higher_is_better=True)
 def strange(no_such_score):
     return no_such_score
+
+
+def test_what_a_library_cannot_take_is_a_reason(rng):
+    x, y = random(rng, n=300, d=200)
+    assert np.isfinite(of("nleep", 1e5 * x, y)[0])  # a mixture adds 1e-6 to variances
+    few, labels = random(rng, n=4)
+    assert of("ncti_features", few, labels)[0] is None
+
+    @score.score(label="broken", higher_is_better=True)
+    def broken(features):
+        raise np.linalg.LinAlgError("singular\nmatrix")
+
+    each = score.Score("broken", "broken", True, broken, ("features",), ())
+    values, reasons = score.applied({"broken": each}, {"features": x})
+    assert (values["broken"], reasons["broken"]) == (None, "singular")

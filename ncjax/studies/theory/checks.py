@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ncjax.evidence.paper import overall
 from ncjax.report.collect import Finished
 from ncjax.report.figures import Drawn
 from ncjax.report.sections import Section, file_stem
@@ -59,7 +58,7 @@ def _check(what: str, predicted: str, measured: float, deviation: float, rule: s
 
 
 def judged(checks: Sequence[Check]) -> str:
-    """ "supported" where all checks hold, "contradicted" where none does, else how many."""
+    """The word of all checks where they have one, else how many hold."""
     words = [c["word"] for c in checks]
     holding = words.count("supported")
     return words[0] if len(set(words)) == 1 else f"{holding} of {len(words)} hold"
@@ -76,12 +75,7 @@ def finish(run: Run, checks: Sequence[Check], curves: dict[str, Any]) -> dict[st
         ],
     )
     run.say(judged(checks))
-    return {
-        "checks": list(checks),
-        "verdict": judged(checks),
-        "together": overall([c["word"] for c in checks]),
-        "curves": curves,
-    }
+    return {"checks": list(checks), "verdict": judged(checks), "curves": curves}
 
 
 def sections(

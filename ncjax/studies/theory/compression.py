@@ -48,7 +48,7 @@ def run(
       depth: L.
       observed: share of the entries.
       start: e, the scale of the factors.
-      lr: of gradient descent on the mean square error of observed entries, times their number.
+      lr: of gradient descent on half the mean square error of observed entries, times d.
       outer: how much larger the first and last factor's rate is in the compressed one.
       steps: of gradient descent.
       seeds: matrices.
@@ -118,6 +118,7 @@ def _draw(run: Finished, name: str) -> figures.Drawn:
             for j, line in enumerate(c[kind]):
                 label = f"{kind}, {c['seconds'][kind]:.1f} s in all" if j == 0 else None
                 axis.plot(np.arange(len(line)) * c["every"], line, lw=0.9, color=figures.COLOURS[i], label=label)
-        axis.set(xlabel="step", ylabel="relative error", yscale="log")
+        axis.set(xlabel="step", ylabel="relative error")
+        figures.log_axis(axis)
         figures.legend_below(figure, axis)
         return figures.Drawn(f"compression-{name}", figure)

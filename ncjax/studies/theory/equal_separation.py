@@ -102,6 +102,7 @@ def _draw(run: Finished, name: str) -> figures.Drawn:
             for j, line in enumerate(values):
                 label = f"{depth} layers" if j == 0 else None
                 axis.plot(range(1, len(line) + 1), line, "o-", ms=2, lw=0.8, color=figures.COLOURS[i % 7], label=label)
-        axis.set(xlabel="layer", ylabel="tr(S_W S_B⁺)", yscale="log")
+        axis.set(xlabel="layer", ylabel="tr(S_W S_B⁺)")
+        figures.log_axis(axis)
         figures.legend_below(figure, axis)
         return figures.Drawn(f"separation-{name}", figure)

@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 import optax
 
+from ncjax.core.errors import UserError
 from ncjax.core.values import COUNT, POSITIVE
 from ncjax.evidence import intervals
 from ncjax.losses.etf import simplex_etf
@@ -75,6 +76,8 @@ def run(
     """
     (x, y), (tx, ty) = mlp.images(data, "train", per_class), mlp.images(data, "test", per_class)
     k, dim = int(y.max()) + 1, 64
+    if k % sessions:
+        raise UserError(f"sessions={sessions}: {k} classes do not fall into as many equal parts")
     part, etf = k // sessions, jnp.asarray(simplex_etf(k, dim), jnp.float32)
     orders = [np.random.default_rng(s).permutation(k) for s in range(seeds)]
     plans = [[_rows(y, order, i, part, exemplars, per_class, s) for i in range(sessions)] for s, order in enumerate(orders)]
@@ -143,7 +146,7 @@ def _rows(y: np.ndarray, order: np.ndarray, i: int, part: int, exemplars: int, p
     """Rows of a session: its classes' images and exemplars of earlier ones, repeated to one length for all sessions."""
     rng = np.random.default_rng([seed, i])
     new = [np.flatnonzero(y == c) for c in order[i * part : (i + 1) * part]]
-    replayed = [np.flatnonzero(y == c)[:exemplars] for c in order[: i * part]]
+    replayed = [np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[:exemplars] for c in order[: i * part]]
     return np.resize(rng.permutation(np.concatenate([*new, *replayed])), part * per_class + len(order) * exemplars)
 
 

@@ -184,7 +184,8 @@ def _draw(run: Finished, name: str) -> figures.Drawn:
             axes[1].plot(
                 range(1, len(curves[kind]) + 1), curves[kind], "s-", ms=3, color=figures.COLOURS[3 + i], label=kind
             )
-        axes[1].set(title="tr S_W / tr S_B", xlabel="layer", yscale="log")
+        axes[1].set(title="tr S_W / tr S_B", xlabel="layer")
+        figures.log_axis(axes[1])
         axes[0].legend(fontsize=7)
         axes[1].legend(fontsize=7)
         return figures.Drawn(f"parsimony-{name}", figure)

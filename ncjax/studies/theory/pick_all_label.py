@@ -4,7 +4,7 @@ Li, Li, Wang & Qu (2024): with the pick-all-label loss, sum_{k in S} CE(z, k), c
 simplex equiangular tight frame, and means of images with several are *scaled sums* of those. Unconstrained features, all
 singles and all pairs of K classes, one mean each:
 
-    mean over images of the loss + l/2 (||W||^2 + ||H||^2 + ||b||^2)
+    mean over N kinds of images of the loss + l/2 (||W||^2 + (K/N) ||H||^2 + ||b||^2)
 
 `reduction` "sum" is the loss above, "mean" divides it by |S|, as soft targets of 0.5 do in the authors' code.
 """
