@@ -103,8 +103,7 @@ CLAIMS = {
     ),
     "C15": Claim(
         "It matters which layer is tuned, and NC1 ranks the layers.",
-        "the block that is best on other seeds beats a random one beyond the 95 % interval (half), and so does that of "
-        "smallest NC1",
+        "blocks differ, p < 0.05 permuted within seeds (half), and that of smallest NC1 loses less than a random one",
         "Three seeds; networks of one family.",
     ),
     "C16": Claim(

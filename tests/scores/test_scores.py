@@ -378,7 +378,8 @@ def test_what_a_library_cannot_take_is_a_reason(rng):
     x, y = random(rng, n=300, d=200)
     assert np.isfinite(of("nleep", 1e5 * x, y)[0])  # a mixture adds 1e-6 to variances
     few, labels = random(rng, n=4)
-    assert of("ncti_features", few, labels)[0] is None
+    wanted = score.all_named(["scores.ncti_features"])
+    assert "none has two" in score.applied(wanted, {"features": few, "labels": labels})[1]["ncti_features"]
 
     @score.score(label="broken", higher_is_better=True)
     def broken(features):
