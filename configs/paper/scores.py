@@ -8,10 +8,10 @@ linear probe the truth. own: the fourteen variants of `e4_losses.py`, one seed e
 at 28 px; the truth a probe, one tuned block with a skip, and full fine-tuning, 20 images per class, three seeds. Needs
 weights/*.npz and data/*.npz in the current folder, and for the second runs/e4_losses.
 
-Record docs/results/scores: 48 and 20 minutes on one core. LogME loses least by its first choice over both, 0.6 [0.0, 1.2]
-points over 14 pairs of target and truth; a probe's validation accuracy 0.7, directional CDNV 0.8, PARC 0.8, kNN 1.1 are
-not told apart from it; size 3.8 [1.9, 5.8]. Public networks by a probe: weighted Kendall of NC1 -0.85 [-0.96, -0.50],
-LogME +0.81 [0.03, 0.98], kNN +0.76 [-0.07, 0.97], parameters +0.39 [-0.10, 0.73].
+Record docs/results/scores: 48 and 20 minutes on one core. A probe's validation accuracy loses least by its first choice
+over both, 0.7 [0.1, 1.2] points over eight targets; LogME 0.7, PARC 0.7, directional CDNV 1.0, kNN 1.3 are not told apart
+from it; size 4.0 [1.0, 7.0]; the best on the others loses 1.9 [0.7, 3.1] on a target. Public networks by a probe: weighted
+Kendall of NC1 -0.85 [-0.96, -0.50], LogME +0.81 [0.03, 0.98], kNN +0.76 [-0.07, 0.97], parameters +0.39 [-0.10, 0.73].
 """
 
 from ncjax import config
