@@ -2,7 +2,7 @@
 
 `run(*, run, ...)` has keyword-only arguments, which are the keys of its config, and returns what results.json holds.
 `section(runs)` makes the sections of a page about finished runs of it; a study without one stands in the last section
-alone, which says where numbers come from.
+alone, which says where numbers come from. `claims(runs)`, where there is one, is what they say of the paper's claims.
 """
 
 from __future__ import annotations
