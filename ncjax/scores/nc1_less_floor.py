@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ncjax.core.errors import UserError
 from ncjax.nc import Report
+from ncjax.scores.nc1 import refuse_narrow
 from ncjax.scores.score import score
 
 
@@ -16,6 +16,5 @@ def nc1_less_floor(report: Report) -> float:
     Raises:
       UserError: as for `ncjax.scores.nc1`.
     """
-    if "narrow" in report.flags:
-        raise UserError(f"{report.dim} features for {report.num_classes} classes: too narrow for NC1 to compare")
+    refuse_narrow(report)
     return report.nc1 - report.floor["nc1"]

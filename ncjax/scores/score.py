@@ -65,11 +65,16 @@ class Score(NamedTuple):
     can_do_without: tuple[str, ...]
     over_pool: bool = False  # whether it asks for other scores, of all networks
 
+    @property
+    def sign(self) -> int:
+        """1 where more of it promises a higher accuracy, else -1."""
+        return 1 if self.higher_is_better else -1
+
     def better(self, value: float | None) -> float:
         """The value turned so that more is better; minus infinity where there is none."""
         if value is None or math.isnan(value):
             return -math.inf
-        return value if self.higher_is_better else -value
+        return self.sign * value
 
 
 def score(*, label: str, higher_is_better: bool) -> Callable[[Callable[..., float]], Callable[..., float]]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import numpy as np
 
-from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.roles import SCORE
 from ncjax.core.types import Network
@@ -32,7 +31,7 @@ from ncjax.report.tables import Table, number, percent, text, trusted, whole, wi
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, applied, complete_cells
 from ncjax.transfer import layerwise
-from ncjax.transfer.scored import Sizes, data_of, inputs_of
+from ncjax.transfer.scored import Sizes, data_of, inputs_of, one_each
 
 PREDICTORS = [
     "scores.nc1",
@@ -132,7 +131,7 @@ def pool_of(
         {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
         {t: {b: c["test_accuracy"] for b, c in many.items()} for t, many in cells.items()},
         families,
-        {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
+        {s.name: s.sign for s in wanted.values()},
     )
 
 
@@ -195,15 +194,6 @@ def _show(
     run.say("  ".join(f"{claim}: {word}" for claim, word in claims.items()))
 
 
-def _check(backbones: list[str], source_accuracy: list[float], families: list[str]) -> None:
-    if source_accuracy and len(source_accuracy) != len(backbones):
-        raise UserError(
-            f"source_accuracy has {len(source_accuracy)} numbers for {len(backbones)} backbones; 0 where unknown"
-        )
-    if families and len(families) != len(backbones):
-        raise UserError(f"families has {len(families)} names for {len(backbones)} backbones: one each")
-
-
 def run(
     *,
     run: Run,
@@ -237,7 +227,7 @@ def run(
     Raises:
       UserError: fewer than two backbones, no target, or another number of source accuracies or families than of backbones.
     """
-    _check(backbones, source_accuracy, families)
+    one_each(backbones, source_accuracy=source_accuracy, families=families)
     wanted = all_named(scores)
     for init in backbones:  # all of them, before an hour is spent on the first
         network = load(Init(init))

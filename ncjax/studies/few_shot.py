@@ -25,7 +25,7 @@ from ncjax.report.sections import Section, file_stem, short_names
 from ncjax.report.tables import Table, number, spread, text, trusted
 from ncjax.runs.run import Run
 from ncjax.scores.score import all_named, complete_cells
-from ncjax.transfer import novel
+from ncjax.transfer import novel, scored
 from ncjax.transfer.episodes import CLASSIFIERS
 from ncjax.transfer.novel import Protocol
 
@@ -80,9 +80,7 @@ def run(
     Raises:
       UserError: a target has too few classes, or images of one; numbers of accuracies or families that differ.
     """
-    for name, values in (("source_accuracy", source_accuracy), ("families", families)):
-        if values and len(values) != len(backbones):
-            raise UserError(f"{name} has {len(values)} entries for {len(backbones)} backbones: one each")
+    scored.one_each(backbones, source_accuracy=source_accuracy, families=families)
     if judged_by not in protocol.classifiers:
         raise UserError(f"judged_by={judged_by}: it is not among classifiers={protocol.classifiers}")
     protocol.check()
@@ -113,7 +111,7 @@ def run(
         {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
         {t: {b: accuracy_of(c, judged_by) for b, c in many.items()} for t, many in cells.items()},
         owner,
-        {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
+        {s.name: s.sign for s in wanted.values()},
     )
     summary = predictors.summary(pool)
     words = {

@@ -67,9 +67,7 @@ def run(
     Raises:
       UserError: a control that is no score of the run; numbers of accuracies or families that differ.
     """
-    for name, values in (("source_accuracy", source_accuracy), ("families", families)):
-        if values and len(values) != len(backbones):
-            raise UserError(f"{name} has {len(values)} entries for {len(backbones)} backbones: one each")
+    scored.one_each(backbones, source_accuracy=source_accuracy, families=families)
     wanted = all_named(scores)
     for name in controls:
         if name not in wanted:
@@ -146,7 +144,7 @@ def _judged(
         {t: {b: c["predictors"] for b, c in many.items()} for t, many in cells.items()},
         {t: {b: accuracy_of(c, truth) for b, c in many.items()} for t, many in cells.items()},
         owner,
-        {s.name: 1 if s.higher_is_better else -1 for s in wanted.values()},
+        {s.name: s.sign for s in wanted.values()},
     )
     pool = predictors.with_rank_elsewhere(scores)  # which is made of accuracies: no part of what chance is asked of
     return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from ncjax import nc
 from ncjax.core import trees
+from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.types import Network
 from ncjax.core.values import NATURAL, between
@@ -37,6 +39,17 @@ class Sizes(NamedTuple):
     val_images: Annotated[int, NATURAL] = 500
     test_images: Annotated[int, NATURAL] = 1000
     largest: Annotated[int, between(0, 16384)] = 0
+
+
+def one_each(backbones: Sequence[str], **lists: Sequence[object]) -> None:
+    """Refuses a list that is neither empty nor has an entry for each network.
+
+    Raises:
+      UserError: it is named.
+    """
+    for name, values in lists.items():
+        if values and len(values) != len(backbones):
+            raise UserError(f"{name} has {len(values)} entries for {len(backbones)} backbones: one each")
 
 
 def data_of(card: Card, data: str, count: int, sizes: Sizes) -> Dataset:
