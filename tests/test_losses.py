@@ -8,9 +8,10 @@ import pytest
 from ncjax import losses
 from ncjax.core.errors import UserError
 from ncjax.core.resolve import public_names
+from ncjax.core.roles import LOSS, resolve
 from ncjax.core.types import Batch, Loss
 from ncjax.losses.attacks import pgd
-from ncjax.losses.etf import simplex_etf
+from ncjax.losses.etf import simplex_etf, sparse_etf
 from ncjax.losses.parts import feature_entropy
 
 LOSSES = [name for name in public_names(losses) if isinstance(getattr(losses, name)(), Loss)]
@@ -213,3 +214,61 @@ def test_a_step_does_not_differentiate_the_attack(rng):
         return losses.adversarial(epsilon=8.0, steps=2).value(apply, variables, batch, jax.random.key(0))[0]
 
     assert np.isfinite(float(jax.grad(value)(jnp.float32(2.0))))
+
+
+def test_dot_regression_pulls_to_the_own_vertex_alone(rng):
+    f, labels = features(rng), jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
+    etf = simplex_etf(4, 6)
+    h = np.asarray(f["embedding"], np.float64)
+    cosines = (h / np.linalg.norm(h, axis=1, keepdims=True)) @ etf.T
+    z = np.asarray(f["detached_logits"], np.float64)
+    beside = (np.log(np.exp(z).sum(1)) - z[np.arange(12), labels]).mean()
+    wanted = 3 * 0.5 * np.mean((cosines[np.arange(12), labels] - 1) ** 2)
+    loss = losses.dot_regression(scale=3.0).value
+    assert float(loss(f, labels, jnp.ones(12))) == pytest.approx(wanted + beside, rel=1e-5)
+    at = {**f, "embedding": jnp.asarray(7 * etf[np.asarray(labels)], jnp.float32)}
+    gradient = jax.grad(lambda e: loss({**at, "embedding": e}, labels, jnp.ones(12)))(at["embedding"])
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)  # at the vertices nothing moves, whatever the length
+
+
+def test_balanced_softmax_is_cross_entropy_under_the_prior(rng):
+    f, labels, mask = features(rng), jnp.asarray(rng.integers(0, 4, 12), jnp.int32), jnp.ones(12)
+    z, counts = np.asarray(f["logits"], np.float64), np.array([500, 100, 20, 4])
+    p = counts * np.exp(z)
+    wanted = -np.log(p / p.sum(1, keepdims=True))[np.arange(12), labels].mean()
+    loss, plain = losses.balanced_softmax(counts=counts.tolist()), losses.cross_entropy().value(f, labels, mask)
+    assert float(loss.value(f, labels, mask)) == pytest.approx(wanted, rel=1e-5)
+    assert loss.evaluate is not None
+    assert float(loss.evaluate(f, labels, mask)) == pytest.approx(float(plain), rel=1e-6)
+    even = losses.balanced_softmax(counts=[7.0] * 4).value(f, labels, mask)
+    assert float(even) == pytest.approx(float(plain), rel=1e-5)
+    with pytest.raises(UserError, match="3 counts for 4 classes"):
+        losses.balanced_softmax(counts=[1.0, 2.0, 3.0]).value(f, labels, mask)
+    named = resolve("losses.balanced_softmax(counts=[500,100,20,4])", LOSS)()
+    assert float(named.value(f, labels, mask)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_sparse_simplex_keeps_zeros_and_widens_angles(rng):
+    k, d, share = 10, 64, 0.6
+    found = sparse_etf(k, d, share)
+    assert (found == 0).sum() == round(share * k * d)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-12)
+    start = np.where(found != 0, simplex_etf(k, d), 0)
+    start /= np.linalg.norm(start, axis=1, keepdims=True)
+
+    def nearest(m):
+        return np.arccos(np.clip((m @ m.T - 2 * np.eye(k)).max(1), -1, 1)).mean()
+
+    best = np.arccos(-1 / (k - 1))
+    assert nearest(start) < nearest(found) <= best + 1e-3
+    assert nearest(found) > 0.99 * best  # 25 free entries a class are enough for nearly the simplex's angles
+    with pytest.raises(UserError, match="keeps none"):
+        sparse_etf(4, 3, 0.9)
+    f, labels = features(rng), rng.integers(0, 4, 12)
+    h = np.asarray(f["embedding"], np.float64)
+    z = 10 * (h / np.linalg.norm(h, axis=1, keepdims=True)) @ sparse_etf(4, 6, 0.25).T
+    fixed = (np.log(np.exp(z).sum(1)) - z[np.arange(12), labels]).mean()
+    z = np.asarray(f["detached_logits"], np.float64)
+    beside = (np.log(np.exp(z).sum(1)) - z[np.arange(12), labels]).mean()
+    loss = jax.jit(losses.fixed_etf(sparsity=0.25).value)  # the vectors are found while it is traced
+    assert float(loss(f, jnp.asarray(labels), jnp.ones(12))) == pytest.approx(fixed + beside, rel=1e-5)

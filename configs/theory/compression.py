@@ -9,4 +9,4 @@ from ncjax import config
 
 
 def get_config(arg=""):
-    return config.make("studies.theory.compression", arg, smoke=dict(width=30, rank=2, steps=600, seeds=2))
+    return config.make("studies.theory.compression", arg, smoke=dict(width=30, rank=2, steps=600, seeds=2, lr=2.0))

@@ -3,9 +3,8 @@
     python -m ncjax.main --config=configs/theory/deep_ufm.py
 
 Prediction: with K = 2 at least 90 % of 20 starts within 1 % of the closed form; with K = 10, L = 4 and decay .004 the
-  solution
-of a strongly regular graph below deep collapse; the share of starts that end in deep collapse rises with width.
-  Minutes.
+solution of a strongly regular graph below deep collapse; the share of starts that end in deep collapse rises with width.
+Minutes.
 """
 
 from ncjax import config

@@ -2,8 +2,8 @@
 
     python -m ncjax.main --config=configs/theory/equal_separation.py
 
-Prediction: log tr(S_W S_B^+) is linear in the layer; R² at least 0.9, mean over five seeds, at every depth. Minutes on one
-  core.
+Prediction: log tr(S_W S_B^+) is linear in the layer; R² at least 0.9, mean over five seeds, at every depth. Minutes on
+one core.
 """
 
 from ncjax import config

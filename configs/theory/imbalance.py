@@ -11,7 +11,5 @@ from ncjax import config
 
 def get_config(arg=""):
     return config.make(
-        "studies.theory.imbalance",
-        arg,
-        smoke=dict(many=[3], few=[2], large=[200], small=[50], points=9, steps=300),
+        "studies.theory.imbalance", arg, smoke=dict(many=[3], few=[2], large=[200], small=[50], points=9, steps=300)
     )

@@ -3,8 +3,7 @@
     python -m ncjax.main --config=configs/theory/parsimony.py
 
 Prediction: exactly d - 2r equal singular values in every layer, none from Gaussian weights; a network of 2r x 2r layers
-  follows
-the same trajectory to 1e-4; log C_l is linear in the layer, R² at least 0.95, linear and ReLU. Half a minute.
+follows the same trajectory to 1e-4; log C_l is linear in the layer, R² at least 0.95, linear and ReLU. Half a minute.
 """
 
 from ncjax import config

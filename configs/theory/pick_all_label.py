@@ -3,8 +3,7 @@
     python -m ncjax.main --config=configs/theory/pick_all_label.py
 
 Prediction: cosines of single-label means are -1/(K-1) and pair means point where their tags' sums do. Counts as working
-  if
-the cosines are within 1e-3 and the angle metric below 1e-4, for both reductions of the loss. Half a minute.
+if the cosines are within 1e-3 and the angle metric below 1e-4, for both reductions of the loss. Half a minute.
 """
 
 from ncjax import config

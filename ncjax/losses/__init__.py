@@ -4,13 +4,15 @@
 """
 
 from ncjax.losses.adversarial import adversarial
-from ncjax.losses.classification import cross_entropy, entropy_regularised, focal, label_smoothing, mse
+from ncjax.losses.classification import balanced_softmax, cross_entropy, entropy_regularised, focal, label_smoothing, mse
 from ncjax.losses.contrastive import nt_xent, sup_con
-from ncjax.losses.etf import fixed_etf
+from ncjax.losses.etf import dot_regression, fixed_etf
 
 __all__ = [
     "adversarial",
+    "balanced_softmax",
     "cross_entropy",
+    "dot_regression",
     "entropy_regularised",
     "fixed_etf",
     "focal",

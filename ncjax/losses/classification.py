@@ -6,7 +6,9 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Loss
 from ncjax.core.values import NOT_NEGATIVE, POSITIVE, SHARE
 from ncjax.losses.parts import against_labels, feature_entropy, log_probabilities, masked_mean
@@ -44,6 +46,29 @@ def focal(gamma: Annotated[float, NOT_NEGATIVE] = 2.0) -> Loss:
         return masked_mean(-(miss**gamma) * log_py, mask)
 
     return Loss(value)
+
+
+def balanced_softmax(counts: Annotated[list[float], POSITIVE] = [1.0]) -> Loss:
+    """Cross-entropy of z + log n, n the training images of each class (Ren et al., 2020), for unequal classes.
+
+    In evaluation z alone counts, -log p_y. As `losses.balanced_softmax(counts=[500,500,20])`.
+
+    Args:
+      counts: images of each class, or their shares; one number for all is cross-entropy.
+
+    Raises:
+      UserError: as many counts as there are classes, or one, are needed.
+    """
+    log_counts = np.log(np.asarray(counts, np.float64))
+
+    def value(features, labels, mask):
+        logits = features["logits"]
+        if len(log_counts) not in (1, logits.shape[-1]):
+            raise UserError(f"losses.balanced_softmax: {len(log_counts)} counts for {logits.shape[-1]} classes")
+        prior = jnp.broadcast_to(jnp.asarray(log_counts, logits.dtype), logits.shape)
+        return against_labels(logits + prior, labels, mask)
+
+    return Loss(value, evaluate=_cross_entropy)
 
 
 def mse(scale: Annotated[float, POSITIVE] = 15.0) -> Loss:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Float
 
 from ncjax.core.errors import UserError
-from ncjax.core.types import Loss
-from ncjax.core.values import NOT_NEGATIVE, POSITIVE
-from ncjax.losses.parts import against_labels, classifier_alone, feature_entropy, unit
+from ncjax.core.types import Array, Loss
+from ncjax.core.values import NOT_NEGATIVE, PART, POSITIVE
+from ncjax.losses.parts import against_labels, classifier_alone, feature_entropy, masked_mean, unit
 
 
 def simplex_etf(num_classes: int, dim: int, seed: int = 0) -> Float[np.ndarray, "K D"]:
@@ -34,7 +37,73 @@ def simplex_etf(num_classes: int, dim: int, seed: int = 0) -> Float[np.ndarray, 
     return np.sqrt(num_classes / (num_classes - 1)) * basis @ columns.T
 
 
-def fixed_etf(scale: Annotated[float, POSITIVE] = 10.0, entropy: Annotated[float, NOT_NEGATIVE] = 0.0) -> Loss:
+@functools.lru_cache(maxsize=16)
+def sparse_etf(num_classes: int, dim: int, sparsity: float = 0.6, seed: int = 0) -> Float[np.ndarray, "K D"]:
+    """Vectors of one length with zeros at random places and angles as large as those allow (Xiao et al., 2024, SSE-C).
+
+    A simplex ETF loses a share `sparsity` of its entries; the others are moved by 2000 steps of Adam to minimise
+
+        sum_k (||m_k|| - 1)^2 - mean_k arccos max_{j != k} cos(m_j, m_k),
+
+    lengths apart from one by rounding at the end, since rows are divided by theirs. (The authors take 10 000 steps.)
+
+    Raises:
+      UserError: fewer than K - 1 features, or so sparse that a class keeps no entry.
+    """
+    start = simplex_etf(num_classes, dim, seed)
+    zeros = np.random.default_rng([seed, 1]).permutation(start.size)[: round(sparsity * start.size)]
+    kept = np.ones(start.size)
+    kept[zeros] = 0
+    kept = kept.reshape(start.shape)
+    if not kept.any(axis=1).all():
+        raise UserError(f"sparsity={sparsity}: of {dim} entries a class, one class keeps none; take less, or a wider model")
+    tx = optax.adam(optax.cosine_decay_schedule(1e-2, 2000))
+
+    def loss(m: Array) -> Array:
+        cosines = jnp.where(jnp.eye(num_classes, dtype=bool), -1.0, jnp.clip(unit(m) @ unit(m).T, -1 + 1e-6, 1 - 1e-6))
+        lengths = jnp.sqrt(jnp.sum(m**2, axis=1) + 1e-12)
+        return jnp.sum((lengths - 1) ** 2) - jnp.mean(jnp.arccos(jnp.max(cosines, axis=1)))
+
+    def step(_: int, state: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
+        m, opt = state
+        updates, opt = tx.update(jax.grad(loss)(m) * kept, opt)
+        return m + updates, opt
+
+    with jax.ensure_compile_time_eval():
+        first = jnp.asarray(start * kept, jnp.float32)
+        found, _ = jax.jit(lambda m: jax.lax.fori_loop(0, 2000, step, (m, tx.init(m))))(first)
+    found = np.asarray(found, np.float64) * kept
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def away_from_vertex(h: Float[Array, "N D"], vertex: Float[Array, "N D"]) -> Float[Array, " N"]:
+    """1/2 (cos(h, m) - 1)^2 with each example's own vertex m, of unit length: dot regression, features of unit length."""
+    return 0.5 * jnp.square(jnp.sum(unit(h) * vertex, axis=-1) - 1.0)
+
+
+def dot_regression(scale: Annotated[float, POSITIVE] = 10.0) -> Loss:
+    """scale * 1/2 (cos(h, m_y) - 1)^2, m_k the vertices of a fixed simplex ETF (Yang et al., 2023, with unit lengths).
+
+    Only the own class's vertex pulls; nothing pushes from the others, so rare and absent classes are not pushed away.
+    h is the readout. The network's own classifier learns beside it on detached features.
+
+    Args:
+      scale: weight of the term, 10 in the authors' code.
+    """
+
+    def value(features, labels, mask):
+        h = features["embedding"]
+        etf = jnp.asarray(simplex_etf(features["logits"].shape[-1], h.shape[-1]), h.dtype)
+        return scale * masked_mean(away_from_vertex(h, etf[labels]), mask) + classifier_alone(features, labels, mask)
+
+    return Loss(value)
+
+
+def fixed_etf(
+    scale: Annotated[float, POSITIVE] = 10.0,
+    entropy: Annotated[float, NOT_NEGATIVE] = 0.0,
+    sparsity: Annotated[float, PART] = 0.0,
+) -> Loss:
     """Cross-entropy of scale * cos(h, m_k) with fixed class vectors m_k, a simplex ETF (Zhu et al., 2021).
 
     h is the readout. The network's own classifier learns on detached features, so that it can be read and measured as
@@ -42,13 +111,15 @@ def fixed_etf(scale: Annotated[float, POSITIVE] = 10.0, entropy: Annotated[float
 
     Args:
       scale: inverse temperature.
+      sparsity: share of the vectors' entries that are zero, see `sparse_etf`.
       entropy: weight of `entropy_regularised`'s term at the penultimate feature: with it, about what Harun et al. (2025)
         propose to keep variability in the backbone while the projection head collapses.
     """
 
     def value(features, labels, mask):
         h = unit(features["embedding"])
-        etf = jnp.asarray(simplex_etf(features["logits"].shape[-1], h.shape[-1]), h.dtype)
+        shape = (features["logits"].shape[-1], h.shape[-1])
+        etf = jnp.asarray(sparse_etf(*shape, sparsity) if sparsity else simplex_etf(*shape), h.dtype)
         cosine = jnp.matmul(h, etf.T, precision="highest")
         fixed = against_labels(scale * cosine, labels, mask)
         found = fixed + classifier_alone(features, labels, mask)

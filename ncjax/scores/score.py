@@ -64,6 +64,7 @@ class Score(NamedTuple):
     asks_for: tuple[str, ...]
     can_do_without: tuple[str, ...]
     over_pool: bool = False  # whether it asks for other scores, of all networks
+    seeds: int = 1  # of a score that takes a seed: how many its spread is told over
 
     @property
     def sign(self) -> int:
@@ -77,11 +78,12 @@ class Score(NamedTuple):
         return self.sign * value
 
 
-def score(*, label: str, higher_is_better: bool) -> Callable[[Callable[..., float]], Callable[..., float]]:
-    """Says how a score is read."""
+def score(*, label: str, higher_is_better: bool, seeds: int = 1) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Says how a score is read; of one with a random part, which takes `seed`, over how many seeds its spread is told."""
 
     def decorate(function: Callable[..., float]) -> Callable[..., float]:
         function.label, function.higher_is_better = label, higher_is_better  # type: ignore[attr-defined]
+        function.seeds = seeds  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -125,6 +127,7 @@ def named(text: str) -> Score:
         asks_for=tuple(name for name, needed in asked.items() if needed),
         can_do_without=tuple(name for name, needed in asked.items() if not needed),
         over_pool=over_pool,
+        seeds=plain.seeds,
     )
 
 
@@ -153,7 +156,10 @@ ABSENT = {"source_logits": "the network comes without a classifier"}  # why an i
 
 
 def applied(
-    scores: dict[str, Score], inputs: dict[str, Any], seconds: dict[str, float] | None = None
+    scores: dict[str, Score],
+    inputs: dict[str, Any],
+    seconds: dict[str, float] | None = None,
+    spreads: dict[str, float] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """(values, reasons why there is none) of every score.
 
@@ -161,6 +167,7 @@ def applied(
       scores: from `all_named`.
       inputs: by name; None or absent where something is not there. Moments are made of features and labels.
       seconds: where what each took is written, by name, and "moments".
+      spreads: where the standard deviation of random ones over other seeds is written, by name; None computes none.
     """
     seconds = {} if seconds is None else seconds
     started = time.perf_counter()
@@ -191,6 +198,8 @@ def applied(
             seconds[name] = time.perf_counter() - started
         if math.isfinite(value):
             values[name] = value
+            if each.seeds > 1 and spreads is not None:
+                spreads[name] = float(np.std([each.function(**given, seed=s) for s in range(1, each.seeds + 1)], ddof=1))
         else:
             reasons[name] = "not finite"
     return values, reasons

@@ -304,11 +304,20 @@ def _pairs(run: Finished, stem: str) -> Table:
                 [
                     text(f"{target}, {names[backbone]}"),
                     *(percent(accuracy_of(cell, truth), at) for truth in r["truths"]),
-                    *(number(cell["predictors"].get(n), f"{at}predictors.{n}") for n in wanted),
+                    *(_predictor(cell, n, at) for n in wanted),
                 ]
             )
     columns = ["target, network", *(f"{figures.plain(t)} test %" for t in r["truths"]), *(r["labels"][n] for n in wanted)]
-    return Table(f"pairs_{stem}", "Every network on every target.", columns, rows)
+    caption = (
+        "Every network on every target; scores with a random part ± their standard deviation over three further seeds."
+    )
+    return Table(f"pairs_{stem}", caption, columns, rows)
+
+
+def _predictor(cell: dict[str, Any], name: str, at: str) -> Cell:
+    shown = number(cell["predictors"].get(name), f"{at}predictors.{name}")
+    spread = cell.get("spreads", {}).get(name)  # records of before hold none
+    return shown if spread is None else shown._replace(text=f"{shown.text} ± {spread:.2g}")
 
 
 def _bars(run: Finished, stem: str) -> figures.Drawn:

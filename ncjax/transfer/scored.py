@@ -158,7 +158,8 @@ def pair(
         val_accuracy=fitted.val_accuracy,
         source_accuracy=source_accuracy,
     )
-    predictors, reasons = applied(wanted, inputs, seconds)
+    spreads: dict[str, float] = {}
+    predictors, reasons = applied(wanted, inputs, seconds, spreads)
     return {
         "data": dataset.describe(),
         "network": network.card.fed(dataset).describe(),
@@ -169,6 +170,7 @@ def pair(
             "train": fitted.train_accuracy,
         },
         "predictors": predictors,
+        "spreads": spreads,
         "reasons": reasons,
         "seconds": seconds,
     }

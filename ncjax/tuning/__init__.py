@@ -14,6 +14,7 @@ from ncjax.tuning.methods import (
     norm_only,
     probe,
     scl_ft,
+    spectral,
     surgical,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "norm_only",
     "probe",
     "scl_ft",
+    "spectral",
     "surgical",
 ]

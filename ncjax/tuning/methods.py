@@ -8,6 +8,7 @@ are written in the name: `tuning.last_k(k=3)`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -157,9 +158,70 @@ def lora(
     the model itself. Weights are merged in each step: no cost at inference, but the step still forms W's whole gradient.
     BatchNorm, statistics included, is frozen.
     """
-    layer = target.layer or "*"
+
+    def start(kernel: Array, key: Array) -> dict[str, Array]:
+        rows, columns = kernel.shape
+        return {"lora_a": jax.random.normal(key, (rows, rank)) / math.sqrt(rows), "lora_b": jnp.zeros((rank, columns))}
+
+    def change(tree: PyTree) -> Array:
+        return jnp.matmul(tree["lora_a"], tree["lora_b"], precision="highest") * (alpha / rank)
+
+    return _adapted(network, target, "lora", rank, start, change)
+
+
+def spectral(
+    network: Network, target: Target, *, rank: Annotated[int, COUNT] = 4, outer: Annotated[float, POSITIVE] = 5.0
+) -> Plan:
+    """A compressed deep factorisation (Kwon et al., 2024) beside every kernel of the matched blocks (default all).
+
+    A kernel W becomes W + A C B as in `lora`, with A [rows, rank] and B [rank, columns] at W's leading singular vectors and
+    C [rank, rank] zero: three factors, begun in the few directions that gradient descent on deep factorisations moves,
+    the outer two at `outer` times the learning rate. Where theirs begins, at e times the identity, C is zero here, so
+    that tuning starts at the model itself; and their surrogate of what is to be fitted, which for a tuned
+    kernel nobody knows, is the kernel. Both choices are ours. rank^2 numbers a kernel more than `lora`.
+
+    Args:
+      rank: of the change; at most the kernel's.
+      outer: learning rate of A and B over that of C, exactly so for gradient descent with or without momentum: the leaves
+        trained are A / sqrt(outer) and B / sqrt(outer).
+    """
+
+    def start(kernel: Array, key: Array) -> dict[str, Array]:
+        u, _, v = jnp.linalg.svd(kernel, full_matrices=False)
+        kept = min(rank, *kernel.shape)
+        a, b = (x / math.sqrt(outer) for x in (u[:, :kept], v[:kept]))
+        return {"spectral_a": a, "spectral_b": b, "spectral_c": jnp.zeros((kept, kept))}
+
+    def change(tree: PyTree) -> Array:
+        middle = jnp.matmul(tree["spectral_c"], tree["spectral_b"], precision="highest")
+        return jnp.matmul(tree["spectral_a"], middle, precision="highest") * outer
+
+    return _adapted(network, target, "spectral", rank, start, change)
+
+
+def _adapted(
+    network: Network,
+    target: Target,
+    name: str,
+    rank: int,
+    start: Callable[[Array, Array], dict[str, Array]],
+    change: Callable[[PyTree], Array],
+) -> Plan:
+    """Kernels of the matched blocks plus a change of low rank, whose factors alone are trained.
+
+    Args:
+      network, target: what is tuned, for what.
+      name: of the method; its leaves' names begin with it and an underscore.
+      rank: of the change.
+      start: (kernel as a matrix [rows, columns], key) -> the factors beside it.
+      change: of a block of parameters that holds them -> [rows, columns].
+
+    Raises:
+      UserError: a rank below 1.
+    """
+    layer, mark = target.layer or "*", name + "_"
     if rank < 1:
-        raise UserError(f"lora(rank={rank}): at least 1")
+        raise UserError(f"{name}(rank={rank}): at least 1")
     tuned = trees.match(layer, network.model.backbone)
     draws = iter(range(1, 1 << 30))
 
@@ -168,16 +230,14 @@ def lora(
         shape = tree["kernel"].shape if "kernel" in tree else ()
         if len(shape) >= 2:
             rows, _ = trees.matrix_shape(name, shape)
-            own = jax.random.fold_in(target.key, next(draws))
-            tree["lora_a"] = jax.random.normal(own, (rows, rank)) / math.sqrt(rows)
-            tree["lora_b"] = jnp.zeros((rank, math.prod(shape) // rows))
+            kernel = jnp.reshape(tree["kernel"], (rows, math.prod(shape) // rows))
+            tree |= start(kernel, jax.random.fold_in(target.key, next(draws)))
         return tree
 
     def merge(tree: PyTree) -> PyTree:
-        if "lora_a" in tree:
-            delta = jnp.matmul(tree["lora_a"], tree["lora_b"], precision="highest") * (alpha / rank)
-            tree = {**tree, "kernel": tree["kernel"] + delta.reshape(tree["kernel"].shape)}
-        return {name: merge(x) if isinstance(x, dict) else x for name, x in tree.items() if not name.startswith("lora_")}
+        if any(key.startswith(mark) for key in tree):
+            tree = {**tree, "kernel": tree["kernel"] + change(tree).reshape(tree["kernel"].shape)}
+        return {key: merge(x) if isinstance(x, dict) else x for key, x in tree.items() if not key.startswith(mark)}
 
     params = {name: grown(x, name) if name in tuned else x for name, x in network.variables["params"].items()}
     return plans.make(
@@ -186,7 +246,7 @@ def lora(
         tuned=tuned,
         layer=layer,
         live=(),
-        leaf=lambda path: "/lora_" in path,
+        leaf=lambda path: f"/{mark}" in path,
         merge=merge,
     )
 

@@ -292,6 +292,13 @@ def test_nleep_is_leep_of_a_mixture_and_says_what_it_depends_on(rng):
     assert found[0] == pytest.approx(wanted, rel=1e-4)
     others = [f.function(features=x, labels=y, moments=Moments(x, y)) for f in found[1:]]
     assert len({found[0], *others}) == 3
+    spreads: dict[str, float] = {}
+    inputs = {"features": x, "labels": y}
+    both = score.all_named(["scores.nleep", "scores.h_score"])
+    values, _ = score.applied(both, inputs, spreads=spreads)
+    third = score.named("scores.nleep(seed=3)").function(features=x, labels=y, moments=Moments(x, y))
+    assert values["nleep"] == found[0]
+    assert spreads == {"nleep": pytest.approx(np.std([*others, third], ddof=1))}
     assert "at least two for each" in of("nleep", x[:39], y[:39])[1]
 
 

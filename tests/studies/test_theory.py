@@ -10,31 +10,46 @@ import numpy as np
 import pytest
 
 from ncjax import main
-from ncjax.studies.theory import checks, deep_ufm, fixed_etf, mlp, parsimony, pick_all_label, solver
+from ncjax.core.errors import UserError
+from ncjax.losses.etf import simplex_etf, sparse_etf
+from ncjax.studies.theory import (
+    canvas,
+    checks,
+    clients,
+    cnn,
+    deep_model,
+    fixed_etf,
+    imbalance_network,
+    linear,
+    mlp,
+    pick_all_label,
+    sessions,
+    solver,
+)
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "theory"
 
 
 def test_the_strongly_regular_graph_gives_the_identity():
     for r in (4, 5, 6, 7):
-        b = deep_ufm.incidence(r)
+        b = deep_model.incidence(r)
         k = r * (r - 1) // 2
         before = b.T @ b - 1
         np.testing.assert_array_equal(np.maximum(before, 0), np.eye(k))
         assert np.linalg.matrix_rank(before) == (3 if r == 4 else r)
-        params = [jnp.asarray(x) for x in deep_ufm.graph_start(r, 4, max(2 * r, k))]
-        out = np.asarray(deep_ufm.layers_of(params)[-1])
+        params = [jnp.asarray(x) for x in deep_model.graph_start(r, 4, max(2 * r, k))]
+        out = np.asarray(deep_model.layers_of(params)[-1])
         np.testing.assert_allclose(out, np.eye(k), atol=1e-6)
 
 
 def test_deep_collapse_is_the_loss_of_orthogonal_layers():
     """s of each of K directions, shared by L + 1 factors, and the square loss of s beside 1."""
     k, depth, decay = 4, 3, 0.004
-    best = deep_ufm.collapsed_loss(k, depth, decay)
+    best = deep_model.collapsed_loss(k, depth, decay)
     for s in (0.8, 0.9, 0.95, 1.0):
         factor = s ** (1 / (depth + 1)) * np.eye(k)
-        assert float(deep_ufm.objective([jnp.asarray(factor)] * (depth + 1), decay)) >= best - 1e-6
-    assert deep_ufm.collapsed_loss(10, 4, 0.004) == pytest.approx(0.09918, abs=1e-5)
+        assert float(deep_model.objective([jnp.asarray(factor)] * (depth + 1), decay)) >= best - 1e-6
+    assert deep_model.collapsed_loss(10, 4, 0.004) == pytest.approx(0.09918, abs=1e-5)
 
 
 def test_pick_all_label_is_a_sum_of_cross_entropies(rng):
@@ -75,10 +90,10 @@ def test_solvers_find_a_quadratics_minimum(rng):
 
 
 def test_measures_of_layers():
-    assert parsimony.equal_values(np.diag([3.0, 1.0, 1.0, 1.0])) == 3
-    assert parsimony.straightness(0.5 ** np.arange(6)) == pytest.approx(1)
-    assert parsimony.straightness(np.array([1.0, 0.2, 0.9, 0.1, 1.1])) < 0.3
-    q = np.asarray(parsimony.orthogonal(jax.random.key(0), 5))
+    assert linear.equal_values(np.diag([3.0, 1.0, 1.0, 1.0])) == 3
+    assert linear.straightness(0.5 ** np.arange(6)) == pytest.approx(1)
+    assert linear.straightness(np.array([1.0, 0.2, 0.9, 0.1, 1.1])) < 0.3
+    q = np.asarray(linear.orthogonal(jax.random.key(0), 5))
     np.testing.assert_allclose(q @ q.T, np.eye(5), atol=1e-6)
     params = mlp.init(jax.random.key(0), [4, 3, 2])
     x = jnp.ones((1, 4))
@@ -97,6 +112,146 @@ def test_heads_want_what_they_say():
     assert float(both) == pytest.approx(np.log(1 + 2 * np.exp(-10.0)), rel=1e-2)
     only = fixed_etf.objective("learned", h[:2], target, jnp.eye(3), labels[:2], jnp.array([1.0, 1.0, 0.0]))
     assert float(only) == pytest.approx(np.log(1 + np.exp(-5.0)), rel=1e-4)  # the class that has not come is out
+
+
+def test_a_cut_has_so_many_images_of_each_class(rng):
+    y = np.repeat(np.arange(4), 10)
+    rows, new = mlp.cut(y, [10, 10, 3, 2], rng)
+    assert sorted(new) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(np.bincount(new[y[rows]]), [10, 10, 3, 2])
+    assert len(set(rows.tolist())) == 25
+
+
+def test_blocks_of_logits_have_no_noise():
+    z = np.full((5, 5), -1.0)
+    z[:3, 3:], z[3:, :3], z[3:, 3:] = -2.0, 0.5, -0.25
+    z[np.arange(5), np.arange(5)] = [4, 4, 4, 3, 3]
+    assert imbalance_network.block_noise(z, 3) == 0
+    z[0, 3] += 0.6  # of six entries: a standard deviation of 0.6 sqrt(5) / 6, over a range from -2 + 0.1 to 4
+    assert imbalance_network.block_noise(z, 3) == pytest.approx(0.6 * np.sqrt(5) / 6 / 5.9)
+
+
+def test_a_canvas_holds_both_images_in_opposite_corners(rng):
+    images, labels = rng.random((30, 784)).astype(np.float32) + 1, np.repeat(np.arange(3), 10)
+    images[0, 0] = 0  # the background's
+    x, tags = canvas.canvases(images, labels, 2, 4, seed=0)
+    np.testing.assert_array_equal(tags.sum(1), [1] * 6 + [2] * 12)
+    np.testing.assert_array_equal(tags.sum(0), [2 + 8] * 3)
+    grids = x.reshape(-1, 24, 24)
+    for grid, count in zip(grids, tags.sum(1), strict=True):
+        corners = [bool(c.all()) for c in (grid[:10, :10], grid[:10, -10:], grid[-10:, :10], grid[-10:, -10:])]
+        assert corners in ([True, False, False, True], [False, True, True, False]) if count == 2 else sum(corners) == 1
+    np.testing.assert_allclose(grids[:6].sum((1, 2)) / 196, images.mean(), rtol=0.1)
+    z = np.array([[3.0, 2, 1], [1, 3, 2], [3, 1, 2]])
+    assert canvas.iou(z, np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])) == pytest.approx((1 + 1 / 3 + 0) / 3)
+
+
+def test_sessions_replay_exemplars_and_bring_new_classes():
+    y = np.repeat(np.arange(6), 20)
+    rows, seen = sessions.parts(y, 3, exemplars=4, per_class=20, seeds=2)
+    for own, known in zip(rows, seen, strict=True):
+        np.testing.assert_array_equal(known.sum(1), [2, 4, 6])
+        for i in range(3):
+            held = np.unique(own[i])
+            new = known[i] & ~(known[i - 1] if i else np.zeros(6, bool))
+            np.testing.assert_array_equal(np.bincount(y[held], minlength=6)[new], [20, 20])
+            np.testing.assert_array_equal(np.bincount(y[held], minlength=6)[known[i] & ~new], [4] * (2 * i))
+    with pytest.raises(UserError, match="equal parts"):
+        sessions.parts(y, 4, exemplars=4, per_class=20, seeds=2)
+
+
+def test_unequal_decays_cost_what_their_product_does(rng):
+    """The bound of a deep head: factors of K equal singular values s_i, decays l_i, product s."""
+    decays, k, s = np.array([0.004, 0.004, 0.01, 0.02]), 3, 0.8
+    even = np.prod(decays) ** (1 / len(decays))
+    shares_ = rng.normal(size=(500, len(decays)))
+    shares_ -= shares_.mean(1, keepdims=True)
+    best = k * np.sum(decays * (s ** (1 / 4) * np.sqrt(even / decays)) ** 2) / 2
+    assert np.prod(s ** (1 / 4) * np.sqrt(even / decays)) == pytest.approx(s)
+    assert best == pytest.approx(even * k * len(decays) / 2 * s ** (2 / len(decays)))
+    others = k * np.sum(decays * (s ** (1 / 4) * np.exp(shares_)) ** 2, axis=1) / 2
+    assert others.min() > best
+
+
+def test_collapse_of_a_heads_layers(rng):
+    labels = np.repeat(np.arange(3), 4)
+    means = np.array([[3.0, -1, 0], [0, 2, 0], [0, 0, 1]])  # columns are classes
+    noise = rng.normal(size=(3, 12))
+    noise -= np.stack([noise[:, labels == c].mean(1) for c in range(3)], axis=1)[:, labels]
+    found = deep_model.collapse(
+        [means[:, labels], means[:, labels] + 0.1 * noise, np.outer([1, 2, 0], labels + 1.0)], labels
+    )
+    centred = means - means.mean(1, keepdims=True)
+    assert found["dnc1"][0] == 0
+    assert found["dnc1"][1] == pytest.approx(0.01 * np.sum(noise**2) / 12 / (np.sum(centred**2) / 3))
+    assert found["rank"] == [3, 3, 1]
+    assert found["condition"][0] == pytest.approx(3.0)  # diag(3, 2, 1) after the ReLU
+
+
+def test_a_small_convolutional_network_learns(rng):
+    x = rng.normal(size=(40, 12, 12, 1)).astype(np.float32)
+    params, seen = cnn.init(jax.random.key(0), 12, 5), []
+    assert cnn.features(params, x).shape == (40, 5)
+    (kernel, bias), *_ = params
+    inside = sum(x[3, 4 + i, 6 + j, 0] * kernel[i, j, 0, 2] for i in range(3) for j in range(3)) + bias[2]
+    first = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert float(first[3, 2, 3, 2]) == pytest.approx(float(inside), rel=1e-4)
+    target = jnp.asarray(rng.normal(size=(40, 5)))
+
+    def loss(p, rows):
+        return jnp.mean((cnn.features(p, jnp.asarray(x)[rows]) - target[rows]) ** 2)
+
+    every = np.arange(40)
+    options = {"images": 40, "lr": 1e-2, "steps": 60, "batch_size": 20, "seed": 0}
+    after = cnn.fit(loss, params, **options, between=lambda step, _: seen.append(step))
+    assert seen == list(range(1, 61))
+    assert float(loss(after, every)) < 0.5 * float(loss(params, every))
+
+
+def test_clients_share_all_images_and_heads_are_realigned(rng):
+    y = np.repeat(np.arange(5), 40)
+    parts = clients.shares(y, 4, 0.1, rng)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
+    dealt = clients.deal(y, 4, 0.5, ratio=0.1, seed=0)
+    np.testing.assert_array_equal(dealt.counts.sum(0), [round(40 * 0.1 ** (c / 4)) for c in range(5)])
+    np.testing.assert_array_equal(dealt.counts.sum(1), dealt.sizes)
+    for rows, size, counts in zip(dealt.rows, dealt.sizes, dealt.counts, strict=True):
+        np.testing.assert_array_equal(np.bincount(dealt.labels[rows[:size]], minlength=5), counts)
+    head = jnp.asarray(rng.normal(size=(64, 5)))
+    even = clients.realigned(head)
+    np.testing.assert_allclose(np.linalg.norm(even, axis=0), clients.LENGTH, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(even * head, axis=0) / np.linalg.norm(head, axis=0), clients.LENGTH, rtol=1e-5)
+
+
+def test_losses_of_federated_training(rng):
+    """FedETF adds the log of the client's counts; FedLoGe's backbone sees the fixed simplex alone."""
+    x, y, counts = jnp.asarray(rng.normal(size=(6, 9))), jnp.asarray([0, 1, 2, 0, 1, 2]), jnp.asarray([5.0, 1.0, 3.0])
+    shared = {
+        "body": mlp.init(jax.random.key(0), [9, 8, 64]),
+        "head": jnp.asarray(rng.normal(size=(64, 3))),
+        "temperature": 4.0,
+    }
+    own = jnp.asarray(rng.normal(size=(64, 3)))
+    h = np.asarray(mlp.features(shared["body"], x)[-1], np.float64)
+
+    def entropy(z):
+        return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(6), np.asarray(y)]))
+
+    unit = h / np.linalg.norm(h, axis=1, keepdims=True)
+    z = 4 * unit @ simplex_etf(3, 64).T + np.log(np.asarray(counts))
+    assert float(clients.loss("FedETF", shared, own, x, y, counts)) == pytest.approx(entropy(z), rel=1e-5)
+    heads = [np.asarray(w, np.float64) for w in (shared["head"], own)]
+    wanted = entropy(10 * unit @ sparse_etf(3, 64).T) + sum(entropy(h @ w) for w in heads)
+    assert float(clients.loss("FedLoGe", shared, own, x, y, counts)) == pytest.approx(wanted, rel=1e-5)
+    assert float(clients.loss("FedAvg", shared, own, x, y, counts)) == pytest.approx(entropy(h @ heads[0]), rel=1e-5)
+
+    def moved(head):
+        return jax.grad(lambda body: clients.loss("FedLoGe", {**shared, "body": body, "head": head}, own, x, y, counts))(
+            shared["body"]
+        )
+
+    for a, b in zip(jax.tree.leaves(moved(shared["head"])), jax.tree.leaves(moved(own)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +275,9 @@ def test_a_check_holds_by_its_rule(check, word):
 def test_all_of_them_in_miniature(tmp_path):
     assert main.main([f"--config={CONFIGS / 'all.py'}:smoke", f"--workdir={tmp_path / 'all'}"]) == 0
     page = (tmp_path / "all" / "report.html").read_text()
-    for name in (p.stem for p in CONFIGS.glob("*.py") if p.stem != "all"):
+    for name in (p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("all", "spectral_adapter")):
         record = json.loads((tmp_path / "all" / name / "results.json").read_text())
         assert all({"what", "predicted", "measured", "word"} <= c.keys() for c in record["results"]["checks"])
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 11
     threshold = json.loads((tmp_path / "all" / "imbalance" / "results.json").read_text())["results"]["checks"][0]
     assert threshold["deviation"] < 0.06  # nine decays a sweep

@@ -77,7 +77,7 @@ def test_shares_and_match_table_agree(base, method):
     assert {line.split()[0] for line in lines if line.split()[1] != "frozen"} == set(plan.tuned)
 
 
-@pytest.mark.parametrize("method", ["full_ft", "lora", "scl_ft", "lp_ft", "llrd", "l2_sp"])
+@pytest.mark.parametrize("method", ["full_ft", "lora", "spectral", "scl_ft", "lp_ft", "llrd", "l2_sp"])
 def test_tuning_starts_at_the_model_itself(base, method):
     _, model, variables = base
     images = jax.random.normal(KEY, (4, 8, 8, 1))
@@ -283,6 +283,41 @@ def test_lora_is_a_low_rank_change_of_the_kernel(base):
     assert plan.share()[0] < plan_of(base, "full_ft").share()[0]
     with pytest.raises(UserError, match="at least 1"):
         plan_of(base, "lora", rank=0)
+
+
+def test_spectral_begins_in_the_kernels_leading_directions(base):
+    plan, outer = plan_of(base, "spectral", rank=2, outer=4.0), 4.0
+    block = plan.model.backbone[1]
+    first = next(
+        p
+        for p, x in trees.paths(plan.variables["params"][block]).items()
+        if p.endswith("/spectral_c") and p.count("/") == 1
+    )
+    module = first.split("/")[0]
+    leaves = plan.variables["params"][block][module]
+    a, b, c = (np.asarray(leaves[f"spectral_{x}"], np.float64) for x in "abc")
+    kernel = np.asarray(leaves["kernel"], np.float64).reshape(len(a), -1)
+    np.testing.assert_allclose(outer * a.T @ a, np.eye(2), atol=1e-5)
+    top = np.linalg.svd(kernel, compute_uv=False)[:2]
+    np.testing.assert_allclose(np.abs(outer * a.T @ kernel @ b.T), np.diag(top), atol=1e-4 * top[0])
+    assert not c.any()
+
+    # One step of gradient descent on the leaves moves A = sqrt(outer) a by outer times the step of C.
+    def merged(a, b, c):
+        tree = {**leaves, "spectral_a": a, "spectral_b": b, "spectral_c": c}
+        params = {**plan.variables["params"], block: {**plan.variables["params"][block], module: tree}}
+        return plan.merge(params)[block][module]["kernel"].reshape(kernel.shape)
+
+    c = jnp.asarray([[0.3, 0.1], [-0.2, 0.5]])
+    full_a, full_b = 2.0 * a, 2.0 * b
+    np.testing.assert_allclose(merged(a, b, c), kernel + full_a @ c @ full_b, rtol=1e-5, atol=1e-6)
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=kernel.shape), jnp.float32)
+    step_a, step_c = jax.grad(lambda a, c: jnp.sum(weights * merged(a, b, c)), (0, 1))(jnp.asarray(a, jnp.float32), c)
+    np.testing.assert_allclose(2.0 * step_a, outer * weights @ (c @ full_b).T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(step_c, full_a.T @ weights @ full_b.T, rtol=1e-4, atol=1e-5)
+    lora = plan_of(base, "lora", rank=2)
+    kernels = sum(1 for p in trees.paths(lora.variables["params"]) if p.endswith("/lora_a"))
+    assert lora.share()[0] < plan.share()[0] <= lora.share()[0] + 4 * kernels
 
 
 def test_layerwise_decay_and_l2_sp(base, npz):

@@ -23,7 +23,7 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import Section
 from ncjax.runs.run import Run
 from ncjax.studies.theory import checks, solver
-from ncjax.studies.theory.parsimony import orthogonal, product
+from ncjax.studies.theory.linear import orthogonal, product
 
 
 @solver.in_double

@@ -23,7 +23,7 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import Section
 from ncjax.runs.run import Run
 from ncjax.studies.theory import checks, mlp
-from ncjax.studies.theory.parsimony import straightness
+from ncjax.studies.theory.linear import straightness
 
 
 def run(
@@ -53,21 +53,15 @@ def run(
     """
     x, y = mlp.images(data, "train", per_class)
     k, (x, y) = int(y.max()) + 1, map(jnp.asarray, (x, y))
-    tx = optax.adam(lr)
 
     def trained(key: Any, depth: int) -> Any:
         def loss(params: Any, rows: Any) -> Any:
             logits = mlp.features(params, x[rows])[-1]
             return optax.softmax_cross_entropy_with_integer_labels(logits, y[rows]).mean()
 
-        def step(state: Any, key: Any) -> tuple[Any, None]:
-            params, opt = state
-            updates, opt = tx.update(jax.grad(loss)(params, jax.random.randint(key, (batch_size,), 0, len(x))), opt)
-            return (optax.apply_updates(params, updates), opt), None
-
         start, order = jax.random.split(key)
         params = mlp.init(start, [x.shape[1], *[width] * depth, k])
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(order, steps))
+        params = mlp.fit(loss, params, order, images=len(x), lr=lr, steps=steps, batch_size=batch_size)
         out = mlp.features(params, x)
         return out[:-1], jnp.mean(jnp.argmax(out[-1], 1) == y)
 

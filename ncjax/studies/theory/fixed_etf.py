@@ -17,35 +17,29 @@ import matplotlib as mpl
 import numpy as np
 import optax
 
-from ncjax.core.errors import UserError
 from ncjax.core.values import COUNT, POSITIVE
 from ncjax.evidence import intervals
-from ncjax.losses.etf import simplex_etf
+from ncjax.losses.etf import away_from_vertex, simplex_etf
 from ncjax.losses.parts import unit
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section
 from ncjax.runs.run import Run
 from ncjax.studies.theory import checks, mlp
+from ncjax.studies.theory.sessions import parts
 
 HEADS = ("learned", "etf", "dot", "flying")
 SCALE = 10.0  # inverse temperature of cosines, and weight of dot regression, as in the authors' code
 
 
 def objective(head: str, h: Any, target: Any, classifier: Any, labels: Any, seen: Any) -> Any:
-    """The loss of features [N, D] under a head.
+    """The loss of features h [N, D] and labels [N] under one of `HEADS`.
 
-    Args:
-      head: of `HEADS`.
-      h: features.
-      target: [K, D] unit vectors, where the classes are to go.
-      classifier: [D, K], of the learned head.
-      labels: [N].
-      seen: [K], 1 for classes that have come.
+    Unit vectors `target` [K, D] are where classes are to go, `classifier` [D, K] the learned head, `seen` [K] 1 for
+    classes that have come.
     """
     if head in ("dot", "flying"):
-        cosine = jnp.sum(unit(h) * target[labels], axis=1)
-        return SCALE * jnp.mean(0.5 * (cosine - 1) ** 2)
+        return SCALE * jnp.mean(away_from_vertex(h, target[labels]))
     logits = h @ classifier if head == "learned" else SCALE * unit(h) @ target.T
     logits = jnp.where(seen > 0, logits, -1e9)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -76,13 +70,8 @@ def run(
     """
     (x, y), (tx, ty) = mlp.images(data, "train", per_class), mlp.images(data, "test", per_class)
     k, dim = int(y.max()) + 1, 64
-    if k % sessions:
-        raise UserError(f"sessions={sessions}: {k} classes do not fall into as many equal parts")
-    part, etf = k // sessions, jnp.asarray(simplex_etf(k, dim), jnp.float32)
-    orders = [np.random.default_rng(s).permutation(k) for s in range(seeds)]
-    plans = [[_rows(y, order, i, part, exemplars, per_class, s) for i in range(sessions)] for s, order in enumerate(orders)]
-    rows = jnp.asarray(np.stack([np.stack(plan) for plan in plans]))  # [seeds, sessions, rows]
-    seen = np.stack([[np.isin(np.arange(k), o[: (i + 1) * part]) for i in range(sessions)] for o in orders])
+    etf = jnp.asarray(simplex_etf(k, dim), jnp.float32)
+    rows, seen = parts(y, sessions, exemplars, per_class, seeds)
     x, y, tx, ty = map(jnp.asarray, (x, y, tx, ty))
 
     def one(key: Any, rows: Any, seen: Any, head: str) -> Any:
@@ -142,20 +131,9 @@ def run(
     return checks.finish(run, found, {"accuracy": curves, "old": old})
 
 
-def _rows(y: np.ndarray, order: np.ndarray, i: int, part: int, exemplars: int, per_class: int, seed: int) -> np.ndarray:
-    """Rows of a session: its classes' images and exemplars of earlier ones, repeated to one length for all sessions."""
-    rng = np.random.default_rng([seed, i])
-    new = [np.flatnonzero(y == c) for c in order[i * part : (i + 1) * part]]
-    replayed = [np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[:exemplars] for c in order[: i * part]]
-    return np.resize(rng.permutation(np.concatenate([*new, *replayed])), part * per_class + len(order) * exemplars)
-
-
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every run."""
-    intro = (
-        "Five sessions of new classes, few exemplars of old ones: do targets fixed beforehand forget less than a learned "
-        "classifier (Yang et al., 2023)?"
-    )
+    intro = "New classes in parts, few exemplars of old ones: do fixed targets forget less than a learned classifier?"
     caption = "Test accuracy on the classes seen so far, mean over seeds, and 95 % intervals."
     return checks.sections(runs, "A classifier fixed before the classes come", intro, (caption, _draw))
 

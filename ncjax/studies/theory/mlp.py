@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ncjax.data import Data, load
 
@@ -18,6 +20,19 @@ def images(data: str, split: str, per_class: int) -> tuple[np.ndarray, np.ndarra
     mean, std = (f(np.asarray(found["train"].images, np.float32)) for f in (np.mean, np.std))
     x = (np.asarray(found[split].images, np.float32) - mean) / std
     return x.reshape(len(x), -1), np.asarray(found[split].labels)
+
+
+def cut(y: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(rows [N] of images, new labels by old [K]): counts[i] images of the class that is i by its new label.
+
+    Args:
+      y: labels of all images.
+      counts: images to keep; as many as there are where there are fewer.
+      rng: of the new labels, and of which images.
+    """
+    order = rng.permutation(len(counts))
+    rows = [rng.permutation(np.flatnonzero(y == old))[:n] for old, n in zip(order, counts, strict=True)]
+    return np.concatenate(rows), np.argsort(order)
 
 
 def init(key: Any, widths: list[int]) -> list[tuple[Any, Any]]:
@@ -35,3 +50,34 @@ def features(params: list[tuple[Any, Any]], x: Any) -> list[Any]:
         x = jnp.maximum(x, 0) if i < len(params) - 1 else x
         out.append(x)
     return out
+
+
+def fit(
+    loss: Callable[[Any, Any], Any],
+    params: Any,
+    key: Any,
+    *,
+    images: int,
+    lr: float | optax.Schedule,
+    steps: int,
+    batch_size: int,
+) -> Any:
+    """Parameters after Adam on batches drawn with replacement.
+
+    Args:
+      loss: of parameters and rows [B] of the images.
+      params: at the start.
+      key: of the batches.
+      images: how many there are.
+      lr: learning rate, or a schedule of it.
+      steps, batch_size: of the training.
+    """
+    tx = optax.adam(lr)
+
+    def step(state: Any, key: Any) -> tuple[Any, None]:
+        params, opt = state
+        updates, opt = tx.update(jax.grad(loss)(params, jax.random.randint(key, (batch_size,), 0, images)), opt)
+        return (optax.apply_updates(params, updates), opt), None
+
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(key, steps))
+    return params
