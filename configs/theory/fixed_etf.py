@@ -11,5 +11,5 @@ from ncjax import config
 
 def get_config(arg=""):
     return config.make(
-        "studies.theory.fixed_etf", arg, smoke=dict(per_class=12, seeds=2, steps=20, exemplars=3, batch_size=16)
+        "studies.theory.fixed_etf", arg, smoke=dict(per_class=12, seeds=2, steps=20, exemplars=3, batch_size=16, sessions=2)
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ncjax.evidence.correlation import Correlation
 from ncjax.evidence.intervals import Interval, mean
@@ -54,7 +54,7 @@ def compared(values: Sequence[float], others: Sequence[float], *, margin: float)
         return Comparison(found, 1.0, "not told apart")
     error = apart.std(ddof=1) / np.sqrt(count)
     room = margin - abs(found.mean)
-    p = float(stats.t.sf(room / error, count - 1)) if error > 0 else float(room < 0)
+    p = float(special.stdtr(count - 1, -room / error)) if error > 0 else float(room < 0)
     if p < 0.05:
         return Comparison(found, p, "level")
     word = "ahead" if found.low > 0 else "behind" if found.high < 0 else "not told apart"

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
+from scipy import special
 
 from ncjax.core.types import Array
 
@@ -32,7 +33,7 @@ class Correlation(NamedTuple):
 
 def spearman(x: Array, y: Array) -> float:
     """Spearman's rho, the correlation of ranks; NaN where one side is constant."""
-    a, b = stats.rankdata(x), stats.rankdata(y)
+    a, b = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
@@ -40,8 +41,8 @@ def weighted_kendall(x: Array, y: Array) -> float:
     """Kendall's tau with hyperbolic weights by the rank of y (Vigna, 2015): order among the most accurate counts most."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    best_first = stats.rankdata(-np.asarray(y), method="ordinal") - 1
-    tau, _ = stats.weightedtau(x, y, rank=best_first.astype(int))  # pyright: ignore[reportGeneralTypeIssues]
+    best_first = scipy.stats.rankdata(-np.asarray(y), method="ordinal") - 1
+    tau, _ = scipy.stats.weightedtau(x, y, rank=best_first.astype(int))  # pyright: ignore[reportGeneralTypeIssues]
     return float(tau)  # pyright: ignore[reportArgumentType]
 
 
@@ -61,7 +62,7 @@ def jackknife(value: float, without: Sequence[float], count: int = 0) -> tuple[f
         almost_one = 1 - 6 / (count * (count**2 - 1))
         value = float(np.arctanh(np.clip(value, -almost_one, almost_one)))
         each = np.arctanh(np.clip(each, -almost_one, almost_one))
-    half = stats.t.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * np.sum(np.square(each - each.mean())))
+    half = special.stdtrit(groups - 1, 0.975) * np.sqrt((groups - 1) / groups * np.sum(np.square(each - each.mean())))
     low, high = value - half, value + half
     return (float(np.tanh(low)), float(np.tanh(high))) if count else (max(float(low), -1.0), min(float(high), 1.0))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 class Interval(NamedTuple):
@@ -24,7 +24,7 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
     centre = float(x.mean())
     if len(x) < 2:
         return Interval(centre, -math.inf, math.inf)
-    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    half = float(special.stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / math.sqrt(len(x)))
     return Interval(centre, centre - half, centre + half)
 
 

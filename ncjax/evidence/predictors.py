@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ncjax.core.types import Array
 from ncjax.evidence import intervals
@@ -76,7 +76,7 @@ def with_rank_elsewhere(found: Pool) -> Pool:
     """
     if len(found.accuracy) < 2:
         return found
-    ranks = {t: stats.rankdata(y) for t, y in found.accuracy.items()}
+    ranks = {t: scipy.stats.rankdata(y) for t, y in found.accuracy.items()}
     other = {t: np.mean([r for u, r in ranks.items() if u != t], axis=0) for t in ranks}
     return found._replace(values={**found.values, ELSEWHERE: other}, signs={**found.signs, ELSEWHERE: 1})
 
@@ -143,7 +143,7 @@ def best_by_chance(found: Pool, *, seed: int = 0) -> dict[str, Any] | None:
         return None
 
     def ranks(x: np.ndarray) -> np.ndarray:
-        r = stats.rankdata(x, axis=-1)
+        r = scipy.stats.rankdata(x, axis=-1)
         r = r - r.mean(axis=-1, keepdims=True)
         return r / np.sqrt(np.sum(r * r, axis=-1, keepdims=True))
 

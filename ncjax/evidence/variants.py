@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ncjax.core.types import Array
 
@@ -34,7 +34,7 @@ class Resampled(NamedTuple):
 
 def spearman(x: Array, y: Array) -> np.ndarray:
     """Spearman's rho along the last axis; NaN where one side is constant."""
-    a, b = (r - r.mean(axis=-1, keepdims=True) for r in (stats.rankdata(z, axis=-1) for z in (x, y)))
+    a, b = (r - r.mean(axis=-1, keepdims=True) for r in (scipy.stats.rankdata(z, axis=-1) for z in (x, y)))
     scale = np.sqrt(np.sum(a * a, axis=-1) * np.sum(b * b, axis=-1))
     return np.where(scale > 0, np.sum(a * b, axis=-1) / np.where(scale > 0, scale, 1), np.nan)
 

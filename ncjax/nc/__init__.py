@@ -41,6 +41,7 @@ from ncjax.nc.spectra import Ranks, numerical_rank, ranks
 from ncjax.nc.stats import ClassStats, empty, observe, usable
 from ncjax.nc.taken import Hooks, flax_features, torch_hooks
 from ncjax.nc.uncertainty import errors, resolution
+from ncjax.nc.vectors import class_vectors
 from ncjax.nc.watch import watch
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Tilt",
     "cdnv",
     "cdnv_pairs",
+    "class_vectors",
     "collect",
     "cosines",
     "directional_cdnv",

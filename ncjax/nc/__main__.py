@@ -12,9 +12,12 @@ import numpy as np
 from ncjax.core.cli import Parser, quiet, tell
 from ncjax.core.errors import UserError
 from ncjax.core.files import to_json
+from ncjax.nc import metrics
 from ncjax.nc.measure import collect, measure
+from ncjax.nc.metric import meaning
 from ncjax.nc.report import Report
 from ncjax.nc.stats import ClassStats
+from ncjax.nc.vectors import class_vectors
 
 KEYS = ("X", "y", "W", "b", "X_test", "y_test", "X_out")
 
@@ -27,10 +30,10 @@ def _read(path: str) -> dict[str, np.ndarray]:
         raise UserError(f"no file {path}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as e:
         raise UserError(f"{path} is no readable .npz file of number arrays ({str(e).splitlines()[0]})") from None
-    if not {"X", "y"} <= arrays.keys():
+    if not {"X", "y"} <= arrays.keys() and set(arrays) & set(KEYS) != {"W"}:
         raise UserError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; expected X [N, D] and y [N] (and maybe W [K, D], "
-            "b [K], X_test, y_test, X_out)"
+            "b [K], X_test, y_test, X_out), or W alone"
         )
     if ("X_test" in arrays) != ("y_test" in arrays):
         raise UserError(f"{path} holds one of X_test and y_test; expected both or neither")
@@ -60,16 +63,29 @@ def _test(features: np.ndarray, labels: np.ndarray, centres: ClassStats, options
         raise UserError(f"X_test, y_test: {e}") from None
 
 
+def _vectors(found: dict[str, float], matrix: np.ndarray) -> str:
+    lines = [f"{len(matrix)} class vectors of {matrix.shape[1]} numbers"]
+    return "\n".join(
+        lines + [f"{name:<22}{value:>10.4g}  {meaning(getattr(metrics, name))}" for name, value in found.items()]
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as of `core.cli.tell`: 2 for input that cannot be measured."""
     parser = Parser("python -m ncjax.nc", "Measure the collapse of features in a file.")
-    parser.add_argument("file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]")
+    parser.add_argument(
+        "file", help=".npz with X [N, D], y [N]; optional W [K, D], b [K], X_test, y_test, X_out [M, D]; or with W alone"
+    )
     parser.add_argument("--weighting", choices=("class", "sample"), default="class", help="of classes in Sigma_B")
     parser.add_argument("--spectrum", action="store_true", help="also ranks, RankMe and VCI")
     parser.add_argument("--json", action="store_true", help="print JSON, with per-class and per-pair values")
 
     def show(args: Namespace) -> str:
-        reports = _measured(_read(args.file), weighting=args.weighting, spectrum=args.spectrum)
+        arrays = _read(args.file)
+        if "X" not in arrays:
+            found = class_vectors(arrays["W"])
+            return to_json(found) if args.json else _vectors(found, arrays["W"])
+        reports = _measured(arrays, weighting=args.weighting, spectrum=args.spectrum)
         if args.json:
             return to_json({name: report.to_dict(arrays=True) for name, report in reports.items()})
         return "\n\n".join(f"{name}: {report}" if len(reports) > 1 else str(report) for name, report in reports.items())

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg, stats
+from scipy import linalg, special
 from threadpoolctl import ThreadpoolController
 
 from ncjax.core.errors import UserError
@@ -342,7 +342,7 @@ def standing(value: float, draws: np.ndarray) -> Standing:
         return Standing(floor, np.nan, np.nan)
     deviation = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
     score = (np.log(value) - logs.mean()) / max(deviation, 1e-12) if value > 0 else -np.inf
-    return Standing(floor, value / floor, float(stats.t.cdf(score, len(logs) - 1)))
+    return Standing(floor, value / floor, float(special.stdtr(len(logs) - 1, score)))
 
 
 class Floors(NamedTuple):

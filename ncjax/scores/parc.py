@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array
@@ -46,6 +46,6 @@ def parc(
         rows = np.random.default_rng(seed).permutation(len(x))[:images]
         x, labels = x[rows], labels[rows]
     upper = np.triu_indices(len(x), 1)
-    ranks = rankdata(1 - np.corrcoef(x)[upper])
+    ranks = scipy.stats.rankdata(1 - np.corrcoef(x)[upper])
     differ = (labels[upper[0]] != labels[upper[1]]).astype(np.float64)  # any two numbers have the ranks of these
     return float(np.corrcoef(ranks, differ)[0, 1])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ncjax import nc
+from ncjax.losses.etf import simplex_etf
 from ncjax.nc.__main__ import main
 
 
@@ -70,3 +71,29 @@ def test_a_missing_or_truncated_file_is_one_line(tmp_path, capsys, arrays):
     shown = capsys.readouterr().err
     assert "no readable .npz" in shown
     assert shown.count("\n") == 1
+
+
+def test_class_vectors_alone(tmp_path, capsys, rng):
+    w = (simplex_etf(5, 8) * 3 + 0.7).astype(np.float32)  # a simplex, moved as a whole
+    code, shown = run(tmp_path, capsys, {"W": w})
+    assert code == 0
+    assert shown.out.startswith("5 class vectors of 8 numbers\nnc2_w ")
+    code, shown = run(tmp_path, capsys, {"W": w}, "--json")
+    found = json.loads(shown.out)
+    for name in ("nc2_w_centred", "equinorm", "equiangularity", "maximal_angle"):
+        assert found[name] == pytest.approx(0, abs=1e-6)
+    assert found["discrimination_centred"] == pytest.approx(5 / 4)
+    assert found["nc2_w"] > 0.1
+    w = rng.normal(size=(6, 4))
+    m = w - w.mean(0)
+    unit = m / np.linalg.norm(m, axis=1, keepdims=True)
+    cosines = (unit @ unit.T)[~np.eye(6, dtype=bool)]
+    found = nc.class_vectors(w)
+    assert found["equiangularity"] == pytest.approx(cosines.std())
+    assert found["equinorm"] == pytest.approx(np.linalg.norm(m, axis=1).std() / np.linalg.norm(m, axis=1).mean())
+    assert found["nc2_w"] == pytest.approx(float(nc.nc2_w(w)), rel=1e-5)
+    for bad, line in ((np.ones((3, 4)), "all the same"), (np.full((3, 4), np.nan), "finite numbers"), (np.ones(3), r"[3]")):
+        code, shown = run(tmp_path, capsys, {"W": bad})
+        assert code == 2
+        assert shown.err.count("\n") == 1
+        assert line in shown.err
