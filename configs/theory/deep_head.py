@@ -4,8 +4,8 @@
 
 Prediction: for two classes DNC1 falls with depth and by ten times or more from the first epoch to the end, as do the
 conditions of the class means less 1; for ten every layer's DNC1 is under 0.05, one layer's rank is below ten, and the loss
-is below that of deep collapse. Decays are those of the toy model `deep_ufm`; limits stood before any run, images and steps
-were chosen on the first of the five seeds. Minutes on one core.
+is below that of deep collapse, beyond its interval over seeds. Decays are those of the toy model `deep_ufm`; limits stood
+before any run, images and steps were chosen on the first of the five seeds. Five minutes on one core.
 """
 
 from ncjax import config
