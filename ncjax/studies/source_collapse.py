@@ -23,7 +23,7 @@ from ncjax.evidence import intervals
 from ncjax.evidence.paper import Evidence
 from ncjax.networks.load import Init, load
 from ncjax.optim import Optim
-from ncjax.report import figures
+from ncjax.report import figures, outside
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
 from ncjax.report.tables import Cell, Table, spread, text
@@ -309,6 +309,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 _scatter(run, stem),
             )
         ]
+        points = {name: {t: x["auroc"] for t, x in e["targets"].items()} for name, e in r["points"].items()}
+        if blocks := outside.blocks_of(points):
+            caption = f"AUROC of {c['data']} against the targets after each block, mean over seeds: a line a variant."
+            drawn.append((caption, outside.curves(points, blocks, f"outside_{stem}")))
+            tables.append(outside.table(points, blocks, f"outside_{stem}", f"{run.name}/results.json: points."))
         title = "Does less collapse in pre-training transfer better?"
         sections.append(Section(f"{title} ({run.name})", intro, drawn, tables, tuple(map(_told, judged))))
     return sections

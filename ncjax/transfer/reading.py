@@ -95,16 +95,17 @@ class Reader:
     def __init__(self, model: Model, variables: PyTree, image_shape: tuple[int, ...], mesh: Mesh, options: Reading):
         self.model, self.mesh, self.options = model, mesh, options
         self.layers = list(dict.fromkeys((model.penultimate, model.readout)))
+        self.blocks = list(dict.fromkeys((*model.backbone, model.readout)))
         self.dims = widths(model, variables, image_shape)
         self._passes: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._attacked = meshes.compile_step(self._attack, mesh, jit=programs.jit)
 
     def _seen(self, variables: PyTree, dataset: Dataset, stats: list[str]) -> dict[str, passes.Evaluation]:
-        """Every split passed through the network: features of all its layers here, statistics of some."""
+        """Every split passed through the network: features after each of its blocks, statistics of some."""
         key = len(dataset.class_names), tuple(stats)
         if key not in self._passes:
             sized = self.model._replace(num_classes=key[0])
-            loss, keep = cross_entropy(), self.layers
+            loss, keep = cross_entropy(), self.blocks
             self._passes[key] = passes.make_pass(sized, loss, self.dims, self.mesh, stats=stats, keep=keep)
         return {name: self._passes[key](variables, self._batches(dataset, name)) for name in dataset.splits}
 
@@ -120,7 +121,8 @@ class Reader:
           targets: by name, in the size that it takes.
         """
         variables = network.variables
-        seen = self._seen(variables, source, self.layers)
+        elsewhere = any(target.name != source.name for target in targets.values())
+        seen = self._seen(variables, source, self.blocks if elsewhere else self.layers)
         classifier = classifier_arrays(variables["params"])
         reports = {
             split: passes.collapse(seen[split], seen["train"], readout=self.model.readout, classifier=classifier)
@@ -183,9 +185,10 @@ class Reader:
     def _outside(
         self, variables: PyTree, test: passes.Evaluation, known: dict[str, passes.Evaluation]
     ) -> dict[str, dict[str, float]]:
-        """{layer: {score: AUROC}} of the source's test images against the target's."""
+        """{layer: {score: AUROC}} of source against target test images: of every block, "penultimate", "readout"."""
         out = {}
-        for name, layer in (("penultimate", self.model.penultimate), ("readout", self.model.readout)):
+        names = {block: block for block in self.model.backbone}
+        for name, layer in (names | {"penultimate": self.model.penultimate, "readout": self.model.readout}).items():
             stats, inside = known["train"].stats[layer], known["test"].features[layer]
             classifier = classifier_arrays(variables["params"]) if name == "readout" else None
             alpha = LENGTH / max(float(np.abs(known["train"].features[layer]).sum(axis=1).mean()), 1e-30)

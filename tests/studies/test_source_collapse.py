@@ -1,5 +1,6 @@
 """Variants of pre-training side by side: cells, what is read of them, rules, and what a report says."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -61,6 +62,12 @@ def test_a_sweep_that_was_stopped_goes_on_and_equals_one_that_was_not(sweep, tmp
     page = (sweep / "report.html").read_text()
     assert "Does less collapse in pre-training transfer better?" in page
     assert "C4 (cross_entropy)" in page
+    with open(next((sweep / "tables").glob("outside_*.csv"))) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2  # a target, two scores
+    auroc = one["points"]["cross_entropy, epoch 2"]["targets"]["embedded.digits"]["auroc"]
+    assert float(rows[-1]["readout"]) == pytest.approx(auroc["readout"]["nci"][0], rel=1e-4)
+    assert set(rows[0]) - {"target, variant, score"} == auroc.keys() - {"penultimate"}
 
 
 def test_the_network_of_epoch_0_is_the_initialisation_bit_for_bit(sweep):
@@ -94,6 +101,21 @@ def test_a_projection_head_is_discarded_exactly(tmp_path):
     layers = [f["source"]["layers"] for f in found]
     assert layers[0]["penultimate"]["test"]["nc1"] == layers[1]["penultimate"]["test"]["nc1"]
     assert layers[0]["readout"]["train"]["nc1"] != layers[0]["penultimate"]["train"]["nc1"]
+    # What lies outside is told after every block; the readout of a head is a layer more, without one it is the penultimate.
+    blocks = headless.backbone
+    assert [list(x["auroc"]) for x in (one, other)] == [[*blocks, "penultimate", "readout"]] * 2
+    assert one["auroc"]["penultimate"] == one["auroc"][blocks[-1]] == other["auroc"][blocks[-1]]
+    assert one["auroc"]["readout"]["neco"] != one["auroc"]["penultimate"]["neco"]
+    assert other["auroc"]["readout"]["neco"] == other["auroc"]["penultimate"]["neco"]
+    inside, outside = (reader._seen(own, d, list(blocks)) for d in (source, target))
+    for block in blocks:
+        x, labels = np.asarray(inside["train"].features[block], np.float64), inside["train"].labels
+        means = np.stack([x[labels == c].mean(0) for c in range(10)])
+        basis = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:9]
+        centred = [np.asarray(d["test"].features[block], np.float64) - means.mean(0) for d in (inside, outside)]
+        a, b = (np.linalg.norm(h @ basis.T, axis=1) / np.linalg.norm(h, axis=1) for h in centred)
+        wanted = np.mean((a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :]))
+        assert other["auroc"][block]["neco"] == pytest.approx(wanted, abs=2e-3)
 
 
 def test_seeds_of_a_variant_differ_and_a_seed_is_a_seed(tmp_path):
