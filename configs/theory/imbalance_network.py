@@ -4,7 +4,8 @@
 
 Prediction: the spread of the minority's logits is over 0.2 at 0.8 of the threshold and under 0.05 at 1.5, and logits fall
 into blocks, their noise under a tenth of their contrast. Five classes of 300 images of Fashion-MNIST, five of 60, five
-seeds; the limits stood before any run, steps were chosen on the first two seeds. Minutes on one core.
+seeds; the limits stood before any run, steps were chosen on the first two seeds. Two and a half minutes
+on one core. Record docs/results/theory: spread 0.30 [0.24, 0.35] and 0.007 [-0.001, 0.015]; all three hold.
 """
 
 from ncjax import config

@@ -6,6 +6,8 @@ A ResNet-20 of CIFAR-10 on the first twenty classes of CIFAR-100, 20 images of e
 fine-tuning tunes. Prediction: none of theirs; `tuning.spectral` is our reading of the factorisation, and the question is
 whether it beats LoRA of the same rank (rank² numbers a kernel fewer) with its interval clear of 0. Needs
 weights/cifar10_resnet20.npz and data/cifar100.npz in the current folder.
+
+Record docs/results/theory, three minutes on one core: spectral less LoRA -2.1 [-11.5, 7.2] points, not told apart.
 """
 
 from ncjax import config

@@ -60,7 +60,7 @@ def curves(points: Points, blocks: Sequence[str], name: str) -> Drawn:
     """A panel a target and score, a line a variant."""
     panels = [(target, score) for target in _targets(points) for score in SCORES]
     with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(panels), 2, 3.0)
+        figure, axes = figures.grid(len(panels), 2, 4.0)
         for axis, (target, score) in zip(axes, panels, strict=True):
             for i, (variant, targets) in enumerate(points.items()):
                 mean = [targets[target][b][score][0] for b in blocks]

@@ -137,8 +137,8 @@ def _draw(run: Finished, name: str) -> figures.Drawn:
                 axes[0].plot(layers, last, "o-", ms=2, lw=0.8, color=figures.COLOURS[i], label=label)
                 axes[0].plot(layers, first, "--", lw=0.8, color=figures.COLOURS[i])
                 axes[1].plot(layers, rank, "o-", ms=3, lw=0.8, alpha=0.6, color=figures.COLOURS[i], label=label)
-        axes[0].set(title="tr S_W / tr S_B", xlabel="layer")
-        axes[1].set(title="rank of class means", xlabel="layer")
+        for axis, title in zip(axes, ("tr S_W / tr S_B", "rank of class means"), strict=True):
+            axis.set(title=title, xlabel="layer", xticks=layers)
         figures.log_axis(axes[0])
         axes[0].legend(fontsize=7)
         return figures.Drawn(f"deep-head-{name}", figure)
