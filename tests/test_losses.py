@@ -11,7 +11,7 @@ from ncjax.core.resolve import public_names
 from ncjax.core.roles import LOSS, resolve
 from ncjax.core.types import Batch, Loss
 from ncjax.losses.attacks import pgd
-from ncjax.losses.etf import simplex_etf, sparse_etf
+from ncjax.losses.etf import _sparse_gradient, simplex_etf, sparse_etf
 from ncjax.losses.parts import feature_entropy
 
 LOSSES = [name for name in public_names(losses) if isinstance(getattr(losses, name)(), Loss)]
@@ -262,8 +262,21 @@ def test_a_sparse_simplex_keeps_zeros_and_widens_angles(rng):
     best = np.arccos(-1 / (k - 1))
     assert nearest(start) < nearest(found) <= best + 1e-3
     assert nearest(found) > 0.99 * best  # 25 free entries a class are enough for nearly the simplex's angles
-    with pytest.raises(UserError, match="keeps none"):
-        sparse_etf(4, 3, 0.9)
+    for sizes, words in (((4, 3, 0.9), "keeps none"), ((5, 5, 0.6), "point apart")):
+        with pytest.raises(UserError, match=words):
+            sparse_etf(*sizes)
+    m = rng.normal(size=(5, 7))
+
+    def objective(m):
+        u = m / np.linalg.norm(m, axis=1, keepdims=True)
+        nearest = np.max(u @ u.T - 2 * np.eye(5), axis=1)
+        return np.sum((np.linalg.norm(m, axis=1) - 1) ** 2) - np.mean(np.arccos(nearest))
+
+    gradient = _sparse_gradient(m)
+    for at in np.ndindex(*m.shape):
+        step = np.zeros_like(m)
+        step[at] = 1e-6
+        assert gradient[at] == pytest.approx((objective(m + step) - objective(m - step)) / 2e-6, abs=1e-6)
     f, labels = features(rng), rng.integers(0, 4, 12)
     h = np.asarray(f["embedding"], np.float64)
     z = 10 * (h / np.linalg.norm(h, axis=1, keepdims=True)) @ sparse_etf(4, 6, 0.25).T

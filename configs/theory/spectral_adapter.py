@@ -1,4 +1,4 @@
-"""Kwon et al. (2024) as a way of tuning: a compressed factorisation beside LoRA, at as many parameters.
+"""Kwon et al. (2024) as a way of tuning: a compressed factorisation beside LoRA of the same rank.
 
     python -m ncjax.main --config=configs/theory/spectral_adapter.py
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Float
 
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Loss
 from ncjax.core.values import NOT_NEGATIVE, PART, POSITIVE
 from ncjax.losses.parts import against_labels, classifier_alone, feature_entropy, masked_mean, unit
+
+SPARSE_STEPS = 2000  # of Adam, to part the vectors of `sparse_etf`
 
 
 def simplex_etf(num_classes: int, dim: int, seed: int = 0) -> Float[np.ndarray, "K D"]:
@@ -39,41 +39,55 @@ def simplex_etf(num_classes: int, dim: int, seed: int = 0) -> Float[np.ndarray, 
 
 @functools.lru_cache(maxsize=16)
 def sparse_etf(num_classes: int, dim: int, sparsity: float = 0.6, seed: int = 0) -> Float[np.ndarray, "K D"]:
-    """Vectors of one length with zeros at random places and angles as large as those allow (Xiao et al., 2024, SSE-C).
+    """Vectors of length one with zeros at random places and angles as large as those allow (Xiao et al., 2024, SSE-C).
 
     A simplex ETF loses a share `sparsity` of its entries; the others are moved by 2000 steps of Adam to minimise
 
         sum_k (||m_k|| - 1)^2 - mean_k arccos max_{j != k} cos(m_j, m_k),
 
-    lengths apart from one by rounding at the end, since rows are divided by theirs. (The authors take 10 000 steps.)
+    and rows are then divided by their lengths. The authors take 10 000 steps. In NumPy and float64, so that every device
+    and every resumed run has the same vectors, to rounding. Not to be written into.
 
     Raises:
-      UserError: fewer than K - 1 features, or so sparse that a class keeps no entry.
+      UserError: fewer than K - 1 features, or so sparse that a class keeps no entry, or two point the same way.
     """
     start = simplex_etf(num_classes, dim, seed)
     zeros = np.random.default_rng([seed, 1]).permutation(start.size)[: round(sparsity * start.size)]
     kept = np.ones(start.size)
     kept[zeros] = 0
     kept = kept.reshape(start.shape)
+    said = f"sparsity={sparsity}: of {dim} entries a class, "
     if not kept.any(axis=1).all():
-        raise UserError(f"sparsity={sparsity}: of {dim} entries a class, one class keeps none; take less, or a wider model")
-    tx = optax.adam(optax.cosine_decay_schedule(1e-2, 2000))
+        raise UserError(said + "one class keeps none; take less, or a wider model")
+    m, first, second = start * kept, np.zeros_like(start), np.zeros_like(start)
+    for step in range(SPARSE_STEPS):
+        gradient = _sparse_gradient(m) * kept
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        corrected = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        rate = 0.005 * (1 + np.cos(np.pi * step / SPARSE_STEPS))
+        m = m - rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
+    m /= np.linalg.norm(m, axis=1, keepdims=True)
+    if np.max(m @ m.T - 2 * np.eye(num_classes)) > 1 - 1e-3:
+        raise UserError(said + "two classes keep too few to point apart; take less, or a wider model")
+    m.setflags(write=False)
+    return m
 
-    def loss(m: Array) -> Array:
-        cosines = jnp.where(jnp.eye(num_classes, dtype=bool), -1.0, jnp.clip(unit(m) @ unit(m).T, -1 + 1e-6, 1 - 1e-6))
-        lengths = jnp.sqrt(jnp.sum(m**2, axis=1) + 1e-12)
-        return jnp.sum((lengths - 1) ** 2) - jnp.mean(jnp.arccos(jnp.max(cosines, axis=1)))
 
-    def step(_: int, state: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
-        m, opt = state
-        updates, opt = tx.update(jax.grad(loss)(m) * kept, opt)
-        return m + updates, opt
+def _sparse_gradient(m: Float[np.ndarray, "K D"]) -> Float[np.ndarray, "K D"]:
+    """Of sum_k (||m_k|| - 1)^2 - mean_k arccos max_{j != k} cos(m_j, m_k).
 
-    with jax.ensure_compile_time_eval():
-        first = jnp.asarray(start * kept, jnp.float32)
-        found, _ = jax.jit(lambda m: jax.lax.fori_loop(0, 2000, step, (m, tx.init(m))))(first)
-    found = np.asarray(found, np.float64) * kept
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    -arccos(c) has slope 1 / sqrt(1 - c^2), and c = cos(m_k, m_j) moves with m_k by (u_j - c u_k) / ||m_k||.
+    """
+    k, rows = len(m), np.arange(len(m))
+    lengths = np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12)
+    u = m / lengths
+    cosines = u @ u.T - 2 * np.eye(k)
+    nearest = np.argmax(cosines, axis=1)
+    c = np.clip(cosines[rows, nearest], -1 + 1e-6, 1 - 1e-6)[:, None]
+    slope = 1 / np.sqrt(1 - c**2) / k
+    gradient = 2 * (lengths - 1) * u + slope * (u[nearest] - c * u) / lengths
+    np.add.at(gradient, nearest, slope * (u - c * u[nearest]) / lengths[nearest])
+    return gradient
 
 
 def away_from_vertex(h: Float[Array, "N D"], vertex: Float[Array, "N D"]) -> Float[Array, " N"]:

@@ -83,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     def show(args: Namespace) -> str:
         arrays = _read(args.file)
         if "X" not in arrays:
+            if args.spectrum or args.weighting != "class":
+                raise UserError("--spectrum and --weighting are of features, and the file holds W alone")
             found = class_vectors(arrays["W"])
             return to_json(found) if args.json else _vectors(found, arrays["W"])
         reports = _measured(arrays, weighting=args.weighting, spectrum=args.spectrum)

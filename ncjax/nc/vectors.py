@@ -29,7 +29,8 @@ def class_vectors(matrix: Float[np.ndarray, "K D"]) -> dict[str, float]:
       matrix: a row a class.
 
     Raises:
-      UserError: not a matrix of two rows or more of finite numbers, or rows that are all one vector.
+      UserError: not a matrix of two rows or more of finite numbers, rows that are all one vector, or one that is zero or
+        the mean of all.
     """
     rows = np.asarray(matrix)
     if rows.ndim != 2 or len(rows) < 2 or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
@@ -38,6 +39,10 @@ def class_vectors(matrix: Float[np.ndarray, "K D"]) -> dict[str, float]:
         )
     if (rows == rows[0]).all():
         raise UserError(f"W: its {len(rows)} rows are all the same vector")
+    for what, each in (("zero", rows), ("the mean of all", rows - rows.mean(axis=0))):
+        lost = np.flatnonzero(np.linalg.norm(each, axis=1) <= 1e-7 * np.abs(rows).max())
+        if len(lost):
+            raise UserError(f"W: row {lost[0]} is {what}, and has no direction")
     twice, labels = np.repeat(rows, 2, axis=0), np.repeat(np.arange(len(rows)), 2)  # class means are the rows themselves
     report = measure(twice, labels, classifier=(rows, np.zeros(len(rows), np.float32)), floors=False)
     return {name: float(report.values[name]) for name in OF_VECTORS}

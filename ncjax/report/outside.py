@@ -63,6 +63,8 @@ def curves(points: Points, blocks: Sequence[str], name: str) -> Drawn:
         figure, axes = figures.grid(len(panels), 2, 4.0)
         for axis, (target, score) in zip(axes, panels, strict=True):
             for i, (variant, targets) in enumerate(points.items()):
+                if any(targets[target][b][score] is None for b in blocks):
+                    continue
                 mean = [targets[target][b][score][0] for b in blocks]
                 colour, style = figures.COLOURS[i % len(figures.COLOURS)], ("-", "--", ":")[i // len(figures.COLOURS) % 3]
                 axis.plot(range(len(blocks)), mean, style, lw=1, color=colour, label=variant)

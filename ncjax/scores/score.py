@@ -21,6 +21,7 @@ which it is given as arrays over the pool, and returns an array. Scores are foun
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,9 @@ INPUTS = (
     "width",
     "source_accuracy",
 )
+
+
+FURTHER = 1_000_000  # seeds from here on tell a score's spread
 
 
 class Score(NamedTuple):
@@ -118,6 +122,9 @@ def named(text: str) -> Score:
         raise UserError(f"{text} is no score: say how it is read with @score(label=..., higher_is_better=...)")
     over_pool = getattr(plain, "over_pool", False)
     known = tuple(x.rpartition(".")[2] for x in installed()) if over_pool else INPUTS
+    seeded = "seed" in inspect.signature(plain).parameters
+    if plain.seeds > 1 and not seeded:
+        raise UserError(f"score {text}: seeds={plain.seeds} asks for its spread, but the function takes no seed")
     asked = named_inputs(function, f"score {text}", known)
     return Score(
         name=own_name(function),
@@ -167,7 +174,8 @@ def applied(
       scores: from `all_named`.
       inputs: by name; None or absent where something is not there. Moments are made of features and labels.
       seconds: where what each took is written, by name, and "moments".
-      spreads: where the standard deviation of random ones over other seeds is written, by name; None computes none.
+      spreads: where the standard deviation of those with a random part over `seeds` further seeds is written, by name;
+        None computes none.
     """
     seconds = {} if seconds is None else seconds
     started = time.perf_counter()
@@ -191,6 +199,10 @@ def applied(
         started = time.perf_counter()
         try:
             value = float(each.function(**given))
+            if each.seeds > 1 and spreads is not None:
+                others = [float(each.function(**given, seed=FURTHER + s)) for s in range(each.seeds)]
+                if np.isfinite(others).all():
+                    spreads[name] = float(np.std(others, ddof=1))
         except (ValueError, np.linalg.LinAlgError) as e:  # a UserError, or what a library says of features it cannot take
             reasons[name] = str(e).splitlines()[0]
             continue
@@ -198,8 +210,6 @@ def applied(
             seconds[name] = time.perf_counter() - started
         if math.isfinite(value):
             values[name] = value
-            if each.seeds > 1 and spreads is not None:
-                spreads[name] = float(np.std([each.function(**given, seed=s) for s in range(1, each.seeds + 1)], ddof=1))
         else:
             reasons[name] = "not finite"
     return values, reasons

@@ -24,7 +24,7 @@ def expected_log_prediction(probabilities: Float[np.ndarray, "N C"], labels: Int
 
 
 def probabilities_of(logits: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
-    """Softmax, in float32 of logits that come in it or in less (each entry right to 2e-7 of itself), else in float64."""
+    """Softmax, in float32 of logits z that come in it or in less (right to |z - max z| 6e-8 of itself), else in float64."""
     out = np.empty(logits.shape, np.float64 if logits.dtype.itemsize > 4 else np.float32)
     for start in range(0, len(logits), ROWS):
         x = logits[start : start + ROWS].astype(out.dtype)

@@ -308,9 +308,11 @@ def _pairs(run: Finished, stem: str) -> Table:
                 ]
             )
     columns = ["target, network", *(f"{figures.plain(t)} test %" for t in r["truths"]), *(r["labels"][n] for n in wanted)]
-    caption = (
-        "Every network on every target; scores with a random part ± their standard deviation over three further seeds."
-    )
+    cells = [cell for many in r["cells"].values() for cell in many.values()]
+    spread = dict.fromkeys(r["labels"][n] for cell in cells for n in cell.get("spreads", {}))  # none in records of before
+    caption = "Every network on every target."
+    if spread:
+        caption += f" {', '.join(spread)}: ± standard deviation over further seeds of its random part."
     return Table(f"pairs_{stem}", caption, columns, rows)
 
 

@@ -97,17 +97,26 @@ class Reader:
         self.layers = list(dict.fromkeys((model.penultimate, model.readout)))
         self.blocks = list(dict.fromkeys((*model.backbone, model.readout)))
         self.dims = widths(model, variables, image_shape)
-        self._passes: dict[tuple[int, tuple[str, ...]], Any] = {}
+        self._passes: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Any] = {}
         self._attacked = meshes.compile_step(self._attack, mesh, jit=programs.jit)
 
-    def _seen(self, variables: PyTree, dataset: Dataset, stats: list[str]) -> dict[str, passes.Evaluation]:
-        """Every split passed through the network: features after each of its blocks, statistics of some."""
-        key = len(dataset.class_names), tuple(stats)
+    def _seen(
+        self, variables: PyTree, dataset: Dataset, stats: list[str], whole: tuple[str, ...] = ()
+    ) -> dict[str, passes.Evaluation]:
+        """Every split passed through the network: features of its last layers, of every block for `whole` splits."""
+        return {
+            name: self._pass(len(dataset.class_names), stats, self.blocks if name in whole else self.layers)(
+                variables, self._batches(dataset, name)
+            )
+            for name in dataset.splits
+        }
+
+    def _pass(self, count: int, stats: list[str], keep: list[str]) -> Any:
+        key = count, tuple(stats), tuple(keep)
         if key not in self._passes:
-            sized = self.model._replace(num_classes=key[0])
-            loss, keep = cross_entropy(), self.blocks
-            self._passes[key] = passes.make_pass(sized, loss, self.dims, self.mesh, stats=stats, keep=keep)
-        return {name: self._passes[key](variables, self._batches(dataset, name)) for name in dataset.splits}
+            sized = self.model._replace(num_classes=count)
+            self._passes[key] = passes.make_pass(sized, cross_entropy(), self.dims, self.mesh, stats=stats, keep=keep)
+        return self._passes[key]
 
     def _batches(self, dataset: Dataset, split: str) -> Any:
         return batches_of(dataset.splits[split], dataset, self.mesh, batch_size=self.options.read_batch)
@@ -122,7 +131,8 @@ class Reader:
         """
         variables = network.variables
         elsewhere = any(target.name != source.name for target in targets.values())
-        seen = self._seen(variables, source, self.blocks if elsewhere else self.layers)
+        stats, whole = (self.blocks, ("train", "test")) if elsewhere else (self.layers, ())
+        seen = self._seen(variables, source, stats, whole)
         classifier = classifier_arrays(variables["params"])
         reports = {
             split: passes.collapse(seen[split], seen["train"], readout=self.model.readout, classifier=classifier)
@@ -149,7 +159,8 @@ class Reader:
     ) -> dict[str, Any]:
         """Collapse on the target's training images, probe, neighbours, few-shot episodes, and what lies outside."""
         count, last = len(target.class_names), self.model.penultimate
-        seen = self._seen(variables, target, [last])
+        elsewhere = target.name != source.name
+        seen = self._seen(variables, target, [last], ("test",) if elsewhere else ())
         report = passes.collapse(seen["train"], seen["train"])[last]
         pairs = {split: (x.features[last], x.labels) for split, x in seen.items()}
         fitted = probe.fit(pairs["train"], pairs.get("val"), count)
@@ -163,7 +174,7 @@ class Reader:
             "knn": float(near.score(*pairs["test"])),
             "few_shot": self._few_shot(seen, last, count),
         }
-        if target.name != source.name:
+        if elsewhere:
             found["auroc"] = self._outside(variables, seen["test"], known)
         return found
 
@@ -186,9 +197,8 @@ class Reader:
         self, variables: PyTree, test: passes.Evaluation, known: dict[str, passes.Evaluation]
     ) -> dict[str, dict[str, float]]:
         """{layer: {score: AUROC}} of source against target test images: of every block, "penultimate", "readout"."""
-        out = {}
-        names = {block: block for block in self.model.backbone}
-        for name, layer in (names | {"penultimate": self.model.penultimate, "readout": self.model.readout}).items():
+        out: dict[str, dict[str, float]] = {}
+        for name, layer in {**{block: block for block in self.model.backbone}, "readout": self.model.readout}.items():
             stats, inside = known["train"].stats[layer], known["test"].features[layer]
             classifier = classifier_arrays(variables["params"]) if name == "readout" else None
             alpha = LENGTH / max(float(np.abs(known["train"].features[layer]).sum(axis=1).mean()), 1e-30)
@@ -200,7 +210,7 @@ class Reader:
                 how: auroc(np.asarray(score(jnp.asarray(inside))), np.asarray(score(jnp.asarray(test.features[layer]))))
                 for how, score in scores.items()
             }
-        return out
+        return {**out, "penultimate": out[self.model.penultimate]}
 
     def _attack(self, variables: PyTree, batch: Batch) -> jax.Array:
         """Images of a batch that the classifier decides rightly under attack."""

@@ -255,12 +255,16 @@ def entry(cells: list[Cell]) -> dict[str, Any]:
     for target, some in cells[0]["targets"].items():
 
         def on(*path: str, target: str = target) -> Callable[[Cell], Any]:
-            return lambda c: functools.reduce(operator.getitem, path, c["targets"][target])
+            return lambda cell: functools.reduce(operator.getitem, path, cell["targets"][target])
 
         out["targets"][target] = {
             **{name: share(on(name)) for name in ("probe", "probe_val", "knn")},
             **metrics(on("train")),
             "few_shot": few_shot(on("few_shot")),
-            "auroc": {la: {s: share(on("auroc", la, s)) for s in found} for la, found in some.get("auroc", {}).items()},
+            "auroc": {
+                layer: {s: share(on("auroc", layer, s)) for s in found}
+                for layer, found in some.get("auroc", {}).items()
+                if all(layer in one["targets"][target]["auroc"] for one in cells)  # of before: the last layers alone
+            },
         }
     return out

@@ -178,12 +178,12 @@ def spectral(
     C [rank, rank] zero: three factors, begun in the few directions that gradient descent on deep factorisations moves,
     the outer two at `outer` times the learning rate. Where theirs begins, at e times the identity, C is zero here, so
     that tuning starts at the model itself; and their surrogate of what is to be fitted, which for a tuned
-    kernel nobody knows, is the kernel. Both choices are ours. rank^2 numbers a kernel more than `lora`.
+    kernel nobody knows, is the kernel. Both choices are ours. rank^2 numbers a kernel more than `lora` of that rank.
 
     Args:
       rank: of the change; at most the kernel's.
-      outer: learning rate of A and B over that of C, exactly so for gradient descent with or without momentum: the leaves
-        trained are A / sqrt(outer) and B / sqrt(outer).
+      outer: learning rate of A and B over that of C, for gradient descent with or without momentum: the leaves trained are
+        A / sqrt(outer) and B / sqrt(outer). Weight decay shrinks all three alike; with clipping or Adam it holds no longer.
     """
 
     def start(kernel: Array, key: Array) -> dict[str, Array]:

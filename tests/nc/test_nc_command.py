@@ -92,7 +92,17 @@ def test_class_vectors_alone(tmp_path, capsys, rng):
     assert found["equiangularity"] == pytest.approx(cosines.std())
     assert found["equinorm"] == pytest.approx(np.linalg.norm(m, axis=1).std() / np.linalg.norm(m, axis=1).mean())
     assert found["nc2_w"] == pytest.approx(float(nc.nc2_w(w)), rel=1e-5)
-    for bad, line in ((np.ones((3, 4)), "all the same"), (np.full((3, 4), np.nan), "finite numbers"), (np.ones(3), r"[3]")):
+    code, shown = run(tmp_path, capsys, {"W": w}, "--spectrum")
+    assert code == 2
+    assert "W alone" in shown.err
+    opposite = np.array([[1.0, 0], [-1, 0], [0, 0]])
+    for bad, line in (
+        (np.ones((3, 4)), "all the same"),
+        (np.full((3, 4), np.nan), "finite numbers"),
+        (np.ones(3), "[3]"),
+        (opposite, "row 2 is zero"),
+        (opposite + 1, "row 2 is the mean of all"),
+    ):
         code, shown = run(tmp_path, capsys, {"W": bad})
         assert code == 2
         assert shown.err.count("\n") == 1

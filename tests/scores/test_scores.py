@@ -282,6 +282,18 @@ def test_leep_and_nce_know_what_they_are_worth():
         assert function(source_logits=np.zeros((40, 4)), labels=y) == pytest.approx(-np.log(4))
 
 
+@score.score(label="moody", higher_is_better=True, seeds=2)
+def moody(features, seed=0):
+    if seed:
+        raise UserError("not with this seed")
+    return 1.0
+
+
+@score.score(label="rigid", higher_is_better=True, seeds=2)
+def rigid(features):
+    return 1.0
+
+
 def test_nleep_is_leep_of_a_mixture_and_says_what_it_depends_on(rng):
     x, y = random(rng)
     kept = PCA(n_components=0.8).fit_transform(x.astype(np.float64))
@@ -296,9 +308,18 @@ def test_nleep_is_leep_of_a_mixture_and_says_what_it_depends_on(rng):
     inputs = {"features": x, "labels": y}
     both = score.all_named(["scores.nleep", "scores.h_score"])
     values, _ = score.applied(both, inputs, spreads=spreads)
-    third = score.named("scores.nleep(seed=3)").function(features=x, labels=y, moments=Moments(x, y))
+    further = [score.named(f"scores.nleep(seed={score.FURTHER + s})") for s in range(3)]
+    others = [f.function(features=x, labels=y, moments=Moments(x, y)) for f in further]
     assert values["nleep"] == found[0]
-    assert spreads == {"nleep": pytest.approx(np.std([*others, third], ddof=1))}
+    assert spreads == {"nleep": pytest.approx(np.std(others, ddof=1))}
+
+    spreads.clear()
+    values, reasons = score.applied(score.all_named([f"{__file__}:moody"]), inputs, spreads=spreads)
+    assert (values, spreads) == ({"moody": None}, {})
+    assert "not with this seed" in reasons["moody"]
+
+    with pytest.raises(UserError, match="takes no seed"):
+        score.named(f"{__file__}:rigid")
     assert "at least two for each" in of("nleep", x[:39], y[:39])[1]
 
 

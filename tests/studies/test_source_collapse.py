@@ -103,11 +103,11 @@ def test_a_projection_head_is_discarded_exactly(tmp_path):
     assert layers[0]["readout"]["train"]["nc1"] != layers[0]["penultimate"]["train"]["nc1"]
     # What lies outside is told after every block; the readout of a head is a layer more, without one it is the penultimate.
     blocks = headless.backbone
-    assert [list(x["auroc"]) for x in (one, other)] == [[*blocks, "penultimate", "readout"]] * 2
+    assert [list(x["auroc"]) for x in (one, other)] == [[*blocks, "readout", "penultimate"]] * 2
     assert one["auroc"]["penultimate"] == one["auroc"][blocks[-1]] == other["auroc"][blocks[-1]]
     assert one["auroc"]["readout"]["neco"] != one["auroc"]["penultimate"]["neco"]
     assert other["auroc"]["readout"]["neco"] == other["auroc"]["penultimate"]["neco"]
-    inside, outside = (reader._seen(own, d, list(blocks)) for d in (source, target))
+    inside, outside = (reader._seen(own, d, list(blocks), ("train", "test")) for d in (source, target))
     for block in blocks:
         x, labels = np.asarray(inside["train"].features[block], np.float64), inside["train"].labels
         means = np.stack([x[labels == c].mean(0) for c in range(10)])

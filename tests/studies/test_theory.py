@@ -23,6 +23,7 @@ from ncjax.studies.theory import (
     linear,
     mlp,
     pick_all_label,
+    rounds,
     sessions,
     solver,
 )
@@ -132,8 +133,8 @@ def test_blocks_of_logits_have_no_noise():
 
 
 def test_a_canvas_holds_both_images_in_opposite_corners(rng):
-    images, labels = rng.random((30, 784)).astype(np.float32) + 1, np.repeat(np.arange(3), 10)
-    images[0, 0] = 0  # the background's
+    images, labels = rng.random((30, 28, 28)).astype(np.float32) + 1, np.repeat(np.arange(3), 10)
+    images[0, 0, 0] = 0  # the background's
     x, tags = canvas.canvases(images, labels, 2, 4, seed=0)
     np.testing.assert_array_equal(tags.sum(1), [1] * 6 + [2] * 12)
     np.testing.assert_array_equal(tags.sum(0), [2 + 8] * 3)
@@ -160,17 +161,22 @@ def test_sessions_replay_exemplars_and_bring_new_classes():
         sessions.parts(y, 4, exemplars=4, per_class=20, seeds=2)
 
 
-def test_unequal_decays_cost_what_their_product_does(rng):
-    """The bound of a deep head: factors of K equal singular values s_i, decays l_i, product s."""
-    decays, k, s = np.array([0.004, 0.004, 0.01, 0.02]), 3, 0.8
-    even = np.prod(decays) ** (1 / len(decays))
-    shares_ = rng.normal(size=(500, len(decays)))
-    shares_ -= shares_.mean(1, keepdims=True)
-    best = k * np.sum(decays * (s ** (1 / 4) * np.sqrt(even / decays)) ** 2) / 2
-    assert np.prod(s ** (1 / 4) * np.sqrt(even / decays)) == pytest.approx(s)
-    assert best == pytest.approx(even * k * len(decays) / 2 * s ** (2 / len(decays)))
-    others = k * np.sum(decays * (s ** (1 / 4) * np.exp(shares_)) ** 2, axis=1) / 2
-    assert others.min() > best
+def test_deep_collapse_of_a_head_costs_its_bound():
+    """n examples a class, decays l_W of each layer and l_H of the features: equal orthogonal factors reach the closed "
+    "form."""
+    k, n, depth, of_w, of_h = 3, 4, 4, 0.004, 0.003  # of_h is n l_H
+    even = (of_w**depth * of_h) ** (1 / (depth + 1))
+    bound = deep_model.collapsed_loss(k, depth, even)
+    found = []
+    for s in np.linspace(0.8, 1.0, 201):
+        w, h = (s ** (1 / (depth + 1)) * np.sqrt(even / d) * np.eye(k) for d in (of_w, of_h))
+        features = np.repeat(h, n, axis=1)  # [D, N]
+        out = np.asarray(deep_model.layers_of([*[w] * depth, features])[-1], np.float64)
+        y = np.repeat(np.eye(k), n, axis=1)
+        decayed = of_w * depth * np.sum(w**2) + of_h / n * np.sum(features**2)
+        found.append(np.sum((out - y) ** 2) / (2 * k * n) + decayed / 2)
+    assert min(found) == pytest.approx(bound, rel=1e-4)
+    assert min(found) > bound - 1e-6
 
 
 def test_collapse_of_a_heads_layers(rng):
@@ -192,10 +198,18 @@ def test_a_small_convolutional_network_learns(rng):
     x = rng.normal(size=(40, 12, 12, 1)).astype(np.float32)
     params, seen = cnn.init(jax.random.key(0), 12, 5), []
     assert cnn.features(params, x).shape == (40, 5)
-    (kernel, bias), *_ = params
-    inside = sum(x[3, 4 + i, 6 + j, 0] * kernel[i, j, 0, 2] for i in range(3) for j in range(3)) + bias[2]
-    first = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    assert float(first[3, 2, 3, 2]) == pytest.approx(float(inside), rel=1e-4)
+    h = x.astype(np.float64)
+    for kernel, bias in params[:-1]:  # "SAME" of an even size with stride 2 pads below and to the right alone
+        kernel, padded = np.asarray(kernel, np.float64), np.pad(h, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        side = (h.shape[1] + 1) // 2
+        if h.shape[1] % 2:
+            padded = np.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = [[padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] for j in range(side)] for i in range(side)]
+        h = np.maximum(
+            np.stack([np.stack([np.einsum("nijc,ijco->no", w, kernel) for w in row], 1) for row in windows], 1) + bias, 0
+        )
+    wanted = h.reshape(40, -1) @ np.asarray(params[-1][0], np.float64) + np.asarray(params[-1][1])
+    np.testing.assert_allclose(cnn.features(params, x), wanted, rtol=1e-4, atol=1e-5)
     target = jnp.asarray(rng.normal(size=(40, 5)))
 
     def loss(p, rows):
@@ -218,9 +232,62 @@ def test_clients_share_all_images_and_heads_are_realigned(rng):
     for rows, size, counts in zip(dealt.rows, dealt.sizes, dealt.counts, strict=True):
         np.testing.assert_array_equal(np.bincount(dealt.labels[rows[:size]], minlength=5), counts)
     head = jnp.asarray(rng.normal(size=(64, 5)))
-    even = clients.realigned(head)
-    np.testing.assert_allclose(np.linalg.norm(even, axis=0), clients.LENGTH, rtol=1e-5)
-    np.testing.assert_allclose(np.sum(even * head, axis=0) / np.linalg.norm(head, axis=0), clients.LENGTH, rtol=1e-5)
+    even = rounds.realign(head)
+    np.testing.assert_allclose(np.linalg.norm(even, axis=0), rounds.LENGTH, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(even * head, axis=0) / np.linalg.norm(head, axis=0), rounds.LENGTH, rtol=1e-5)
+
+
+def test_too_many_clients_are_refused(rng):
+    with pytest.raises(UserError, match="fewer than two; take fewer clients"):
+        clients.shares(np.repeat(np.arange(3), 5), 30, 0.01, rng)
+
+
+def test_personal_models_know_their_classes(rng):
+    h, counts = rng.normal(size=(7, 64)), np.array([4.0, 0.0, 1.0])
+    shared = {"head": jnp.asarray(rng.normal(size=(64, 3))), "temperature": 2.0}
+    own = rng.normal(size=(64, 3))
+    z = h @ np.asarray(shared["head"], np.float64)
+    found = rounds.personal_logits("FedAvg", shared, own, jnp.asarray(h), counts)
+    np.testing.assert_allclose(found["personal"][:, [0, 2]], z[:, [0, 2]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["prior"][:, 0] - z[:, 0], np.log(4), atol=1e-5)
+    assert (np.asarray(found["personal"])[:, 1] < -1e9).all()
+    loge = np.asarray(rounds.personal_logits("FedLoGe", shared, jnp.asarray(own), jnp.asarray(h), counts)["personal"])
+    unit = np.asarray(shared["head"]) / np.linalg.norm(shared["head"], axis=0)
+    mixed = h @ (unit * np.linalg.norm(own, axis=0)) + h @ own
+    np.testing.assert_allclose(loge[:, [0, 2]], mixed[:, [0, 2]], rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_federation_is_worth(rng):
+    """Two clients, one class each: accuracy of the global model, and weighed as clients hold classes."""
+    eye = jnp.eye(4, 64) * 5
+    body = [(jnp.eye(4, 64), jnp.zeros(64))]
+    shared = {"body": body, "head": jnp.asarray(np.eye(64, 4)[:, [0, 1, 3, 2]]), "temperature": 1.0}  # takes 2 for 3
+    each = {"body": jax.tree.map(lambda p: jnp.stack([p, p]), body)}
+    labels, counts = np.arange(4), np.array([[3.0, 0, 0, 0], [0, 0, 2.0, 2.0]])
+    own = jnp.zeros((2, 64, 4))
+    found = rounds.evaluate("FedAvg", (shared, own, each), eye[:, :4], labels, counts)
+    assert found["accuracy"] == pytest.approx(0.5)
+    assert found["tail"] == pytest.approx(1 / 3)
+    assert found["personal"] == pytest.approx((1 + 0) / 2)
+    assert found["cosine"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "words"),
+    [
+        ("multi_label", {"data": "embedded.digits"}, "expected grey images of 28 x 28 pixels"),
+        ("deep_head", {"width": 4}, "a width of as many"),
+        ("imbalance_network", {"below": 1.5, "above": 0.8}, "on either side of 1"),
+        ("imbalance_network", {"large": 4}, "two of 10 classes at least have few images"),
+        ("federated", {"alphas": [1e-4], "clients": 60}, "take fewer clients"),
+    ],
+)
+def test_what_a_model_cannot_take_is_one_line(config, keys, words, tmp_path, capsys):
+    flags = [f"--config.{key}={str(value).replace(' ', '')}" for key, value in keys.items()]
+    assert main.main([f"--config={CONFIGS / config}.py:smoke", f"--workdir={tmp_path / 'w'}", *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
 
 
 def test_losses_of_federated_training(rng):
@@ -239,14 +306,14 @@ def test_losses_of_federated_training(rng):
 
     unit = h / np.linalg.norm(h, axis=1, keepdims=True)
     z = 4 * unit @ simplex_etf(3, 64).T + np.log(np.asarray(counts))
-    assert float(clients.loss("FedETF", shared, own, x, y, counts)) == pytest.approx(entropy(z), rel=1e-5)
+    assert float(rounds.loss("FedETF", shared, own, x, y, counts)) == pytest.approx(entropy(z), rel=1e-5)
     heads = [np.asarray(w, np.float64) for w in (shared["head"], own)]
     wanted = entropy(10 * unit @ sparse_etf(3, 64).T) + sum(entropy(h @ w) for w in heads)
-    assert float(clients.loss("FedLoGe", shared, own, x, y, counts)) == pytest.approx(wanted, rel=1e-5)
-    assert float(clients.loss("FedAvg", shared, own, x, y, counts)) == pytest.approx(entropy(h @ heads[0]), rel=1e-5)
+    assert float(rounds.loss("FedLoGe", shared, own, x, y, counts)) == pytest.approx(wanted, rel=1e-5)
+    assert float(rounds.loss("FedAvg", shared, own, x, y, counts)) == pytest.approx(entropy(h @ heads[0]), rel=1e-5)
 
     def moved(head):
-        return jax.grad(lambda body: clients.loss("FedLoGe", {**shared, "body": body, "head": head}, own, x, y, counts))(
+        return jax.grad(lambda body: rounds.loss("FedLoGe", {**shared, "body": body, "head": head}, own, x, y, counts))(
             shared["body"]
         )
 

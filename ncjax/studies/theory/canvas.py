@@ -13,7 +13,7 @@ def canvases(images: np.ndarray, labels: np.ndarray, singles: int, pairs: int, s
     """(pixels [N, 24 * 24], tags [N, K]): so many of each class alone, then so many of each pair of classes.
 
     Args:
-      images: [M, 784], of one label each; the least value is the background's.
+      images: [M, 28, 28], of one label each; the least value is the background's.
       labels: [M].
       singles, pairs: of each class, of each pair.
       seed: of which images, in which corners.
@@ -35,7 +35,7 @@ def canvases(images: np.ndarray, labels: np.ndarray, singles: int, pairs: int, s
 
 
 def iou(logits: np.ndarray, tags: np.ndarray) -> float:
-    """Mean intersection over union of an image's |S| labels S with the |S| of largest logits."""
+    """Mean intersection over union of an image's |S| labels S with the |S| of largest logits: how many it has is known."""
     count = tags.sum(1).astype(int)
     rank = np.argsort(np.argsort(-logits, axis=1), axis=1)
     hits = (tags * (rank < count[:, None])).sum(1)

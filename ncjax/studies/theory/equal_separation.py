@@ -61,7 +61,7 @@ def run(
 
         start, order = jax.random.split(key)
         params = mlp.init(start, [x.shape[1], *[width] * depth, k])
-        params = mlp.fit(loss, params, order, images=len(x), lr=lr, steps=steps, batch_size=batch_size)
+        (params,) = mlp.fit(loss, params, order, images=len(x), lr=lr, steps=steps, batch_size=batch_size)
         out = mlp.features(params, x)
         return out[:-1], jnp.mean(jnp.argmax(out[-1], 1) == y)
 

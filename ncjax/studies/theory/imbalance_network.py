@@ -37,6 +37,7 @@ def block_noise(z: np.ndarray, many: int) -> float:
     eye = np.eye(len(z), dtype=bool)
     large, small = np.arange(len(z)) < many, np.arange(len(z)) >= many
     blocks = [z[np.outer(a, b) & ~eye] for a in (large, small) for b in (large, small)]
+    blocks = [block for block in blocks if block.size]  # one class has no off-diagonal of its own
     means = [block.mean() for block in blocks] + [np.diagonal(z)[large].mean(), np.diagonal(z)[small].mean()]
     return float(max(block.std() for block in blocks) / np.ptp(means))
 
@@ -70,14 +71,17 @@ def run(
       lr, steps, batch_size: of Adam, its rate falling along a cosine.
 
     Raises:
-      UserError: `below` or `above` is none of `over`, no two classes are left with few images, or images are lacking.
+      UserError: `below` and `above` are no decays on either side of 1, fewer than two classes have few images, or images
+        are lacking.
     """
     x, y = mlp.images(data, "train", large)
-    k, (least, most) = int(y.max()) + 1, (int(f(np.bincount(y))) for f in (min, max))
-    if {below, above} - set(over) or k - many < 2 or not small < large or least < large:
+    k, least = int(y.max()) + 1, int(np.bincount(y).min())
+    if not {below, above} <= set(over) or not below < 1 < above:
+        raise UserError(f"below={below:g}, above={above:g}: one of over={over} on either side of 1")
+    if k - many < 2 or not small < large <= least:
         raise UserError(
-            f"below, above: two of over={over}; many: at most {k - 2} of {k} classes; small < large <= {most}, the images "
-            "of a class"
+            f"many={many}, large={large}, small={small}: two of {k} classes at least have few images, and small < large <= "
+            f"{least}, the images there are of every class"
         )
     total = many * large + (k - many) * small
     threshold = np.sqrt(small) / total
@@ -100,9 +104,9 @@ def run(
 
         first, first_key, second_key = steps // 6, *jax.random.split(order)
         options = {"images": total, "batch_size": batch_size}
-        params = mlp.fit(lambda p, at: loss(p, at, 0.1), params, first_key, lr=lr, steps=first, **options)
+        (params,) = mlp.fit(lambda p, at: loss(p, at, 0.1), params, first_key, lr=lr, steps=first, **options)
         falling = optax.cosine_decay_schedule(lr, steps - first)
-        params = mlp.fit(lambda p, at: loss(p, at, 1.0), params, second_key, lr=falling, steps=steps - first, **options)
+        (params,) = mlp.fit(lambda p, at: loss(p, at, 1.0), params, second_key, lr=falling, steps=steps - first, **options)
         logits = mlp.features(params, pixels[rows])[-1]
         belongs = jax.nn.one_hot(y, k)
         return belongs.T @ logits / jnp.sum(belongs, axis=0)[:, None], jnp.mean(jnp.argmax(logits, axis=1) == y)
@@ -131,7 +135,7 @@ def run(
 
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every run."""
-    intro = "A perceptron on images, some classes with a fifth of the others': is its minority one where theory says so?"
+    intro = "A perceptron on images, some classes with few of them: is its minority one where theory says so?"
     caption = "Spread of minority logits over decay / threshold, a dot a seed; dashed: the limits that the rule names."
     return checks.sections(runs, "Minority collapse of a network", intro, (caption, _draw))
 
