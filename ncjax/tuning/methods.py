@@ -230,8 +230,11 @@ def _adapted(
         shape = tree["kernel"].shape if "kernel" in tree else ()
         if len(shape) >= 2:
             rows, _ = trees.matrix_shape(name, shape)
-            kernel = jnp.reshape(tree["kernel"], (rows, math.prod(shape) // rows))
-            tree |= start(kernel, jax.random.fold_in(target.key, next(draws)))
+            matrix, key = (rows, math.prod(shape) // rows), jax.random.fold_in(target.key, next(draws))
+            if isinstance(tree["kernel"], jax.ShapeDtypeStruct):  # shapes are asked for, of a network that is not there
+                tree |= jax.eval_shape(start, jax.ShapeDtypeStruct(matrix, tree["kernel"].dtype), key)
+            else:
+                tree |= start(jnp.reshape(tree["kernel"], matrix), key)
         return tree
 
     def merge(tree: PyTree) -> PyTree:

@@ -29,11 +29,15 @@ FINETUNE = [f"--config={ROOT}/configs/finetune.py:smoke,epochs=1"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two bases and, from the first, an SCL-FT and a LoRA run."""
+    """Two bases and, from the first, an SCL-FT run, a LoRA and a spectral one."""
     root = tmp_path_factory.mktemp("runs")
     for name, more in (("base", []), ("other", ["--config.seed=1"])):
         assert main.main([*PRETRAIN, *more, f"--workdir={root / name}"]) == 0
-    for name, method in (("scl", "tuning.scl_ft"), ("lora", "tuning.lora(rank=2)")):
+    for name, method in (
+        ("scl", "tuning.scl_ft"),
+        ("lora", "tuning.lora(rank=2)"),
+        ("spectral", "tuning.spectral(rank=2)"),
+    ):
         assert (
             main.main(
                 [*FINETUNE, f"--config.init={root / 'base'}", f"--config.method={method}", f"--workdir={root / name}"]
@@ -43,7 +47,7 @@ def runs(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", ["scl", "lora"])
+@pytest.mark.parametrize("name", ["scl", "lora", "spectral"])
 def test_base_and_delta_make_the_model(runs, name, tmp_path):
     stored = {p for p in checkpoint.read(runs / name / "checkpoints", "best") if p.startswith("variables/")}
     _, model, variables = load(Init(str(runs / name), which="best"))
@@ -51,7 +55,7 @@ def test_base_and_delta_make_the_model(runs, name, tmp_path):
     _, _, again = load(Init(str(runs / name / delta.NAME)))
     assert trees.digest(again) == trees.digest(variables)
     _, _, base = load(Init(str(runs / "base")))
-    merged = name == "lora"  # kernels take its updates in
+    merged = name in ("lora", "spectral")  # kernels take their updates in
     frozen = {
         p: x
         for p, x in trees.paths(variables).items()

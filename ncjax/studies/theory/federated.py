@@ -63,7 +63,7 @@ def run(
     pixels, test, how = jnp.asarray(x), jnp.asarray(tx), Training(rounds, local_steps, lr, batch_size)
 
     programs = {  # compiled once for all alphas
-        method: jax.jit(jax.vmap(functools.partial(train, method, how, pixels)))
+        method: jax.jit(jax.vmap(functools.partial(train, method, how), (None, 0, 0)))
         for method in ("FedAvg", "FedETF", "FedLoGe")
     }
 
@@ -73,7 +73,7 @@ def run(
         arrays, keys = jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *parts), jax.random.split(jax.random.key(0), seeds)
         out = {}
         for method in methods:
-            each = programs[method](keys, arrays)
+            each = programs[method](pixels, keys, arrays)
             states = [jax.tree.map(lambda p, s=s: p[s], each) for s in range(seeds)]
             found = [evaluate(method, s, test, d.renamed[ty], d.counts) for s, d in zip(states, parts, strict=True)]
             out[method] = {name: [f[name] for f in found] for name in found[0]}

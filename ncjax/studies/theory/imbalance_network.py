@@ -89,7 +89,7 @@ def run(
     cuts = [mlp.cut(y, sizes, np.random.default_rng(seed)) for seed in range(seeds)]
     rows, labels = np.stack([rows for rows, _ in cuts]), np.stack([new[y[rows]] for rows, new in cuts])
 
-    def trained(key: Any, rows: Any, y: Any, decay: Any) -> Any:
+    def trained(pixels: Any, key: Any, rows: Any, y: Any, decay: Any) -> Any:
         of_w, of_h = decay * np.sqrt(RATIO) / 2, decay / np.sqrt(RATIO) / 2  # 2 sqrt(of_w of_h) = decay
         start, order = jax.random.split(key)
         params = mlp.init(start, [x.shape[1], 256, 128, 64, k])
@@ -112,10 +112,10 @@ def run(
         return belongs.T @ logits / jnp.sum(belongs, axis=0)[:, None], jnp.mean(jnp.argmax(logits, axis=1) == y)
 
     pixels, keys = jnp.asarray(x), jax.random.split(jax.random.key(0), seeds)
-    each = jax.jit(jax.vmap(trained, in_axes=(0, 0, 0, None)))
+    each = jax.jit(jax.vmap(trained, in_axes=(None, 0, 0, 0, None)))
     spreads, noise, accuracy = {}, {}, {}
     for ratio in over:
-        z, right = each(keys, jnp.asarray(rows), jnp.asarray(labels), ratio * threshold)
+        z, right = each(pixels, keys, jnp.asarray(rows), jnp.asarray(labels), ratio * threshold)
         spreads[ratio] = [float(spread(logits, k - many)) for logits in z]
         noise[ratio] = [block_noise(np.asarray(logits), many) for logits in z]
         accuracy[ratio] = np.asarray(right).tolist()
