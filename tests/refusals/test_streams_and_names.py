@@ -94,7 +94,7 @@ def test_usage_errors_are_one_line(module, args, capsys):
     assert said.out == ""
 
 
-NAMES = ["$5_$ \\frac$", "=1+1", "a&b%c#d_e{f}~g^h\\i", "[red]x[/blue]", "<b>&amp;", "é→×", "a\nb'\""]
+NAMES = ["=1+1 $5_$ \\frac$", "a&b%c#d_e{f}~g^h\\i [red]x[/blue]", "<b>&amp; é→× a\nb'\""]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,8 +103,8 @@ def run(
             found.append({**measured(params), **early, "loss": float(parts(params, every))})
         best = collapsed_loss(k, depth, (head_decay**depth * feature_decay) ** (1 / (depth + 1)))
         curves[str(k)] = {"bound": best, "epoch": epoch, **{key: [f[key] for f in found] for key in found[0]}}
-        losses = intervals.mean(curves[str(k)]["loss"])
-        run.say(f"{k} classes: loss {losses.mean:.4f} [{losses.low:.4f}, {losses.high:.4f}], deep collapse {best:.4f}")
+        shown = "{:.4f} [{:.4f}, {:.4f}]".format(*intervals.mean(curves[str(k)]["loss"]))
+        run.say(f"{k} classes: loss {shown}, deep collapse {best:.4f}")
     return checks.finish(run, _judged(curves), curves)
 
 

@@ -2,8 +2,7 @@
 
 Yang et al. (2023) assign a simplex ETF to the whole label space before the first class is seen, and pull features to their
 vertex by dot regression, 1/2 (cos(h, m_k) - 1)^2; "flying to collapse" moves the target from a class's present mean to its
-vertex as a session goes on. Here: five sessions of two classes, 20 exemplars a class replayed, a perceptron; compared with
-a learned classifier and with cross-entropy on the ETF.
+vertex as a session goes on. Here: a perceptron, beside a learned classifier and cross-entropy on the ETF.
 """
 
 from __future__ import annotations

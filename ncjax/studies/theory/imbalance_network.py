@@ -6,8 +6,7 @@ are those of a perceptron on an imbalanced cut of images, trained with the same 
     mean over batches of CE(W h + b, y) + l_H N ||h||^2,  + l_W ||W||^2 + l_b ||b||^2,
 
 nothing else decayed, and decays a tenth of it for the first sixth of the training, as in the authors' code (Hong & Ling,
-2023). What is looked at are the logits of class means: whether they are one below and above the threshold, and whether
-they fall into blocks.
+2023). Looked at are the logits of class means: are they one below and above the threshold, and do they fall into blocks?
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ def run(
       lr, steps, batch_size: of Adam, its rate falling along a cosine.
 
     Raises:
-      UserError: `below` and `above` are no decays on either side of 1, fewer than two classes have few images, or images
-        are lacking.
+      UserError: `below`, `above` are no decays on either side of 1, fewer than two classes have few images, or too many.
     """
     x, y = mlp.images(data, "train", large)
     k, least = int(y.max()) + 1, int(np.bincount(y).min())
@@ -119,11 +117,8 @@ def run(
         spreads[ratio] = [float(spread(logits, k - many)) for logits in z]
         noise[ratio] = [block_noise(np.asarray(logits), many) for logits in z]
         accuracy[ratio] = np.asarray(right).tolist()
-        mean = intervals.mean(spreads[ratio])
-        run.say(
-            f"decay {ratio:g} of the threshold: spread {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}], "
-            f"train accuracy {np.mean(right):.3f}"
-        )
+        shown = "{:.3f} [{:.3f}, {:.3f}]".format(*intervals.mean(spreads[ratio]))
+        run.say(f"decay {ratio:g} of the threshold: spread {shown}, train accuracy {np.mean(right):.3f}")
     found = [
         checks.above(f"spread of the minority at {below:g} of the threshold, least of seeds", min(spreads[below]), 0.2),
         checks.below(f"spread of the minority at {above:g} of the threshold, largest of seeds", max(spreads[above]), 0.05),
