@@ -65,11 +65,8 @@ def run(
         raise UserError(f"width={width}, {classes} classes: three classes at least, and a width of as many")
     for k in (2, classes):
         own = y < k
-        images, labels, epoch = (
-            jnp.asarray(x[own][..., None]),
-            jnp.asarray(y[own]),
-            min(-(-int(own.sum()) // batch_size), steps),
-        )
+        images, labels = jnp.asarray(x[own][..., None]), jnp.asarray(y[own])
+        epoch = min(-(-len(labels) // batch_size), steps)
 
         def outputs(params: Any, x: Any) -> list[Any]:
             return layers_of([*params[1], cnn.features(params[0], x).T])

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from ncjax.studies.theory.linear import class_means, within_over_between
+
 CUT = 1e-2  # of the largest singular value: below, it counts for nothing
 
 
@@ -72,12 +74,8 @@ def collapse(layers: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, list
     """
     found: dict[str, list[float]] = {"dnc1": [], "condition": [], "rank": []}
     for h in layers:
-        means = np.stack([h[:, labels == c].mean(1) for c in range(labels.max() + 1)], axis=1)
-        between = np.sum((means - means.mean(1, keepdims=True)) ** 2) / means.shape[1]
-        within = np.mean(np.sum((h - means[:, labels]) ** 2, axis=0))
-        after = np.stack([np.maximum(h[:, labels == c], 0).mean(1) for c in range(labels.max() + 1)], axis=1)
-        s, t = (np.linalg.svd(m, compute_uv=False) for m in (means, after))
-        found["dnc1"].append(float(within / max(between, 1e-30)))
+        s, t = (np.linalg.svd(class_means(x, labels), compute_uv=False) for x in (h, np.maximum(h, 0)))
+        found["dnc1"].append(within_over_between(h, labels))
         found["condition"].append(float(t[0] / max(t[-1], 1e-30)))
         found["rank"].append(int((s > CUT * s[0]).sum()))
     return found

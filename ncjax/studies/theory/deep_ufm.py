@@ -26,7 +26,7 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import Section
 from ncjax.runs.run import Run
 from ncjax.studies.theory import checks, solver
-from ncjax.studies.theory.deep_model import collapsed_loss, graph_start, incidence, layers_of, objective
+from ncjax.studies.theory.deep_model import CUT, collapsed_loss, graph_start, incidence, layers_of, objective
 
 AT_LEAST_TEN = Range("10 or more", 10, 10**6)  # as many as there are classes
 
@@ -38,9 +38,9 @@ def _random(key: Any, k: int, depth: int, width: int) -> list[Any]:
     ]
 
 
-def _rank(x: Any, cut: float = 1e-2) -> Any:
+def _rank(x: Any) -> Any:
     s = jnp.linalg.svd(x, compute_uv=False)
-    return jnp.sum(s > cut * s[0])
+    return jnp.sum(s > CUT * s[0])
 
 
 @solver.in_double

@@ -46,15 +46,26 @@ def compressed(layers: Sequence[Any], target: Any, rank: int) -> tuple[list[Any]
     return [scale * jnp.eye(2 * rank) for _ in layers], product(layers) @ v / scale ** len(layers), v
 
 
+def class_means(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[D, K] of features [D, N]."""
+    return np.stack([x[:, labels == c].mean(1) for c in range(labels.max() + 1)], axis=1)
+
+
+def within_over_between(x: np.ndarray, labels: np.ndarray) -> float:
+    """tr S_W / tr S_B of features [D, N]."""
+    means = class_means(x, labels)
+    within = np.mean(np.sum((x - means[:, labels]) ** 2, axis=0))
+    between = np.mean(np.sum((means - means.mean(1, keepdims=True)) ** 2, axis=0))
+    return float(within / max(between, 1e-30))
+
+
 def collapse_by_layer(layers: Sequence[Any], x: Any, labels: np.ndarray, relu: bool) -> np.ndarray:
     """C_l = tr S_W / tr S_B of the features after each layer. [L]."""
-    out, k = [], labels.max() + 1
+    out = []
     for layer in layers[:-1]:
         x = layer @ x
         x = jnp.maximum(x, 0) if relu else x
-        means = jnp.stack([x[:, labels == c].mean(1) for c in range(k)])
-        within = jnp.mean(jnp.sum((x - means[labels].T) ** 2, axis=0))
-        out.append(within / jnp.mean(jnp.sum((means - means.mean(0)) ** 2, axis=1)))
+        out.append(within_over_between(np.asarray(x), labels))
     return np.asarray(out)
 
 
