@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
-
 from ncjax.core import files
 from ncjax.core.cli import Parser, quiet, tell
 from ncjax.core.errors import UserError
@@ -141,9 +139,7 @@ def section(found: Sequence[Shown]) -> Section:
 
 def _bars(by_claim: dict[str, list[str]]) -> figures.Drawn:
     """A bar a claim, in the colours of its records' words."""
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(7.0, 4.6)
+    with figures.panel(7.0, 4.6) as (figure, axis):
         for i, words in enumerate(by_claim.values()):
             left = 0
             for word in WORDS:

@@ -61,6 +61,10 @@ class Network(NamedTuple):
     model: Model
     variables: PyTree
 
+    def fed(self, dataset: Any) -> Network:
+        """The network as it is fed a data set's images: in their size, crop and normalisation."""
+        return self._replace(card=self.card.fed(dataset))
+
     def widths(self) -> dict[str, int]:
         """Feature width D of every layer."""
         return widths(self.model, self.variables, self.card.image_shape)

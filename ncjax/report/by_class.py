@@ -91,8 +91,7 @@ def _plane(run: Finished, stem: str) -> figures.Drawn:
     labels = np.asarray(plane["labels"])
     kinds = [kind for kind in ("pca", "tsne") if plane["before"][kind] and plane["after"][kind]]
     shown = np.unique(labels).tolist()[:10]
-    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, axes = figures.grid(2 * len(kinds), 2 * len(kinds), 2.6)
+    with figures.panels(2 * len(kinds), 2 * len(kinds), 2.6, lines=False) as (figure, axes):
         for i, axis in enumerate(axes):
             when, kind = ("before", "after")[i % 2], kinds[i // 2]
             x = np.asarray(plane[when][kind])
@@ -113,10 +112,8 @@ def _confusion(run: Finished, stem: str) -> figures.Drawn:
     """Shares of each true class, numbers of images written in."""
     counts, names = np.asarray(run.results["by_class"]["test"]["confusion"], float), run.results["class_names"]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, (axis,) = figures.grid(1, 1)
-        side = min(9.0, 3.0 + 0.22 * min(len(names), SHOWN))
-        figure.set_size_inches(side, side)
+    side = min(9.0, 3.0 + 0.22 * min(len(names), SHOWN))
+    with figures.panel(side, side, lines=False) as (figure, axis):
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.set(xlabel="said", ylabel="true class")
         if len(names) <= SHOWN:
@@ -136,9 +133,7 @@ def _mistakes(run: Finished, stem: str) -> figures.Drawn:
     wrong, names = run.results["mistakes"], run.results["class_names"]
     strip = np.asarray(Image.open(run.folder / run.results["pictures"]["file"]).convert("RGB"))
     side = run.results["pictures"]["side"]
-    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, axes = figures.grid(len(wrong), 6)
-        figure.set_size_inches(9.0, 1.9 * -(-len(wrong) // 6))
+    with figures.panels(len(wrong), 6, 1.9, width=1.5, lines=False) as (figure, axes):
         for i, (axis, m) in enumerate(zip(axes, wrong, strict=True)):
             axis.imshow(strip[:, side * i : side * (i + 1)])
             axis.set_axis_off()

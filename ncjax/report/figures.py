@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,14 +75,32 @@ def png(drawn: Drawn, folder: Path) -> None:
         drawn.figure.savefig(folder / f"{drawn.name}.png", dpi=110, bbox_inches="tight")
 
 
-def grid(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Any]]:
-    """A figure of `count` panels."""
+@contextlib.contextmanager
+def panels(
+    count: int, columns: int, height: float = 2.3, *, width: float = 3.1, lines: bool = True
+) -> Iterator[tuple[Figure, list[Any]]]:
+    """`with panels(...) as (figure, axes)`: a figure of `count` panels, to be drawn on in our style.
+
+    Args:
+      count, columns: panels, and how many of them side by side.
+      height, width: of each, in inches.
+      lines: a grid behind them.
+    """
     rows = -(-count // columns)
-    figure = Figure(figsize=(3.1 * min(columns, count), height * rows), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, min(columns, count))).ravel().tolist()
-    for unused in axes[count:]:
-        unused.set_visible(False)
-    return figure, axes[:count]
+    with mpl.rc_context({**STYLE, "axes.grid": lines}):
+        figure = Figure(figsize=(width * min(columns, count), height * rows), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(rows, min(columns, count))).ravel().tolist()
+        for unused in axes[count:]:
+            unused.set_visible(False)
+        yield figure, axes[:count]
+
+
+@contextlib.contextmanager
+def panel(width: float, height: float, *, lines: bool = True) -> Iterator[tuple[Figure, Any]]:
+    """`with panel(...) as (figure, axis)`: a figure of one panel, sizes in inches."""
+    with panels(1, 1, lines=lines) as (figure, (axis,)):
+        figure.set_size_inches(width, height)
+        yield figure, axis
 
 
 def log_axis(axis: Any, which: str = "y") -> None:

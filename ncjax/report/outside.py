@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-
 from ncjax.report import figures
 from ncjax.report.figures import Drawn
 from ncjax.report.tables import Cell, Table, text
@@ -59,8 +57,7 @@ def _targets(points: Points) -> list[str]:
 def curves(points: Points, blocks: Sequence[str], name: str) -> Drawn:
     """A panel a target and score, a line a variant."""
     panels = [(target, score) for target in _targets(points) for score in SCORES]
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(panels), 2, 4.0)
+    with figures.panels(len(panels), 2, 4.0) as (figure, axes):
         for axis, (target, score) in zip(axes, panels, strict=True):
             for i, (variant, targets) in enumerate(points.items()):
                 if any(targets[target][b][score] is None for b in blocks):

@@ -62,6 +62,14 @@ def over_floor(found: dict[str, Any], metric: str, source: str = "") -> Cell:
     return cell._replace(text=f"{cell.text} ({'p < 0.001' if p < 1e-3 else f'p = {p:.2g}'})")
 
 
+def with_spread(cell: Cell, spread: float | None) -> Cell:
+    """A number, and the standard deviation of what is random in it."""
+    return cell if spread is None or cell.value is None else cell._replace(text=f"{cell.text} ± {spread:.2g}")
+
+
+SPREAD = "± standard deviation over further seeds of its random part"
+
+
 def whole(value: float | None, source: str = "") -> Cell:
     """A count."""
     return Cell(None, "–", source) if value is None else Cell(int(value), f"{int(value):,}", source)

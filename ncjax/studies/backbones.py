@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.mesh import make
@@ -96,8 +95,7 @@ def pair(
         entry = found[last]
         inputs = inputs_of(
             network,
-            {name: x.features for name, x in seen.items()},
-            {name: x.labels for name, x in seen.items()},
+            seen,
             reports["train"][last],
             num_classes=count,
             train_accuracy=entry["probe"]["train"],
@@ -287,8 +285,7 @@ def run(
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
     """Test accuracy of the probe over NC1 on train, a panel a target, with intervals of both."""
     cells, names = run.results["cells"], short_names(run)
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(cells), 3, 2.8)
+    with figures.panels(len(cells), 3, 2.8) as (figure, axes):
         for axis, (target, many) in zip(axes, cells.items(), strict=True):
             for i, (backbone, cell) in enumerate(many.items()):
                 entry = cell["layers"][cell["penultimate"]]["train"]
@@ -318,8 +315,7 @@ def _scatter(run: Finished, stem: str) -> figures.Drawn:
 def _layers(run: Finished, stem: str) -> figures.Drawn:
     """NC1 over its floor, train, over depth: a panel a target, a line a backbone."""
     cells, names = run.results["cells"], short_names(run)
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(cells), 3, 2.8)
+    with figures.panels(len(cells), 3, 2.8) as (figure, axes):
         for axis, many in zip(axes, cells.values(), strict=True):
             for i, (backbone, cell) in enumerate(many.items()):
                 values = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError, nearest
@@ -468,8 +467,7 @@ def _by_block(run: Finished, name: str) -> figures.Drawn:
     """NC1 over its floor, probe accuracy on validation, and accuracy after tuning, block by block."""
     found, tuned = run.results["scores"][0], run.results.get("accuracy", {})
     names = run.results["blocks"]
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2, 2, 3.2)
+    with figures.panels(2, 2, 3.2) as (figure, axes):
         figure.set_size_inches(7.6, 3.2)
         values = [found[b].get("nc1_over_floor") for b in names]
         axes[0].plot(range(len(names)), [np.nan if v is None else v for v in values], "o-", ms=3, color=figures.COLOURS[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
@@ -325,9 +324,7 @@ def claims(runs: Sequence[Finished]) -> list[Evidence]:
 
 def _over_shots(run: Finished, name: str) -> figures.Drawn:
     """Test accuracy over training images per class, a line a method, with intervals over seeds."""
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(6.2, 4.2)
+    with figures.panel(6.2, 4.2) as (figure, axis):
         counts = list(run.results["table"])
         for i, method in enumerate(run.results["methods"]):
             entries = [run.results["table"][count][method]["test"] for count in counts]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
@@ -298,8 +297,7 @@ def _marks(run: Finished) -> str:
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
     """Few-shot accuracy over NC1: a panel a target, a colour a family, a mark a setting."""
     r, names, by = run.results, short_names(run), run.config["judged_by"]
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(r["cells"]), 3, 3.0)
+    with figures.panels(len(r["cells"]), 3, 3.0) as (figure, axes):
         for axis, (target, many) in zip(axes, r["cells"].items(), strict=True):
             for i, (backbone, cell) in enumerate(many.items()):
                 if cell["novel"]["nc1"] is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import matplotlib as mpl
 from jax.sharding import Mesh
 from matplotlib import ticker
 
@@ -447,8 +446,7 @@ def _verdict(runs: Sequence[Finished], data: str) -> str:
 def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> figures.Drawn:
     """Test accuracy with its 95 % interval over the share of parameters tuned."""
     markers = "osD^vP*X"
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1, 3.2)
+    with figures.panel(3.1, 3.2) as (figure, axis):
         figure.set_size_inches(5.2, 3.4)
         for i, (run, (low, high)) in enumerate(zip(runs, intervals, strict=True)):
             share, value = 100 * run.results["share"], 100 * run.results["accuracy"]["test"]
@@ -471,8 +469,7 @@ def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[flo
 
 def _learning_curves(runs: Sequence[Finished], name: str) -> figures.Drawn:
     """Loss and accuracy over epochs, one colour a run."""
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2, 2, 2.8)
+    with figures.panels(2, 2, 2.8) as (figure, axes):
         figure.set_size_inches(8.2, 3.0)
         for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
             for axis, metric, unit in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):

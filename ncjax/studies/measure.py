@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.data import Data
@@ -127,8 +126,7 @@ def _with_error_bars(
 def _by_layer(runs: Sequence[Finished], name: str) -> figures.Drawn:
     """NC1 over the layers (train solid, test dashed, 95 % intervals) and, where probes were fitted, their test accuracy."""
     probes = all("probe" in e for run in runs for e in run.results["layers"].values())
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2 if probes else 1, 2, 3.4)
+    with figures.panels(2 if probes else 1, 2, 3.4) as (figure, axes):
         longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
         for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
             layers = run.results["layers"]
@@ -150,8 +148,7 @@ def _by_layer(runs: Sequence[Finished], name: str) -> figures.Drawn:
 def _cosines(run: Finished) -> figures.Drawn:
     """Cosines between the centred class means."""
     names = run.results["class_names"]
-    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, (axis,) = figures.grid(1, 1, 3.6)
+    with figures.panel(3.1, 3.6, lines=False) as (figure, axis):
         figure.set_size_inches(4.4, 3.6)
         image = axis.imshow(np.asarray(run.results["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
         if len(names) <= 20:

@@ -216,8 +216,7 @@ def _over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
     95 % bands, and a grey point where a value is near its floor.
     """
     panels = ("nc1", "nc2", "nc3", "nc4", "cdnv", "accuracy")
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(panels), 3)
+    with figures.panels(len(panels), 3) as (figure, axes):
         for axis, metric in zip(axes, panels, strict=True):
             for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
                 where = {"nc3": "readout", "nc4": "readout"}.get(metric, "penultimate")
@@ -235,8 +234,7 @@ def _over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
 
 def _layers_over_epochs(runs: Sequence[Finished]) -> figures.Drawn:
     """NC1 on the training set at every layer over epochs, one panel a run, from first layer (dark) to last (light)."""
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(runs), 2, 3.0)
+    with figures.panels(len(runs), 2, 3.0) as (figure, axes):
         # One colour a layer on every panel.
         longest = list(dict.fromkeys(layer for run in runs for layer in run.results["layers"]))
         shared = [s for run in runs for layer in run.results["layers"] for s in series(run, "train", layer, "nc1")[1]]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import matplotlib as mpl
 
 from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
@@ -24,7 +23,7 @@ from ncjax.networks.weights import hub
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import Table, number, percent, text, wilson
+from ncjax.report.tables import SPREAD, Table, number, percent, text, wilson, with_spread
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete
 from ncjax.transfer import scored
@@ -205,10 +204,14 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         rows = []
         for init in r["order"]:
             cell = r["cells"][init]
+            spreads = cell.get("spreads", {})  # records of before hold none
             rows.append(
                 [
                     text(init),
-                    *(number(r["values"][init].get(s), f"{at}values.{init}.{s}") for s in _names(r)),
+                    *(
+                        with_spread(number(r["values"][init].get(s), f"{at}values.{init}.{s}"), spreads.get(s))
+                        for s in _names(r)
+                    ),
                     percent(cell["probe"]["val"], f"{at}cells.{init}.probe.val", cell["data"]["val"]["size"]),
                     percent(cell["cost"]["share"], f"{at}cells.{init}.cost.share"),
                     number(cell["cost"]["tuned"], f"{at}cells.{init}.cost.tuned"),
@@ -222,6 +225,8 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             f"Networks for {run.config['data']}, best first by {r['labels'][r['rule']]}. Costs: of "
             f"{figures.plain(run.config['method'])}, a training step an image above the kept prefix."
         )
+        spread = [r["labels"][s] for s in _names(r) if any(s in c.get("spreads", {}) for c in r["cells"].values())]
+        caption += f" {', '.join(spread)}: {SPREAD}." if spread else ""
         verdict = f"{run.config['data']}: take {r['order'][0]}. {r['evidence']}"
         bars = "A linear probe's accuracy on validation, with 95 % Wilson intervals, in the order of the ranking."
         drawn = [(bars, _bars(run, stem))]
@@ -236,9 +241,7 @@ def _names(r: dict[str, Any]) -> list[str]:
 
 def _bars(run: Finished, stem: str) -> figures.Drawn:
     r = run.results
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(6.0, 0.3 * len(r["order"]) + 0.9)
+    with figures.panel(6.0, 0.3 * len(r["order"]) + 0.9) as (figure, axis):
         for i, init in enumerate(r["order"]):
             cell = r["cells"][init]
             value = cell["probe"]["val"]

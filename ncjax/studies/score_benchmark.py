@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError, nearest
@@ -19,7 +18,7 @@ from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.predictors import by_chance, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
-from ncjax.report.tables import Cell, Table, number, percent, text
+from ncjax.report.tables import SPREAD, Cell, Table, number, percent, text, with_spread
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete_cells, installed
 from ncjax.transfer import scored
@@ -312,23 +311,20 @@ def _pairs(run: Finished, stem: str) -> Table:
     spread = dict.fromkeys(r["labels"][n] for cell in cells for n in cell.get("spreads", {}))  # none in records of before
     caption = "Every network on every target."
     if spread:
-        caption += f" {', '.join(spread)}: ± standard deviation over further seeds of its random part."
+        caption += f" {', '.join(spread)}: {SPREAD}."
     return Table(f"pairs_{stem}", caption, columns, rows)
 
 
 def _predictor(cell: dict[str, Any], name: str, at: str) -> Cell:
     shown = number(cell["predictors"].get(name), f"{at}predictors.{name}")
-    spread = cell.get("spreads", {}).get(name)  # records of before hold none
-    return shown if spread is None else shown._replace(text=f"{shown.text} ± {spread:.2g}")
+    return with_spread(shown, cell.get("spreads", {}).get(name))  # records of before hold none
 
 
 def _bars(run: Finished, stem: str) -> figures.Drawn:
     """A row a score, a colour a truth."""
     r = run.results
     names = [n for n in r["labels"] if any(t["summary"][n]["weighted_kendall"]["mean"] for t in r["truths"].values())]
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(6.0, 0.24 * len(names) + 1.2)
+    with figures.panel(6.0, 0.24 * len(names) + 1.2) as (figure, axis):
         for i, (truth, found) in enumerate(r["truths"].items()):
             for k, name in enumerate(names):
                 c = found["summary"][name]["weighted_kendall"]["mean"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
@@ -456,8 +455,7 @@ def _targets(r: dict[str, Any]) -> list[str]:
 def _scatter(run: Finished, stem: str) -> figures.Drawn:
     """Test accuracy of the probe over NC1 of the source, train: a panel a target."""
     r = run.results
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(len(r["targets"]), 2, 3.2)
+    with figures.panels(len(r["targets"]), 2, 3.2) as (figure, axes):
         for axis, target in zip(axes, r["targets"], strict=True):
             for i, (name, many) in enumerate(r["runs"].items()):
                 colour, mark = figures.COLOURS[i % len(figures.COLOURS)], "osD^v"[i // len(figures.COLOURS) % 5]

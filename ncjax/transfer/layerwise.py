@@ -72,7 +72,7 @@ def extract(
     those of the last layers do, and every split runs through the network a second time.
     """
     model, variables = network.model, network.variables
-    dims = network._replace(card=network.card.fed(dataset)).widths()
+    dims = network.fed(dataset).widths()
     # The classifier's own width is that of its labels; a target with other classes is measured without it.
     sized = model._replace(num_classes=len(dataset.class_names))
     size = 4 * sum(dims.values()) * sum(len(split.labels) for split in dataset.splits.values())

@@ -10,15 +10,12 @@ import numpy as np
 from ncjax import nc
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.mesh import make
 from ncjax.core.types import Network
 from ncjax.core.values import COUNT, NATURAL, SEED, Items, OneOf, between
-from ncjax.data import Data, Dataset, batches_of
+from ncjax.data import Data, Dataset
 from ncjax.data.load import select
 from ncjax.evidence import intervals
-from ncjax.features import passes
-from ncjax.features.resume import kept
-from ncjax.losses import cross_entropy
+from ncjax.features import splits
 from ncjax.networks.card import Card
 from ncjax.networks.load import load_data_for
 from ncjax.runs.run import Run
@@ -135,23 +132,9 @@ def features_of(
     run: Run, network: Network, dataset: Dataset, classes: dict[str, list[int]], protocol: Protocol
 ) -> tuple[Parts, np.ndarray]:
     """Penultimate features of novel and of validation classes, labels renumbered; and the base classes' mean [D]."""
-    model, mesh = network.model, make()
-    last = model.penultimate
-    dims = network._replace(card=network.card.fed(dataset)).widths()
-    sized = model._replace(num_classes=len(dataset.class_names))
-    through, found = passes.make_pass(sized, cross_entropy(), dims, mesh, keep=[last]), []
-    with kept(run.workdir, run.say, network.variables, dataset, batch_size=protocol.batch_size) as written:
-        for name, split in dataset.splits.items():
-            batches = batches_of(split, dataset, mesh, batch_size=protocol.batch_size)
-            seen = through(
-                network.variables,
-                batches,
-                lambda done, size, name=name: run.bar(f"{dataset.name} {name}", done, size, ""),
-                written(name, [last]),
-            )
-            found.append((seen.features[last], seen.labels))
-    run.end_progress()
-    features, labels = (np.concatenate(x) for x in zip(*found, strict=True))
+    last = network.model.penultimate
+    seen = splits.pass_over(run, network, dataset, batch_size=protocol.batch_size, keep=[last]).values()
+    features, labels = np.concatenate([x.features[last] for x in seen]), np.concatenate([x.labels for x in seen])
     parts = {}
     for name in ("novel", "val"):
         new = np.full(len(dataset.class_names), -1)

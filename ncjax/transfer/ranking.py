@@ -75,7 +75,7 @@ def scores(
     classes, model, variables = len(dataset.class_names), network.model, network.variables
     plan = methods.probe(network, Target(classes, jax.random.key(0)))
     layers = list(dict.fromkeys([*blocks, model.penultimate]))
-    dims = network._replace(card=network.card.fed(dataset)).widths()
+    dims = network.fed(dataset).widths()
     run_pass = passes.make_pass(plan.model, cross_entropy(), dims, mesh, stats=layers, keep=layers)
     seen = {
         name: run_pass(plan.variables, batches_of(dataset.splits[name], dataset, mesh, batch_size=batch_size))

@@ -11,13 +11,10 @@ import numpy as np
 from ncjax import nc
 from ncjax.core import trees
 from ncjax.core.errors import UserError
-from ncjax.core.mesh import make
 from ncjax.core.types import Network
 from ncjax.core.values import NATURAL, between
-from ncjax.data import Data, Dataset, batches_of
-from ncjax.features import passes
-from ncjax.features.resume import kept
-from ncjax.losses import cross_entropy
+from ncjax.data import Data, Dataset
+from ncjax.features import passes, splits
 from ncjax.models.sequential import classifier_arrays
 from ncjax.networks.card import Card
 from ncjax.networks.load import load_data_for
@@ -77,8 +74,7 @@ def source_logits(network: Network, readout: np.ndarray) -> np.ndarray | None:
 
 def inputs_of(
     network: Network,
-    features: dict[str, dict[str, np.ndarray]],
-    labels: dict[str, np.ndarray],
+    seen: dict[str, passes.Evaluation],
     report: nc.Report,
     *,
     num_classes: int,
@@ -90,28 +86,27 @@ def inputs_of(
 
     Args:
       network: whose.
-      features: {split: {layer: [N, D]}}, of the penultimate layer and of what its classifier reads.
-      labels: {split: [N]}.
+      seen: by split, features of the penultimate layer and of what its classifier reads.
       report: collapse of the training features.
       num_classes: of the target.
       train_accuracy, val_accuracy: of a probe.
       source_accuracy: of the network on its own task; 0 where unknown.
     """
-    model = network.model
+    model, last, train = network.model, network.model.penultimate, seen["train"]
     found: dict[str, Any] = {
-        "features": features["train"][model.penultimate],
-        "labels": labels["train"],
+        "features": train.features[last],
+        "labels": train.labels,
         "num_classes": num_classes,
         "report": report,
-        "source_logits": source_logits(network, features["train"][model.readout]),
+        "source_logits": source_logits(network, train.features[model.readout]),
         "train_accuracy": train_accuracy,
         "val_accuracy": val_accuracy,
         "parameters": trees.count(trees.only(network.variables, model.backbone)["params"]),
-        "width": features["train"][model.penultimate].shape[1],
+        "width": train.features[last].shape[1],
         "source_accuracy": source_accuracy,
     }
-    if "val" in features:
-        found |= {"val_features": features["val"][model.penultimate], "val_labels": labels["val"]}
+    if "val" in seen:
+        found |= {"val_features": seen["val"].features[last], "val_labels": seen["val"].labels}
     return found
 
 
@@ -127,22 +122,10 @@ def pair(
       batch_size: images a step.
       source_accuracy: of the network on its own task; 0 where unknown.
     """
-    model, mesh, count = network.model, make(), len(dataset.class_names)
-    layers = list(dict.fromkeys((model.penultimate, model.readout)))
-    dims = network._replace(card=network.card.fed(dataset)).widths()
-    sized = model._replace(num_classes=count)
-    through = passes.make_pass(sized, cross_entropy(), dims, mesh, stats=[model.penultimate], keep=layers)
-    seen, started = {}, time.perf_counter()
-    with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
-        for name, split in dataset.splits.items():
-            batches = batches_of(split, dataset, mesh, batch_size=batch_size)
-            seen[name] = through(
-                network.variables,
-                batches,
-                lambda done, size, name=name: run.bar(f"{dataset.name} {name}", done, size, ""),
-                written(name, layers),
-            )
-    run.end_progress()
+    model, count = network.model, len(dataset.class_names)
+    started = time.perf_counter()
+    layers = [model.penultimate, model.readout]
+    seen = splits.pass_over(run, network, dataset, batch_size=batch_size, keep=layers, stats=[model.penultimate])
     seconds = {"extraction": time.perf_counter() - started}
     pairs = {name: (x.features[model.penultimate], x.labels) for name, x in seen.items()}
     started = time.perf_counter()
@@ -150,8 +133,7 @@ def pair(
     seconds["probe"] = time.perf_counter() - started
     inputs = inputs_of(
         network,
-        {name: x.features for name, x in seen.items()},
-        {name: x.labels for name, x in seen.items()},
+        seen,
         passes.collapse(seen["train"], seen["train"])[model.penultimate],
         num_classes=count,
         train_accuracy=fitted.train_accuracy,

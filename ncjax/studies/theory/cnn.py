@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,9 +43,9 @@ def fit(
     steps: int,
     batch_size: int,
     seed: int,
-    between: Callable[[int, Any], None],
-) -> Any:
-    """Parameters after Adam, its rate falling along a cosine, on batches drawn with replacement.
+    at: Sequence[int],
+) -> list[Any]:
+    """Parameters after given steps of Adam, its rate falling along a cosine, on batches drawn with replacement.
 
     Steps are taken one by one: gradients of convolutions within a loop on the device are slow on CPUs.
 
@@ -55,7 +55,7 @@ def fit(
       images: how many there are.
       lr, steps, batch_size: of the training.
       seed: of the batches.
-      between: told (steps taken, parameters) after each.
+      at: after how many steps, of 1 to `steps`.
     """
     tx, rng = optax.adam(optax.cosine_decay_schedule(lr, steps)), np.random.default_rng(seed)
 
@@ -64,8 +64,9 @@ def fit(
         updates, opt = tx.update(jax.grad(loss)(params, rows), opt)
         return optax.apply_updates(params, updates), opt
 
-    opt = tx.init(params)
-    for i in range(steps):
+    opt, found = tx.init(params), {}
+    for taken in range(1, steps + 1):
         params, opt = step(params, opt, rng.integers(0, images, batch_size))
-        between(i + 1, params)
-    return params
+        if taken in at:
+            found[taken] = params
+    return [found[taken] for taken in at]

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.values import COUNT, PART, POSITIVE
@@ -111,9 +110,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     c = run.results["curves"]
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(5.4, 3.4)
+    with figures.panel(5.4, 3.4) as (figure, axis):
         for i, kind in enumerate(("wide", "compressed")):
             for j, line in enumerate(c[kind]):
                 label = f"{kind}, {c['seconds'][kind]:.1f} s in all" if j == 0 else None

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
@@ -88,16 +87,10 @@ def run(
             a, *heads = jax.random.split(jax.random.key(seed), depth + 1)
             sizes = [(width, width)] * (depth - 1) + [(k, width)]
             head = [jax.random.normal(key, s) / np.sqrt(s[1]) for key, s in zip(heads, sizes, strict=True)]
-            first: list[Any] = []  # what was measured after an epoch
-
-            def between(step: int, params: Any, first: list[Any] = first, epoch: int = epoch) -> None:
-                if step == epoch:
-                    first.append(measured(params))
-
             options = {"images": len(labels), "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed}
-            params = cnn.fit(parts, (cnn.init(a, side, width), head), **options, between=between)
-            early = {f"{key}_first": v for key, v in first[0].items()}
-            found.append({**measured(params), **early, "loss": float(parts(params, every))})
+            first, last = cnn.fit(parts, (cnn.init(a, side, width), head), **options, at=(epoch, steps))
+            early = {f"{key}_first": v for key, v in measured(first).items()}
+            found.append({**measured(last), **early, "loss": float(parts(last, every))})
         best = collapsed_loss(k, depth, (head_decay**depth * feature_decay) ** (1 / (depth + 1)))
         curves[str(k)] = {"bound": best, "epoch": epoch, **{key: [f[key] for f in found] for key in found[0]}}
         shown = "{:.4f} [{:.4f}, {:.4f}]".format(*intervals.mean(curves[str(k)]["loss"]))
@@ -135,8 +128,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2, 2, 3.0)
+    with figures.panels(2, 2, 3.0) as (figure, axes):
         for i, (k, c) in enumerate(run.results["curves"].items()):
             for j, (last, first, rank) in enumerate(zip(c["dnc1"], c["dnc1_first"], c["rank"], strict=True)):
                 layers, label = range(1, len(last) + 1), f"{k} classes" if j == 0 else None

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.values import COUNT, POSITIVE, Items, Range
@@ -129,9 +128,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     c = run.results["curves"]
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(5.4, 3.4)
+    with figures.panel(5.4, 3.4) as (figure, axis):
         for w, losses in zip(c["widths"], c["losses"], strict=True):
             axis.plot([w] * len(losses), losses, "o", ms=3, alpha=0.5, color=figures.COLOURS[0])
         axis.axhline(c["collapse"], color=figures.COLOURS[1], lw=1, label="deep neural collapse")

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
 
@@ -89,9 +88,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(5.4, 3.4)
+    with figures.panel(5.4, 3.4) as (figure, axis):
         for i, (depth, values) in enumerate(run.results["curves"].items()):
             for j, line in enumerate(values):
                 label = f"{depth} layers" if j == 0 else None

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.values import COUNT, POSITIVE, POSITIVE_SHARE, Items, between
@@ -119,8 +118,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     c = {alpha: found for alpha, found in run.results["curves"].items() if alpha != "tail"}
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2, 2, 3.0)
+    with figures.panels(2, 2, 3.0) as (figure, axes):
         for axis, (key, title) in zip(
             axes, (("accuracy", "test accuracy"), ("cosine", "cosine of clients' class means")), strict=True
         ):

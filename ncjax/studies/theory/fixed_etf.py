@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
 
@@ -138,9 +137,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(5.4, 3.4)
+    with figures.panel(5.4, 3.4) as (figure, axis):
         for i, (head, curve) in enumerate(run.results["curves"]["accuracy"].items()):
             mean, low, high = (100 * np.array(v) for v in zip(*map(intervals.share, np.transpose(curve)), strict=True))
             at = np.arange(1, len(mean) + 1) + 0.05 * i

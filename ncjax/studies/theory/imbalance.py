@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.errors import UserError
@@ -136,9 +135,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(6.0, 3.4)
+    with figures.panel(6.0, 3.4) as (figure, axis):
         for (label, curve), colour in zip(run.results["curves"].items(), figures.COLOURS * 2, strict=False):
             axis.plot(curve["over_threshold"], curve["spread"], lw=1, color=colour, label=label)
         axis.axvline(1, color="#888888", lw=0.8)

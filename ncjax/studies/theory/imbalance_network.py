@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
 
@@ -137,9 +136,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     c = run.results["curves"]
-    with mpl.rc_context(figures.STYLE):
-        figure, (axis,) = figures.grid(1, 1)
-        figure.set_size_inches(5.4, 3.4)
+    with figures.panel(5.4, 3.4) as (figure, axis):
         for ratio, spreads in zip(c["over"], c["spread"], strict=True):
             axis.plot([ratio] * len(spreads), spreads, "o", ms=3, alpha=0.6, color=figures.COLOURS[0])
         axis.plot(c["over"], np.mean(c["spread"], axis=1), lw=1, color=figures.COLOURS[0])

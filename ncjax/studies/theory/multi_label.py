@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
 
@@ -136,8 +135,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     c = run.results["curves"]
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(3, 3, 2.6)
+    with figures.panels(3, 3, 2.6) as (figure, axes):
         for axis, (key, title) in zip(axes, (("angle", "angle metric"), ("nc1", "NC1"), ("iou", "test IoU")), strict=True):
             for i, head in enumerate(c):
                 axis.plot([i] * len(c[head][key]), c[head][key], "o", ms=4, alpha=0.6, color=figures.COLOURS[i])

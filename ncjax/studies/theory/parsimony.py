@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.values import COUNT, POSITIVE
@@ -122,8 +121,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
     curves = run.results["curves"]
-    with mpl.rc_context(figures.STYLE):
-        figure, axes = figures.grid(2, 2, 3.0)
+    with figures.panels(2, 2, 3.0) as (figure, axes):
         for i, s in enumerate(curves["spectra"]):
             axes[0].plot(range(1, len(s) + 1), s, "o-", ms=3, lw=0.8, color=figures.COLOURS[i % 7], label=f"layer {i + 1}")
         axes[0].set(title="singular values", xlabel="index")

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 
 from ncjax.core.values import COUNT, POSITIVE, Range
@@ -110,8 +109,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 
 
 def _draw(run: Finished, name: str) -> figures.Drawn:
-    with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
-        figure, axes = figures.grid(2, 2, 3.0)
+    with figures.panels(2, 2, 3.0, lines=False) as (figure, axes):
         for axis, (reduction, curve) in zip(axes, run.results["curves"].items(), strict=True):
             drawn = axis.imshow(curve["gram"], vmin=-1, vmax=1, cmap="RdBu_r")
             axis.set(title=f"{reduction}, scale {curve['scale']:.3f}")
