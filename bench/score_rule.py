@@ -15,7 +15,7 @@ import numpy as np
 
 from ncjax.core.files import to_json, write_text
 from ncjax.evidence import intervals
-from ncjax.evidence.predictors import mean_regrets
+from ncjax.evidence.predictors import least_regret, mean_regrets
 from ncjax.report.collect import archived
 
 # Of a network and images that are new, nobody knows the first two; VCI is a constant with as few images, and refused since.
@@ -37,27 +37,18 @@ def main() -> None:
         n: [x for run in runs for x in mean_regrets([t["summary"][n]["regret"] for t in run.results["truths"].values()])]
         for n in names
     }
-    order = sorted(lost, key=lambda n: float(np.mean(lost[n])))
-    best = order[0]
-    for n in order:
-        more = intervals.paired(lost[n], lost[best])
-        print(
-            f"{runs[0].results['labels'][n]:<32} {intervals.points(intervals.mean(lost[n]))}  more: "
-            f"{intervals.points(more)}"
-        )
-    # What the choice loses where it was not made: the best on the other targets, on each target in turn.
-    units = range(len(lost[best]))
-    apart = {n: np.array(x) for n, x in lost.items()}
-    nested = [apart[min(names, key=lambda n, i=i: float(np.delete(apart[n], i).mean()))][i] for i in units]
-    print(f"chosen on the other targets, it loses {intervals.points(intervals.mean(nested))}")
-    level = [runs[0].results["labels"][n] for n in order[1:] if not intervals.paired(lost[n], lost[best]).low > 0]
+    rule, labels = least_regret(lost), runs[0].results["labels"]
+    for n in sorted(lost, key=lambda n: float(np.mean(lost[n]))):
+        more = intervals.paired(lost[n], lost[rule.name])
+        print(f"{labels[n]:<32} {intervals.points(intervals.mean(lost[n]))}  more: {intervals.points(more)}")
+    print(f"chosen on the other targets, it loses {intervals.points(rule.nested)}")
     record = {
-        "rule": best,
-        "label": runs[0].results["labels"][best],
-        "regret": list(intervals.mean(lost[best])),
-        "nested": list(intervals.mean(nested)),
-        "level": level,
-        "over": len(lost[best]),
+        "rule": rule.name,
+        "label": labels[rule.name],
+        "regret": list(rule.regret),
+        "nested": list(rule.nested),
+        "level": [labels[n] for n in rule.level],
+        "over": len(lost[rule.name]),
         "scores": len(names),
         "networks": sum(len(run.results["families"]) for run in runs),
         "commits": [run.environment["commit"] for run in runs],

@@ -155,10 +155,7 @@ def _judged(
 
 
 def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[str, str]) -> dict[str, Any]:
-    """The score of smallest regret, mean over truths and targets, among those that every network has; and how sure that is.
-
-    "level": scores whose regret, mean over truths, is not told apart from its own, target by target.
-    """
+    """The score of smallest regret, mean over truths and targets, of those that every network has; and how sure that is."""
     lost = {
         name: predictors.mean_regrets([truth["summary"][name]["regret"] for truth in truths.values()])
         for name in names
@@ -166,14 +163,14 @@ def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[
     }
     if not lost:
         return {"rule": None}
-    best = min(lost, key=lambda name: float(np.mean(lost[name])))
-    level = [n for n, x in lost.items() if n != best and not intervals.paired(x, lost[best]).low > 0]
+    rule = predictors.least_regret(lost)
     return {
-        "rule": best,
-        "label": labels[best],
-        "regret": list(intervals.mean(lost[best])),
-        "level": level,
-        "over": len(lost[best]),
+        "rule": rule.name,
+        "label": labels[rule.name],
+        "regret": list(rule.regret),
+        "nested": list(rule.nested),
+        "level": rule.level,
+        "over": len(lost[rule.name]),
         "scores": len(lost),
     }
 
