@@ -5,6 +5,7 @@ import tempfile
 
 # XLA's CPU thread pool must outnumber the simulated devices: a device that waits in a collective holds a thread.
 os.environ["NPROC"] = "16"
+os.environ["NCJAX_CONV"] = "xla"  # whether or not oneDNN is installed; tests/conv has it
 # The tests compile many small programs, and the same ones in this process and in others: compile in haste, and keep.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

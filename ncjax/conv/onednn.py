@@ -23,6 +23,7 @@ import jaxlib
 import numpy as np
 from jaxlib import version as jaxlib_version
 
+from ncjax.conv import devices
 from ncjax.conv.xla import Pads
 from ncjax.core.errors import UserError
 from ncjax.core.machine import cache_folder, cores
@@ -34,6 +35,12 @@ TARGETS = {
     "ncjax_conv_fused": "NcjaxConvFused",
     "ncjax_conv_data": "NcjaxConvData",
     "ncjax_conv_weights": "NcjaxConvWeights",
+}
+AXES = {  # of arguments and result: images n h w c, kernels a b i d, images convolved n p q d
+    "ncjax_conv_forward": "n h w c, a b i d -> n p q d",
+    "ncjax_conv_fused": "n h w c, a b i d, d -> n p q d",
+    "ncjax_conv_data": "n p q d, a b i d -> n h w c",
+    "ncjax_conv_weights": "n h w c, n p q d -> a b i d",
 }
 ACTIVATIONS = (None, "relu", "relu6")  # in conv.cc's order
 
@@ -164,7 +171,7 @@ def convolves(dtype: jnp.dtype) -> bool:
 def header() -> str:
     """One line for the start of a run."""
     if implementation() == "onednn":
-        return f"convolutions: onednn, {cores()} threads" + ("" if bfloat16() else "; bfloat16 by xla, on this processor")
+        return f"convolutions: onednn, {threads()} threads" + ("" if bfloat16() else "; bfloat16 by xla, on this processor")
     reason = why_not() if jax.default_backend() == "cpu" else None
     return "convolutions: xla" + (f" ({reason})" if reason else "")
 
@@ -180,20 +187,25 @@ def _chosen() -> str:
     return "xla" if reason is not None else "onednn"
 
 
+def threads() -> int:
+    """How many a convolution runs on: the process's cores, shared by the devices that it simulates."""
+    return max(cores() // jax.local_device_count(), 1)
+
+
 @functools.cache
 def why_not() -> str | None:
     """None once oneDNN's convolutions are registered with XLA, else why they cannot be."""
     if jax.default_backend() != "cpu":
         return f"this is a {jax.default_backend()}"
-    if jax.device_count() > 1:
-        return "several CPU devices: XLA cannot split a custom call over them"
     try:
         # Read when the first OpenMP library is loaded: threads that spin would take the cores from XLA's own.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         library = ctypes.CDLL(str(build()))
     except (UserError, OSError) as e:
         return str(e)
-    library.NcjaxSetThreads(cores())
+    library.NcjaxSetThreads(threads())
+    # Kept programs are told apart by what they call, not by where in memory the function lies that splits a call.
+    jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     for target, symbol in TARGETS.items():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
     return None
@@ -208,11 +220,24 @@ class How(NamedTuple):
     activation: str | None  # with a bias only
 
 
-def _call(target: str, like: Array | jax.ShapeDtypeStruct, how: How, *given: Array, **more: np.int64) -> Array:
-    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(like.shape, like.dtype), vmap_method="sequential")
-    return call(
+class Settings(NamedTuple):
+    """Of a call to oneDNN."""
+
+    target: str
+    how: How
+
+
+def _alone(settings: Settings, like: jax.ShapeDtypeStruct, *given: Array) -> Array:
+    how = settings.how
+    more = {"activation": np.int64(ACTIVATIONS.index(how.activation))} if settings.target == "ncjax_conv_fused" else {}
+    return jax.ffi.ffi_call(settings.target, like, vmap_method="sequential")(
         *given, stride=np.int64(how.stride), pads=np.array(how.pads, np.int64).ravel(), groups=np.int64(how.groups), **more
     )
+
+
+def _call(target: str, like: Array | jax.ShapeDtypeStruct, how: How, *given: Array) -> Array:
+    run = _alone if jax.device_count() == 1 else devices.split(_alone, AXES[target])
+    return run(Settings(target, how), jax.ShapeDtypeStruct(like.shape, like.dtype), *given)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -223,7 +248,7 @@ def _convolve(x: Array, kernel: Array, bias: Array | None, how: How) -> Array:
     like = jax.ShapeDtypeStruct((x.shape[0], height, width, kernel.shape[3]), x.dtype)
     if bias is None:
         return _call("ncjax_conv_forward", like, how, x, kernel)
-    return _call("ncjax_conv_fused", like, how, x, kernel, bias, activation=np.int64(ACTIVATIONS.index(how.activation)))
+    return _call("ncjax_conv_fused", like, how, x, kernel, bias)
 
 
 def _forward(x, kernel, bias, how):
