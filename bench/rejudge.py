@@ -24,12 +24,12 @@ import numpy as np
 
 from ncjax import config
 from ncjax.core.options import bind
-from ncjax.evidence import intervals
+from ncjax.evidence import intervals, regret
 from ncjax.evidence.claims import Comparison, compared
 from ncjax.runs.run import Run
 from ncjax.scores.score import all_named
 from ncjax.studies import choose_layer, compare
-from ncjax.transfer import ranking
+from ncjax.transfer import blocks, ranking
 from ncjax.transfer.few_shot import Bench
 
 MARGIN = 0.01
@@ -72,8 +72,8 @@ def blocks(record: dict[str, Any]) -> dict[str, Any]:
         bench, options = bench_of(choose_layer, f"choose_layer.py:{name}", folder)
         wanted, names, shots = all_named(options["scores"]), tuple(kept["blocks"]), options["shots"]
         seeds = range(len(kept["scores"]))
-        found = [choose_layer.block_scores(bench, names, wanted, shots, seed)["values"] for seed in seeds]
-        costs = choose_layer.block_costs(bench, options["method"], names, shots)
+        found = [blocks.block_scores(bench, names, wanted, shots, seed)["values"] for seed in seeds]
+        costs = blocks.block_costs(bench, options["method"], names, shots)
     for ours, theirs in zip(found, kept["scores"], strict=True):
         for block, values in theirs.items():
             if not np.isclose(ours[block]["cdnv"], values["cdnv"], rtol=1e-2):
@@ -82,13 +82,13 @@ def blocks(record: dict[str, Any]) -> dict[str, Any]:
     rules = [rule for rule in ranking.rules(wanted) if rule not in cannot]
     picks = {rule: [ranking.choose(rule, f, bench.network.model, wanted) for f in found] for rule in rules}
     picks["nc1_narrow_too"] = [min(values, key=lambda b, v=values: v[b]["nc1"]) for values in kept["scores"]]
-    out = choose_layer.regrets(kept["tuned"], picks)
+    out = regret.regrets(kept["tuned"], picks)
     return {"scores": found, "picks": picks, "costs": costs, **out}
 
 
 def pooled(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """`choose_layer.pooled`, printed."""
-    out = choose_layer.pooled([s["regret"] for s in studies.values()], MARGIN)
+    """`regret.over_studies`, printed."""
+    out = regret.over_studies([s["regret"] for s in studies.values()], MARGIN)
     best = next(iter(out))
     for rule, x in out.items():
         against = x["against_best"]

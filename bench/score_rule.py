@@ -15,7 +15,7 @@ import numpy as np
 
 from ncjax.core.files import to_json, write_text
 from ncjax.evidence import intervals
-from ncjax.evidence.predictors import least_regret, mean_regrets
+from ncjax.evidence.regret import least_regret, mean_regrets
 from ncjax.report.collect import archived
 
 # Of a network and images that are new, nobody knows the first two; VCI is a constant with as few images, and refused since.

@@ -9,6 +9,7 @@ os.environ["NCJAX_CONV"] = "xla"  # whether or not oneDNN is installed; tests/co
 # The tests compile many small programs, and the same ones in this process and in others: compile in haste, and keep.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
 )
 if "NCJAX_TEST_CACHE" not in os.environ:  # the first process makes it; workers and programs that tests start share it
     _cache = tempfile.TemporaryDirectory(prefix="ncjax-xla-", ignore_cleanup_errors=True)

@@ -8,10 +8,9 @@ import pytest
 
 from ncjax import claims
 from ncjax.core.files import to_json
-from ncjax.evidence import correlation
+from ncjax.evidence import correlation, regret
 from ncjax.evidence.claims import verdict
 from ncjax.evidence.paper import CLAIMS, overall
-from ncjax.studies import choose_layer
 
 ROOT = Path(__file__).parent.parent
 E1 = ROOT / "docs" / "results" / "e1_backbones"
@@ -100,7 +99,7 @@ def test_blocks_that_are_all_one_do_not_matter():
     rng, fired = np.random.default_rng(0), 0
     for _ in range(60):
         tuned = {f"b{i}": rng.normal(0.7, 0.01, 3).tolist() for i in range(8)}
-        fired += choose_layer.blocks_differ(tuned) < 0.05
+        fired += regret.blocks_differ(tuned) < 0.05
     assert fired <= 8  # 5 % of 60 is 3
     better = {**tuned, "b0": [x + 0.2 for x in tuned["b0"]]}
-    assert choose_layer.blocks_differ(better) < 0.05
+    assert regret.blocks_differ(better) < 0.05

@@ -8,7 +8,7 @@ the best of as many predictors would reach by chance, and the difference to cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,44 +198,6 @@ def regret(found: Pool, name: str) -> dict[str, Any] | None:
         missing = max(missing, int((~known).sum()))
         lost[target] = float(y.max() - y[known & (x == x[known].max())].mean())
     return {"by_target": lost, "mean": list(intervals.mean(list(lost.values()))), "missing": missing}
-
-
-def mean_regrets(regrets: Sequence[dict[str, Any]]) -> list[float]:
-    """Accuracy lost on each target, mean over truths: those of one target are not independent.
-
-    Args:
-      regrets: what `regret` found by each truth, of the same targets.
-    """
-    return [float(np.mean([r["by_target"][t] for r in regrets])) for t in regrets[0]["by_target"]]
-
-
-class Rule(NamedTuple):
-    """The predictor to go by."""
-
-    name: str
-    regret: intervals.Interval  # of its first choice, over targets
-    nested: intervals.Interval  # of the one chosen on the other targets, on each in turn: where the choice was not made
-    level: list[str]  # those whose regret is not told apart from its own, target by target; the least first
-
-
-def least_regret(lost: Mapping[str, Sequence[float]]) -> Rule:
-    """The predictor whose first choice loses least, mean over targets.
-
-    Args:
-      lost: {predictor: accuracy lost on each target}, the same targets for all.
-    """
-    order = sorted(lost, key=lambda name: float(np.mean(lost[name])))
-    best, each = order[0], {name: np.asarray(x, np.float64) for name, x in lost.items()}
-
-    def without(i: int) -> float:
-        return float(each[min(lost, key=lambda name: float(np.delete(each[name], i).mean()))][i])
-
-    return Rule(
-        name=best,
-        regret=intervals.mean(lost[best]),
-        nested=intervals.mean([without(i) if len(lost[best]) > 1 else np.nan for i in range(len(lost[best]))]),
-        level=[name for name in order[1:] if not intervals.paired(lost[name], lost[best]).low > 0],
-    )
 
 
 def summary(found: Pool) -> dict[str, dict[str, Any]]:

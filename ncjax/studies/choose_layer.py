@@ -11,33 +11,20 @@ from ncjax.core.errors import UserError, nearest
 from ncjax.core.roles import METHOD, SCORE
 from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf
 from ncjax.evidence import intervals
-from ncjax.evidence.claims import compared
 from ncjax.evidence.correlation import spearman
 from ncjax.evidence.paper import Evidence
+from ncjax.evidence.regret import blocks_differ, over_studies, regrets
 from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Table, chance, in_percent, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Table, in_percent, number, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
+from ncjax.transfer.blocks import beside_probe, block_costs, block_scores, takes_a_block, tune_each
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Search
-
-
-def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[str, Any]:
-    """What each rule loses in test accuracy against the best block in hindsight, seed by seed, with 95 % t intervals.
-
-    Args:
-      tuned: {block: test accuracy by seed}.
-      picks: {rule: its block by seed}. "random" is added: the mean over blocks.
-    """
-    best = max(tuned, key=lambda b: sum(tuned[b]))
-    seeds = range(len(tuned[best]))
-    lost = {rule: [tuned[best][s] - tuned[blocks[s]][s] for s in seeds] for rule, blocks in picks.items()}
-    lost["random"] = [tuned[best][s] - sum(x[s] for x in tuned.values()) / len(tuned) for s in seeds]
-    return {"best": best, "by_seed": lost, "regret": {rule: list(intervals.mean(x)) for rule, x in lost.items()}}
 
 
 def run(
@@ -75,7 +62,7 @@ def run(
     wanted = _checked(rule, scores, tune, search.seeds)
     bench = Bench(run, init, target, search, budget)
     model, dataset = bench.network.model, bench.subsets.get(shots, 0)
-    _takes_a_block(bench, method, ranking.candidates(model, blocks), shots)
+    takes_a_block(bench, method, ranking.candidates(model, blocks), shots)
     run.announce(dataset, bench.describe())
     names = ranking.candidates(model, blocks)
     seen = [block_scores(bench, names, wanted, shots, seed) for seed in range(search.seeds if tune != "none" else 1)]
@@ -111,8 +98,8 @@ def run(
     }
     if tune == "none":
         return out
-    out |= _tuned(bench, method, names if tune == "all" else ranked[:top], shots)
-    out |= _beside_probe(bench, out["tuned"][ranked[0]], shots, margin)
+    out |= tune_each(bench, method, names if tune == "all" else ranked[:top], shots)
+    out |= beside_probe(bench, out["tuned"][ranked[0]], shots, margin)
     run.say(_advice(ranked[0], costs[ranked[0]]["share"], out))
     if tune == "all":
         out |= regrets(out["tuned"], picks)
@@ -135,53 +122,12 @@ def _checked(rule: str, scores: Sequence[str], tune: str, seeds: int) -> dict[st
     return wanted
 
 
-def _takes_a_block(bench: Bench, method: str, names: Sequence[str], shots: int) -> None:
-    """Refuses a method that tunes the same leaves whichever block it is given: its blocks could not be told apart."""
-    if len(names) > 1:
-        first, last = (bench.plan(method, block, bench.subsets.get(shots, 0), 0) for block in (names[0], names[-1]))
-        if first.tuned == last.tuned:
-            raise UserError(
-                f"method={method} tunes {', '.join(first.tuned[:3])} whatever the block; choose one that tunes a block, "
-                "such as tuning.scl_ft or tuning.layer_ft"
-            )
-
-
 def _advise(run: Run, init: Init, data: str, method: str, shots: int, ranked: Sequence[str], rule: str) -> None:
     """Says which blocks to tune, and by which command."""
     known = {"init": init.init, "data": data, "method": method, "layer": ranked[0], "n_per_class": shots or None}
     known |= {k: v for k, v in init._asdict().items() if v not in (None, "last", [])}
     settings = ",".join(f"{k}={v}" for k, v in known.items() if v is not None)
     run.say(f"{rule}: {ranked[0]} first, then {', '.join(ranked[1:3])}; to tune it\n  ncjax finetune:{settings}")
-
-
-def _tuned(bench: Bench, method: str, blocks: Sequence[str], shots: int) -> dict[str, Any]:
-    """Blocks tuned in turn: test accuracy by seed, and means with 95 % t intervals, of NC1 by split and feature too."""
-    cells, largest = {}, bench.subsets.get(shots, 0).largest("test")
-    for block in blocks:
-        bench.run.say(f"tuning {block} ...")
-        found = bench.search(method, layer=block, shots=shots)
-        cells[block] = found.cells
-        test = intervals.share([c["test"] for c in found.cells])
-        bench.run.say(f"{block:<10} test {intervals.percent(test)}{chance(test.low, largest)}  {found.describe()}")
-    tuned = {block: [c["test"] for c in many] for block, many in cells.items()}
-    return {
-        "tuned": tuned,
-        "accuracy": {b: list(intervals.share(x)) for b, x in tuned.items()},
-        **{
-            name: {b: intervals.mean_if_known([c[name] for c in many]) for b, many in cells.items()}
-            for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
-        },
-    }
-
-
-def _beside_probe(bench: Bench, tuned: list[float], shots: int, margin: float) -> dict[str, Any]:
-    """The plain probe's test accuracy by seed, and the chosen block's, compared with it seed by seed."""
-    bench.run.say("the plain probe ...")
-    test = [c["test"] for c in bench.search("tuning.probe", layer=None, shots=shots).cells]
-    return {
-        "probe": {"seeds": test, "test": list(intervals.share(test))},
-        "gain": compared(tuned, test, margin=margin)._asdict(),
-    }
 
 
 def _advice(block: str, share: float, found: dict[str, Any]) -> str:
@@ -194,33 +140,6 @@ def _advice(block: str, share: float, found: dict[str, Any]) -> str:
     seeds = len(found["probe"]["seeds"])
     told = gain["word"] + (f" by {seeds} seeds" if gain["word"] == "not told apart" else "")
     return f"stay with the probe: tuning {block} gives {said}, {told}"
-
-
-def block_scores(bench: Bench, names: tuple[str, ...], wanted: dict[str, Score], shots: int, seed: int) -> dict[str, Any]:
-    """Values and reasons of every block for the images of a seed, computed once in a workdir."""
-    key = {"scores": ",".join(wanted), "shots": shots, "seed": seed, **bench.identity(shots, seed)}
-
-    def compute() -> dict[str, Any]:
-        bench.run.say(f"scores of {len(names)} blocks, seed {seed} ...")
-        dataset = bench.subsets.get(shots, seed)
-        values, reasons = ranking.scores(
-            bench.network, dataset, bench.mesh, names, wanted, batch_size=bench.budget.batch_size
-        )
-        return {"values": values, "reasons": reasons}
-
-    return bench.run.once(key, compute)
-
-
-def block_costs(bench: Bench, method: str, names: tuple[str, ...], shots: int) -> dict[str, dict[str, float]]:
-    """Share of parameters tuned, and of full fine-tuning's FLOPs a step, for every block."""
-    dataset, out = bench.subsets.get(shots, 0), {}
-    whole = bench.program("tuning.full_ft", None, dataset).expected_flops(dataset.image_shape)
-    for block in names:
-        program = bench.program(method, block, dataset)
-        tuned, total = program.plan.share()
-        flops = program.expected_flops(dataset.image_shape)
-        out[block] = {"share": tuned / total, "flops": flops / whole if flops and whole else None}
-    return out
 
 
 def _show_scores(
@@ -273,21 +192,6 @@ def claims(runs: Sequence[Finished]) -> list[Evidence]:
         setting = f"{named(run)}, {run.config['shots']} images per class, {run.config['seeds']} seeds"
         out.append(Evidence("C15", setting, found, word))
     return out
-
-
-def blocks_differ(tuned: dict[str, list[float]], *, seed: int = 0) -> float:
-    """p of as large a variance of blocks' mean accuracies if all blocks were one: they are permuted within every seed.
-
-    The best block in hindsight beats a random one even then.
-
-    Args:
-      tuned: {block: test accuracy by seed}.
-      seed: of the permutations.
-    """
-    x = np.array(list(tuned.values()))
-    mixed = np.random.default_rng(seed).permuted(np.tile(x, (PERMUTATIONS, 1, 1)), axis=1)
-    as_large = np.sum(mixed.mean(2).var(1) >= x.mean(1).var() - 1e-15)
-    return float((1 + as_large) / (1 + PERMUTATIONS))
 
 
 def _over_blocks(run: Finished) -> str:
@@ -402,39 +306,13 @@ def _regret_table(run: Finished, stem: str) -> Table:
     )
 
 
-PERMUTATIONS = 5000
 WORDS = {"ahead": "worse", "behind": "better", "level": "level", "not told apart": "not told apart"}  # of regrets
-
-
-def pooled(regret: Sequence[dict[str, Any]], margin: float) -> dict[str, dict[str, Any]]:
-    """{rule: "regret" over studies, "worst" of them, "against_best": compared with the rule that loses least}, it first.
-
-    Args:
-      regret: of every study, {rule: (mean, ...)}; rules that some study lacks, as NC1 where every block is narrow, are
-        judged on the others.
-      margin: difference that does not matter.
-    """
-    losses = {rule: {i: r[rule][0] for i, r in enumerate(regret) if rule in r} for r in regret for rule in r}
-    losses = {rule: found for rule, found in losses.items() if len(found) > 1}
-    order = sorted(losses, key=lambda rule: sum(losses[rule].values()) / len(losses[rule]))
-    best = next(rule for rule in order if len(losses[rule]) == len(regret))
-    out = {}
-    for rule in [best, *(r for r in order if r != best)]:
-        mine = losses[rule]
-        against = compared(list(mine.values()), [losses[best][i] for i in mine], margin=margin)
-        out[rule] = {
-            "regret": list(intervals.mean(list(mine.values()))),
-            "studies": len(mine),
-            "worst": max(mine.values()),
-            "against_best": against._asdict(),
-        }
-    return out
 
 
 def _pooled(runs: Sequence[Finished]) -> Section:
     """Every rule's regret over all studies in which every block was tuned; a study counts once."""
     margin = runs[0].config["margin"]
-    found = pooled([run.results["regret"] for run in runs], margin)
+    found = over_studies([run.results["regret"] for run in runs], margin)
     best, rows = next(iter(found)), []
     for rule, x in found.items():
         against = x["against_best"]

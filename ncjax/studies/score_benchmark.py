@@ -13,6 +13,7 @@ from ncjax.core.values import NATURAL, SHARE, Items
 from ncjax.data.readers import read
 from ncjax.evidence import intervals, predictors
 from ncjax.evidence.predictors import ELSEWHERE, Pool
+from ncjax.evidence.regret import least_regret, mean_regrets
 from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
@@ -157,13 +158,13 @@ def _judged(
 def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[str, str]) -> dict[str, Any]:
     """The score of smallest regret, mean over truths and targets, of those that every network has; and how sure that is."""
     lost = {
-        name: predictors.mean_regrets([truth["summary"][name]["regret"] for truth in truths.values()])
+        name: mean_regrets([truth["summary"][name]["regret"] for truth in truths.values()])
         for name in names
         if all((x := truth["summary"][name]["regret"]) and not x["missing"] for truth in truths.values())
     }
     if not lost:
         return {"rule": None}
-    rule = predictors.least_regret(lost)
+    rule = least_regret(lost)
     return {
         "rule": rule.name,
         "label": labels[rule.name],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ncjax.evidence import intervals, predictors
+from ncjax.evidence import predictors
 from ncjax.evidence.correlation import over_families, weighted_kendall
 
 NETWORKS = [f"n{i}" for i in range(8)]
@@ -105,16 +105,3 @@ def test_an_interval_on_a_wider_scale_is_cut_there():
     found = over_families(lambda rows: float(values[rows].mean()), np.ones(6, bool), None, scale=2.0)
     assert found.value == pytest.approx(values.mean())
     assert found.low < found.value < found.high <= 2
-
-
-def test_the_rule_loses_least_and_its_choice_is_tried_where_it_was_not_made():
-    lost = {"a": [0.01, 0.02, 0.03], "b": [0.0, 0.0, 0.12], "c": [0.2, 0.21, 0.22]}
-    rule = predictors.least_regret(lost)
-    assert rule.name == "a"
-    assert rule.regret == intervals.mean(lost["a"])
-    # Without the third target b loses nothing on the others, and is chosen: 0.12 there; a is chosen without the others.
-    assert rule.nested == intervals.mean([0.01, 0.02, 0.12])
-    assert rule.level == ["b"]  # c loses 0.19 more on each
-    alone = predictors.least_regret({"a": [0.1], "b": [0.2]})
-    assert alone.name == "a"
-    assert np.isnan(alone.nested.mean)

@@ -9,6 +9,7 @@ from ncjax import config
 from ncjax.core import trees
 from ncjax.core.errors import UserError
 from ncjax.evidence import intervals
+from ncjax.evidence.regret import regrets
 from ncjax.models.resnet import resnet14
 from ncjax.runs.run import Run
 from ncjax.scores.condition_number import condition_number
@@ -16,7 +17,6 @@ from ncjax.scores.logme import logme
 from ncjax.scores.moments import Moments
 from ncjax.scores.relative_gradient_norm import relative_gradient_norm
 from ncjax.scores.score import all_named, installed
-from ncjax.studies.choose_layer import regrets
 from ncjax.transfer import grid_search, probe, ranking
 
 
