@@ -290,7 +290,7 @@ def probing(args: argparse.Namespace) -> Rows:
     import jax
     import jax.numpy as jnp
 
-    from ncjax.transfer import probe
+    from ncjax.transfer import logistic
 
     count, dim, classes = (200, 8, 4) if args.tiny else (500_000, 2048, 1000)
 
@@ -304,7 +304,7 @@ def probing(args: argparse.Namespace) -> Rows:
     for _ in range(2):  # the first compiles
         with alone(args.out):
             started = time.perf_counter()
-            (found,) = jax.block_until_ready(probe.solve(x, y, classes, (1e-3,)))
+            (found,) = jax.block_until_ready(logistic.solve(x, y, classes, (1e-3,)))
             seconds = time.perf_counter() - started
         yield {
             "count": count,

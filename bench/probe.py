@@ -1,4 +1,4 @@
-"""How fast is the linear probe? `probe.solve` against scikit-learn's logistic regression, same objective and tolerance.
+"""How fast is the linear probe? `logistic.solve` against scikit-learn's logistic regression, same objective and tolerance.
 
     python bench/probe.py [--count 50000] [--dim 512] [--classes 10 100] [--apart 5] [--l2 1e-3] [--out FILE.json]
     python bench/probe.py --init weights.npz --model models.resnet.resnet20 --data npz:cifar100.npz
@@ -33,7 +33,7 @@ from ncjax.data import Data, batches_of
 from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.networks.load import Init, load, load_data_for
-from ncjax.transfer import probe
+from ncjax.transfer import logistic, probe
 
 NEWTON_LIMIT = 6000  # weights; newton-cholesky factors a square matrix of as many rows
 SOLVERS = ("lbfgs float32", "lbfgs float64", "newton-cg float32", "newton-cholesky float64")
@@ -79,8 +79,8 @@ def judged(params: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) -> tuple
 
 
 def ours(x: np.ndarray, y: np.ndarray, classes: int, path: tuple[float, ...]) -> Fit:
-    """`probe.solve` down a path."""
-    return lambda: [np.asarray(s.params) for s in probe.solve(x, y, classes, path)]
+    """`logistic.solve` down a path."""
+    return lambda: [np.asarray(s.params) for s in logistic.solve(x, y, classes, path)]
 
 
 def rival(x: np.ndarray, y: np.ndarray, path: tuple[float, ...], solver: str) -> Fit:
@@ -89,7 +89,7 @@ def rival(x: np.ndarray, y: np.ndarray, path: tuple[float, ...], solver: str) ->
     x = x.astype(dtype)
 
     def fit() -> list[np.ndarray]:
-        model, out = LogisticRegression(solver=solver, tol=probe.TOLERANCE, max_iter=10_000, warm_start=True), []
+        model, out = LogisticRegression(solver=solver, tol=logistic.TOLERANCE, max_iter=10_000, warm_start=True), []
         for l2 in path:
             model.set_params(C=1 / (l2 * len(x))).fit(x, y)
             out.append(np.concatenate([model.coef_, model.intercept_[:, None]], axis=1))

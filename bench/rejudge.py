@@ -65,7 +65,7 @@ def methods(path: Path) -> dict[str, Any]:
     return {**out, "flops_per_step": flops}
 
 
-def blocks(record: dict[str, Any]) -> dict[str, Any]:
+def layers(record: dict[str, Any]) -> dict[str, Any]:
     """Regrets of every rule of today on the recorded accuracies."""
     name, kept = record["name"], record["results"]
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def main() -> None:
     if args.what == "methods":
         found = {path.stem: methods(path) for path in args.records}
     else:
-        found = {record["name"]: blocks(record) for path in args.records for record in json.loads(path.read_text())}
+        found = {record["name"]: layers(record) for path in args.records for record in json.loads(path.read_text())}
         found = {"studies": found, "pooled": pooled(found)}
     if args.out:
         common.write(args.out, margin=MARGIN, found=found)

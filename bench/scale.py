@@ -101,7 +101,7 @@ def probe(count: int, args: argparse.Namespace) -> Row:
     """One probe, by one solver."""
     from probe import judged
 
-    from ncjax.transfer import probe as ours
+    from ncjax.transfer import logistic as ours
 
     rng = np.random.default_rng(0)
     y = rng.integers(0, args.classes, count)

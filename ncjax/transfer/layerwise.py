@@ -27,6 +27,7 @@ from ncjax.networks.card import knows
 from ncjax.networks.load import Init, load, load_data_for
 from ncjax.runs.run import Run
 from ncjax.transfer import probe
+from ncjax.transfer.logistic import Show
 
 ROWS = 8192  # features compared with class means at a time
 KEEP_BYTES = 1 << 31  # of features on the host, beyond which splits run through the network a second time
@@ -118,7 +119,7 @@ def layers(
     num_classes: int,
     *,
     probed: Sequence[str],
-    show: probe.Show | None = None,
+    show: Show | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{layer: its width, its collapse on train and test, and what a probe reads from it}, ready for JSON.
 

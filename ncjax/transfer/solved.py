@@ -12,13 +12,14 @@ from ncjax.features import passes
 from ncjax.losses import cross_entropy
 from ncjax.models.sequential import with_classifier_arrays
 from ncjax.transfer import probe
+from ncjax.transfer.logistic import Show
 from ncjax.tuning.plans import CLASSIFIER_INITS, Plan
 
 SOLVERS = {"probe": probe.fit, "group_lasso": probe.fit_sparse}
 
 
 def classifier(
-    plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str, show: probe.Show | None = None
+    plan: Plan, dataset: Dataset, mesh: Mesh, *, batch_size: int, how: str, show: Show | None = None
 ) -> probe.Probe:
     """The probe of a plan's readout, its strength chosen on validation.
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ncjax import nc
-from ncjax.transfer import probe
+from ncjax.transfer import logistic, probe
 
 
 def _data(count: int, width: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,10 +28,10 @@ def _data(count: int, width: int, classes: int = 3, seed: int = 0) -> tuple[np.n
 def test_the_narrow_side_gives_the_solution_of_the_wide_one(count, width, l2):
     x, y = _data(count, width)
     x -= x.mean(axis=0)
-    (found,) = probe.solve(x, y, 3, (l2,), tolerance=1e-6, max_steps=2000)
+    (found,) = logistic.solve(x, y, 3, (l2,), tolerance=1e-6, max_steps=2000)
     # The same rows twice over and then some make N > D, and change nothing of the problem.
     times = width // count + 2
-    (wide,) = probe.solve(np.tile(x, (times, 1)), np.tile(y, times), 3, (l2,), tolerance=1e-6, max_steps=2000)
+    (wide,) = logistic.solve(np.tile(x, (times, 1)), np.tile(y, times), 3, (l2,), tolerance=1e-6, max_steps=2000)
 
     def objective(params):
         w, b = np.split(np.asarray(params, np.float64), [width], axis=1)
@@ -59,8 +59,8 @@ def test_spectra_are_the_same_from_both_sides(count, width):
 
 def test_warm_starts_survive_the_change_of_sides():
     x, y = _data(20, 100)
-    first, second = probe.solve(x, y, 3, (1e-1, 1e-2), tolerance=1e-6)
-    (again,) = probe.solve(x, y, 3, (1e-2,), start=first.params, tolerance=1e-6)
+    first, second = logistic.solve(x, y, 3, (1e-1, 1e-2), tolerance=1e-6)
+    (again,) = logistic.solve(x, y, 3, (1e-2,), start=first.params, tolerance=1e-6)
     np.testing.assert_allclose(again.params, second.params, atol=1e-4)
 
 
@@ -76,7 +76,7 @@ LONG = """
 import signal
 import numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that was started with nohup ignores it
-from ncjax.transfer import probe
+from ncjax.transfer import group_lasso, logistic
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(20000, 200)).astype(np.float32), rng.integers(0, 100, 20000)
 print("begun", flush=True)
@@ -89,8 +89,8 @@ def show(*told):
 @pytest.mark.parametrize(
     "call",
     [
-        "probe.solve(x, y, 100, (1e-6,), tolerance=0, max_steps=100000, show=show)",
-        "probe.GROUP_STEPS = 100000; probe._group_norms(x, y.astype(np.int32), 100, show)",
+        "logistic.solve(x, y, 100, (1e-6,), tolerance=0, max_steps=100000, show=show)",
+        "group_lasso.STEPS = 100000; group_lasso.norms(x, y.astype(np.int32), 100, show)",
     ],
 )
 def test_a_long_solve_says_how_far_it_is_and_is_stopped_within_a_second(call):

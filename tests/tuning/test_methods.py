@@ -18,7 +18,7 @@ from ncjax.losses import cross_entropy
 from ncjax.models.resnet import resnet14
 from ncjax.models.vit import vit_ti
 from ncjax.training import loop
-from ncjax.transfer import prefix, probe
+from ncjax.transfer import logistic, prefix, probe
 from ncjax.tuning import methods, plans
 from ncjax.tuning.plans import Target
 
@@ -457,7 +457,7 @@ def test_probe_chooses_by_validation(rng):
     x, y = rng.normal(size=(60, 20)).astype(np.float32), rng.integers(0, 3, 60)
     fitted = probe.fit((x[:40], y[:40]), (x[40:], y[40:]), 3)
     mean, std = x[:40].mean(0), x[:40].std(0) + 1e-6
-    path = probe.solve((x[:40] - mean) / std, y[:40], 3, probe.L2_GRID, tolerance=probe.FIT_TOLERANCE)
+    path = logistic.solve((x[:40] - mean) / std, y[:40], 3, probe.L2_GRID, tolerance=probe.FIT_TOLERANCE)
     held_out = np.concatenate([(x[40:] - mean) / std, np.ones((20, 1), np.float32)], axis=1)
     scores = [np.mean(np.argmax(held_out @ np.asarray(s.params).T, axis=1) == y[40:]) for s in path]
     assert fitted.val_accuracy >= max(scores)
