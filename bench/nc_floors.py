@@ -22,8 +22,8 @@ from ncjax.core.mesh import make
 from ncjax.data import Data
 from ncjax.nc import null
 from ncjax.networks.load import Init, load, load_data_for
-from ncjax.studies.backbones import spaced
 from ncjax.transfer import layerwise
+from ncjax.transfer.scored import spaced
 
 PERMUTATIONS = 20
 WITHIN = 0.1  # of the median: the goal

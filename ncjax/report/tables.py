@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,13 @@ class Table(NamedTuple):
     caption: str
     columns: list[str]
     rows: list[list[Cell]]
+
+
+def of_rows(name: str, caption: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    """A table of rows {column: cell}, all of the same columns."""
+    columns = list(rows[0]) if rows else []
+    assert all(list(row) == columns for row in rows), "every row has the same columns"
+    return Table(name, caption, columns, [list(row.values()) for row in rows])
 
 
 def text(value: str) -> Cell:

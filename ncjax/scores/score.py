@@ -142,13 +142,16 @@ def all_named(texts: Sequence[str]) -> dict[str, Score]:
     """The scores that a config names, by their own names, and those that a pooled one among them is made of.
 
     Raises:
-      UserError: as for `named`, or two of one name.
+      UserError: as for `named`, or two of one name or label.
     """
     found: dict[str, Score] = {}
     for text in texts:
         each = named(text)
         if each.name in found:
             raise UserError(f"scores: two are called {each.name!r}")
+        twin = next((other.name for other in found.values() if other.label == each.label), None)
+        if twin is not None:
+            raise UserError(f"scores: {twin} and {each.name} are both labelled {each.label!r}; give one another label")
         found[each.name] = each
     parts = dict.fromkeys(part for each in found.values() if each.over_pool for part in each.asks_for)
     return {part: named(f"scores.{part}") for part in parts if part not in found} | found

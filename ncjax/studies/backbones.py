@@ -10,27 +10,22 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ncjax.core.mesh import make
 from ncjax.core.roles import SCORE
-from ncjax.core.types import Network
 from ncjax.core.values import COUNT, NATURAL, SHARE, Items, Range
-from ncjax.data import Dataset
 from ncjax.data.readers import read
 from ncjax.evidence import predictors
 from ncjax.evidence.claims import verdict
 from ncjax.evidence.correlation import Correlation, mean_of, spearman
 from ncjax.evidence.paper import Evidence
-from ncjax.features.resume import kept
 from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.predictors import correlation, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
-from ncjax.report.tables import Table, number, percent, text, trusted, whole, wilson
+from ncjax.report.tables import Cell, Table, number, of_rows, percent, text, trusted, whole, wilson
 from ncjax.runs.run import Run
-from ncjax.scores.score import Score, all_named, applied, complete_cells
-from ncjax.transfer import layerwise
-from ncjax.transfer.scored import Sizes, data_of, inputs_of, one_each
+from ncjax.scores.score import Score, all_named, complete_cells
+from ncjax.transfer.scored import Sizes, data_of, one_each, pair_by_layer
 
 PREDICTORS = [
     "scores.nc1",
@@ -50,78 +45,13 @@ CLAIMS = {
 }
 
 
-def spaced(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """`count` layers at equal distances, the last one among them; all of them for 0."""
-    if not count or count >= len(layers):
-        return layers
-    at = np.unique(np.round(np.linspace(0, len(layers) - 1, count + 1)[1:]).astype(int))
-    return tuple(layers[i] for i in at)
-
-
-def to_probe(narrow: dict[str, bool], count: int) -> tuple[str, ...]:
-    """`count` layers at equal distances among those wide enough for NC1 to compare, and among others where they are few."""
-    wide = spaced(tuple(b for b, is_narrow in narrow.items() if not is_narrow), count)
-    others = tuple(b for b, is_narrow in narrow.items() if is_narrow)
-    more = spaced(others, max(count - len(wide), 0)) if not count or count > len(wide) else ()
-    return tuple(b for b in narrow if b in wide or b in more)
-
-
-def pair(
-    run: Run,
-    network: Network,
-    dataset: Dataset,
-    wanted: dict[str, Score],
-    *,
-    batch_size: int,
-    probe_layers: int,
-    source_accuracy: float = 0.0,
-) -> dict[str, Any]:
-    """One backbone on one target: every layer's collapse, probes at some, scores at the last.
-
-    Args:
-      run: told how fast it goes.
-      network, dataset: the network and the target.
-      wanted: the scores.
-      batch_size: images a step.
-      probe_layers: layers with a probe, as for `run`.
-      source_accuracy: of the network on its own task; 0 where unknown.
-    """
-    model, count, last = network.model, len(dataset.class_names), network.model.penultimate
-    with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
-        options = layerwise.Measurement(batch_size=batch_size, probes=True)
-        seen, reports = layerwise.extract(network, dataset, make(), options, classifier=None, run=run, written=written)
-        narrow = {b: b != last and "narrow" in reports["train"][b].flags for b in model.backbone}
-        found = layerwise.layers(seen, reports, count, probed=to_probe(narrow, probe_layers))
-        entry = found[last]
-        inputs = inputs_of(
-            network,
-            seen,
-            reports["train"][last],
-            num_classes=count,
-            train_accuracy=entry["probe"]["train"],
-            val_accuracy=entry["probe"]["val"],
-            source_accuracy=source_accuracy,
-        )
-        predictors, reasons = applied(wanted, inputs)
-        return {
-            "data": dataset.describe(),
-            "network": network.card.fed(dataset).describe(),
-            "image_size": dataset.image_shape[0],
-            "penultimate": last,
-            "layers": found,
-            "test_accuracy": entry["probe"]["test"],
-            "predictors": predictors,
-            "reasons": reasons,
-        }
-
-
 def pool_of(
     cells: dict[str, dict[str, dict[str, Any]]], wanted: dict[str, Score], families: dict[str, str]
 ) -> predictors.Pool:
     """The predictors and the probe's test accuracy.
 
     Args:
-      cells: {target: {backbone: what `pair` found}}.
+      cells: {target: {backbone: what `pair_by_layer` found}}.
       wanted: the predictors.
       families: of every backbone.
     """
@@ -251,7 +181,7 @@ def run(
             }
             cell = run.once(
                 key,
-                lambda held=(network, dataset), known=known: pair(
+                lambda held=(network, dataset), known=known: pair_by_layer(
                     run, *held, wanted, batch_size=batch_size, probe_layers=probe_layers, source_accuracy=known
                 ),
             )
@@ -338,41 +268,39 @@ def _layers(run: Finished, stem: str) -> figures.Drawn:
         return figures.Drawn(f"depth-{stem}", figure)
 
 
+SHARES = {"knn", "train_accuracy", "probe_accuracy", "source_accuracy"}  # predictors in per cent
+
+
 def _table(run: Finished, stem: str) -> Table:
-    names, rows, labels = short_names(run), [], run.results["predictors"]
-    apart = [n for n in labels if n not in ("nc1", "cdnv")]  # those two stand with their intervals
-    shares = {"knn", "train_accuracy", "probe_accuracy", "source_accuracy"}
-    for target, many in run.results["cells"].items():
-        for backbone, cell in many.items():
-            at = f"{run.name}/results.json: cells.{target}.{backbone}."
-            entry, count = cell["layers"][cell["penultimate"]]["train"], cell["data"]["test"]["size"]
-            found = cell["predictors"]
-            rows.append(
-                [
-                    text(f"{target}, {names[backbone]}"),
-                    whole(cell["image_size"], at + "image_size"),
-                    percent(cell["test_accuracy"], at + "test_accuracy", count),
-                    *(trusted(entry, m, f"{at}layers.{cell['penultimate']}.train.{m}") for m in ("nc1", "cdnv")),
-                    *((percent if n in shares else number)(found[n], f"{at}predictors.{n}") for n in apart),
-                ]
-            )
-    columns = [
-        "target, backbone",
-        "pixels",
-        "probe test % [95 %]",
-        "NC1 train [95 %]",
-        "CDNV train [95 %]",
-        *(labels[n] + (" %" if n in shares else "") for n in apart),
-    ]
-    c = run.config
-    return Table(
-        f"pairs_{stem}",
+    c, names = run.config, short_names(run)
+    caption = (
         f"Every backbone on every target, at the penultimate layer. At most {c['train_images']} "
         f"training, {c['val_images']} validation and {c['test_images']} test images of a target; regularisation of "
-        "the probe chosen on validation.",
-        columns,
-        rows,
+        "the probe chosen on validation."
     )
+    rows = [
+        {"target, backbone": text(f"{target}, {names[backbone]}")} | _row(run, target, backbone)
+        for target, many in run.results["cells"].items()
+        for backbone in many
+    ]
+    return of_rows(f"pairs_{stem}", caption, rows)
+
+
+def _row(run: Finished, target: str, backbone: str) -> dict[str, Cell]:
+    cell, at = run.results["cells"][target][backbone], f"{run.name}/results.json: cells.{target}.{backbone}."
+    last, labels = cell["penultimate"], run.results["predictors"]
+    entry, found = cell["layers"][last]["train"], cell["predictors"]
+    return {
+        "pixels": whole(cell["image_size"], at + "image_size"),
+        "probe test % [95 %]": percent(cell["test_accuracy"], at + "test_accuracy", cell["data"]["test"]["size"]),
+        "NC1 train [95 %]": trusted(entry, "nc1", f"{at}layers.{last}.train.nc1"),
+        "CDNV train [95 %]": trusted(entry, "cdnv", f"{at}layers.{last}.train.cdnv"),
+        **{
+            label + (" %" if n in SHARES else ""): (percent if n in SHARES else number)(found[n], f"{at}predictors.{n}")
+            for n, label in labels.items()
+            if n not in ("nc1", "cdnv")  # those two stand with their intervals
+        },
+    }
 
 
 def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:

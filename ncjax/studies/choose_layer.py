@@ -18,7 +18,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Table, in_percent, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Table, in_percent, number, of_rows, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
@@ -240,70 +240,59 @@ def _verdict(run: Finished) -> str:
 
 
 def _score_table(run: Finished, stem: str) -> Table:
-    r, rows = run.results, []
-    found, labels = r["scores"][0], {k: v for k, v in r["labels"].items() if k != "probe_accuracy"}
-    for block in r["blocks"]:
-        at = f"{run.name}/results.json: "
-        rows.append(
-            [
-                text(block),
-                spread(r.get("accuracy", {}).get(block), f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
-                percent(r["costs"][block]["share"], f"{at}costs.{block}.share"),
-                percent(r["costs"][block]["flops"], f"{at}costs.{block}.flops"),
-                percent(found[block].get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
-                *(number(found[block][name], f"{at}scores.0.{block}.{name}") for name in labels),
-                *(
-                    number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
-                    for name in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
-                ),
-                text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
-            ]
-        )
-    columns = [
-        "block",
-        "tuned: test % [95 %]",
-        "tuned %",
-        "FLOPs %",
-        "probe val %",
-        *labels.values(),
-        "NC1 train",
-        "NC1 test",
-        "NC1 readout, train",
-        "NC1 readout, test",
-        "chosen by",
-    ]
     c = run.config
-    return Table(
-        f"blocks_{stem}",
+    caption = (
         f"{named(run)}, {c['shots']} images per class. Scores and choices of seed 0, before any "
         f"tuning; FLOPs: a training step of {figures.plain(c['method'])} above the kept prefix, as a share of full "
         "fine-tuning's. Test accuracy: means over seeds with 95 % t intervals. NC1 after tuning, at "
-        "the penultimate layer without the skip and at the readout, what the classifier reads. " + CHANCE,
-        columns,
-        rows,
+        "the penultimate layer without the skip and at the readout, what the classifier reads. " + CHANCE
     )
+    return of_rows(f"blocks_{stem}", caption, [_row(run, block) for block in run.results["blocks"]])
+
+
+def _row(run: Finished, block: str) -> dict[str, Cell]:
+    r, at = run.results, f"{run.name}/results.json: "
+    found, costs, accuracy = r["scores"][0][block], r["costs"][block], r.get("accuracy", {}).get(block)
+
+    def after(name: str) -> Cell:
+        return number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
+
+    return {
+        "block": text(block),
+        "tuned: test % [95 %]": spread(accuracy, f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
+        "tuned %": percent(costs["share"], f"{at}costs.{block}.share"),
+        "FLOPs %": percent(costs["flops"], f"{at}costs.{block}.flops"),
+        "probe val %": percent(found.get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
+        **{
+            label: number(found[name], f"{at}scores.0.{block}.{name}")
+            for name, label in r["labels"].items()
+            if name != "probe_accuracy"
+        },
+        "NC1 train": after("nc1_train"),
+        "NC1 test": after("nc1_test"),
+        "NC1 readout, train": after("nc1_readout_train"),
+        "NC1 readout, test": after("nc1_readout_test"),
+        "chosen by": text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
+    }
 
 
 def _regret_table(run: Finished, stem: str) -> Table:
     r = run.results
-    order = sorted(r["regret"], key=lambda rule: r["regret"][rule][0])
-    rows = [
-        [
-            text(rule),
-            text(r["meaning"][rule]),
-            text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"])))),
-            spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}"),
-        ]
-        for rule in order
-    ]
-    return Table(
-        f"regret_{stem}",
+    caption = (
         f"Test accuracy that each rule loses against {r['best']}, the best block in "
         "hindsight; means over seeds with 95 % t intervals. The best of several noisy means is too good by some "
-        "noise, and so is every regret; differences between rules are not.",
-        ["rule", "means", "chooses", "regret % [95 %]"],
-        rows,
+        "noise, and so is every regret; differences between rules are not."
     )
+    rows = [
+        {
+            "rule": text(rule),
+            "means": text(r["meaning"][rule]),
+            "chooses": text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"])))),
+            "regret % [95 %]": spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}"),
+        }
+        for rule in sorted(r["regret"], key=lambda rule: r["regret"][rule][0])
+    ]
+    return of_rows(f"regret_{stem}", caption, rows)
 
 
 WORDS = {"ahead": "worse", "behind": "better", "level": "level", "not told apart": "not told apart"}  # of regrets
@@ -316,26 +305,26 @@ def _pooled(runs: Sequence[Finished]) -> Section:
     best, rows = next(iter(found)), []
     for rule, x in found.items():
         against = x["against_best"]
+        mean = spread(x["regret"])
         rows.append(
-            [
-                text(rule),
-                text(runs[0].results["meaning"].get(rule, "–")),
-                spread(x["regret"])._replace(text=spread(x["regret"]).text + ("" if x["studies"] == len(runs) else " †")),
-                spread((x["worst"],) * 3)._replace(text=f"{100 * x['worst']:.1f}"),
-                text("–") if rule == best else spread(against["difference"]),
-                text("–" if rule == best else WORDS[against["word"]]),
-            ]
+            {
+                "rule": text(rule),
+                "means": text(runs[0].results["meaning"].get(rule, "–")),
+                "regret % [95 %]": mean._replace(text=mean.text + ("" if x["studies"] == len(runs) else " †")),
+                "worst %": spread((x["worst"],) * 3)._replace(text=f"{100 * x['worst']:.1f}"),
+                f"more than {best} [95 %]": text("–") if rule == best else spread(against["difference"]),
+                "verdict": text("–" if rule == best else WORDS[against["word"]]),
+            }
         )
     worse = [rule for rule, x in found.items() if x["against_best"]["word"] == "ahead"]
     intro = (
         f"Over {len(runs)} studies, which may share backbones or targets, {best} loses least. Worse beyond the interval: "
         f"{', '.join(worse) or 'no rule'}. Level means within {100 * margin:g} points by two one-sided tests."
     )
-    table = Table(
+    table = of_rows(
         "regret",
         "Regret in test accuracy, % : mean over studies with 95 % t interval, the worst study, and the "
         f"difference from {best}, paired by study. †: not defined in every study.",
-        ["rule", "means", "regret % [95 %]", "worst %", f"more than {best} [95 %]", "verdict"],
         rows,
     )
     return Section("Which rule to trust?", intro, [], [table])
@@ -345,8 +334,7 @@ def _by_block(run: Finished, name: str) -> figures.Drawn:
     """NC1 over its floor, probe accuracy on validation, and accuracy after tuning, block by block."""
     found, tuned = run.results["scores"][0], run.results.get("accuracy", {})
     names = run.results["blocks"]
-    with figures.panels(2, 2, 3.2) as (figure, axes):
-        figure.set_size_inches(7.6, 3.2)
+    with figures.panels(2, 2, 3.2, width=3.8) as (figure, axes):
         values = [found[b].get("nc1_over_floor") for b in names]
         axes[0].plot(range(len(names)), [np.nan if v is None else v for v in values], "o-", ms=3, color=figures.COLOURS[0])
         axes[0].set(title="NC1 / floor, train")

@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 from jax.sharding import Mesh
 from matplotlib import ticker
 
-from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.options import Was
 from ncjax.core.resolve import absolute, short_name
 from ncjax.core.roles import METHOD
 from ncjax.core.types import Network
-from ncjax.core.values import NATURAL, OneOf
-from ncjax.data import Data, Dataset, batches_of
-from ncjax.features.passes import reestimate
+from ncjax.core.values import OneOf
+from ncjax.data import Data, Dataset
 from ncjax.networks import delta
 from ncjax.networks.card import Card
 from ncjax.networks.load import Init, backbone_digest, load, load_data_for
@@ -28,103 +26,15 @@ from ncjax.optim import Optim
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import Section, file_stem, nc1_words, own_metrics
-from ncjax.report.tables import CHANCE, Table, chances, in_percent, number, percent, text, whole, wilson
+from ncjax.report.tables import CHANCE, Cell, Table, chances, in_percent, number, of_rows, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
 from ncjax.training.fit import Trained, Training
-from ncjax.transfer import prefix, solved
+from ncjax.transfer import prefix
+from ncjax.transfer.prefix import Cache, of_plan
+from ncjax.transfer.solved import begin
 from ncjax.tuning import plans
 from ncjax.tuning.plans import Plan, Target
-
-
-class Cache(NamedTuple):
-    """Whether the frozen prefix runs once, its activations kept.
-
-    Args:
-      cache: "auto" (where that is exact), "off", or where they are kept: "device", "host", "disk".
-      cache_dtype: of the kept activations, "float32" or "bfloat16".
-      cache_views: with `augment`, augmented views of each training image to draw once and keep.
-    """
-
-    cache: Annotated[str, OneOf("auto", "off", "device", "host", "disk")] = "auto"
-    cache_dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
-    cache_views: Annotated[int, NATURAL] = 0
-
-
-def _cached(run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, options: Cache, training: Training) -> prefix.Prefix | None:
-    """The frozen prefix's activations, or None where every step must run the whole network."""
-    first, (cache, cache_dtype, cache_views), augment = plan.model.blocks[0], options, training.augment
-    if cache_views and augment is None:
-        raise UserError(f"cache_views={cache_views} keeps augmented views; say which with augment=augment.crop_flip")
-    if augment is not None and not cache_views and cache not in ("off", "auto"):
-        raise UserError(
-            f"cache={cache}: augment={augment} would be drawn once and for all; set cache_views=4, say, to "
-            "keep that many views of each image, or cache=off"
-        )
-    if cache == "off" or (augment is not None and not cache_views):
-        return None
-    if training.sees_network():
-        if cache != "auto":
-            raise UserError(f"cache={cache}: loss={training.loss} runs the whole network as it likes; set cache=auto")
-        return None
-    if plan.start == first:
-        if cache != "auto":
-            raise UserError(f"cache={cache}: {first} is trained, so that no prefix is frozen; set cache=auto")
-        return None
-    kept = prefix.build(
-        plan.model,
-        plan.variables,
-        dataset,
-        mesh,
-        start=plan.start,
-        batch_size=training.batch_size,
-        where=cache,
-        dtype=cache_dtype,
-        views=cache_views,
-        seed=training.seed,
-        folder=run.workdir,
-        augment=training.augmentation(),
-    )
-    run.say(
-        f"everything below {plan.start} ran once, in {kept.seconds:.1f} s; {kept.nbytes / 1e6:,.0f} MB of activations "
-        f"in {cache_dtype} are kept ({kept.where})"
-    )
-    return kept
-
-
-def _begun(
-    run: Run,
-    plan: Plan,
-    dataset: Dataset,
-    mesh: Mesh,
-    *,
-    method: str,
-    batch_norm: str,
-    classifier_init: str | None,
-    batch_size: int,
-) -> tuple[Plan, bool]:
-    """The plan under a BatchNorm policy, statistics and classifier as they start; and whether that one was solved."""
-    plan = plans.with_batch_norm(plan, batch_norm)
-    tuned, total = plan.share()
-    run.say(
-        f"method {method}, layer {plan.layer or '-'}: {tuned:,} of {total:,} parameters tuned "
-        f"({100 * tuned / total:.2f} %); BatchNorm of other blocks: {batch_norm}\n" + plans.match_table(plan)
-    )
-    if batch_norm == "reestimate":
-        batches = batches_of(dataset.splits["train"], dataset, mesh, batch_size=batch_size)
-        plan = plan._replace(variables=reestimate(plan.model, plan.variables, batches, mesh))
-    how = classifier_init or plan.classifier_init
-    if how == "random":
-        return plan, False
-    if batch_norm == "update" and not plan.trains:
-        raise UserError(
-            f"batch_norm=update moves statistics while training, but {method} takes no steps; set "
-            "batch_norm=reestimate or freeze"
-        )
-    fitted = solved.classifier(plan, dataset, mesh, batch_size=batch_size, how=how, show=run.bar)
-    chosen = "the best on validation" if "val" in dataset.splits else "nothing is held out to choose it by"
-    run.say(f"classifier solved with l2 = {fitted.l2:g}: {chosen}" + (", and an end of what is tried" * fitted.at_end))
-    return solved.with_classifier(plan, fitted), True
 
 
 def _trained(
@@ -197,7 +107,7 @@ def run(
     dataset = load_data_for(network.card, data)
     run.announce(dataset, network.card.fed(dataset).describe())
     target = Target(len(dataset.class_names), jax.random.key(training.seed), layer or None)
-    plan, was_solved = _begun(
+    plan, was_solved = begin(
         run,
         plans.plan_of(method, network, target),
         dataset,
@@ -218,7 +128,7 @@ def run(
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
     kept = None
     if plan.trains or not was_solved:
-        kept = _cached(run, plan, dataset, mesh, cache, training)
+        kept = of_plan(run, plan, dataset, mesh, cache, training)
         trained = _trained(run, plan, dataset, mesh, card, kept, training, optim, unsaved)
     else:
         run.log_to(training.log_to, 0)
@@ -300,84 +210,19 @@ def _show(run: Run, title: str, data: dict[str, Any], found: dict[str, Any], ext
 
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every data set that was tuned on."""
+    intro = (
+        "Intervals cover the choice of test images, not of seeds: with one seed a method, overlapping intervals "
+        "rank nothing. A low NC1 on the training set may only say that the set was fitted; NC1 test stands "
+        "beside it."
+    )
     sections = []
     for data in dict.fromkeys(run.config["data"] for run in runs):
-        here = [run for run in runs if run.config["data"] == data]
-        rows, intervals = [], []
-        own = [(m, split) for m in own_metrics(here) for split in ("train", "test")]
-        for run in here:
-            r, count = run.results, run.results["data"]["test"]["size"]
-            file = f"{run.name}/results.json: "
-            intervals.append(wilson(r["accuracy"]["test"], count))
-            layer = "–" if r["tuned_blocks"] == ["head"] else ("all" if r["method"].endswith("full_ft") else r["layer"])
-            rows.append(
-                [
-                    text(run.name),
-                    text(short_name(r["method"])),
-                    text(layer),
-                    percent(r["accuracy"]["test"], file + "accuracy.test", count, r["data"]["test"].get("largest")),
-                    percent(r["share"], file + "share"),
-                    number(r["nc1_readout"]["test"], file + "nc1_readout.test"),
-                    number(r["nc1"]["test"], file + "nc1.test"),
-                    percent(r["accuracy"].get("val"), file + "accuracy.val"),
-                    percent(r["accuracy"]["train"], file + "accuracy.train"),
-                    number(r["nc1_readout"]["train"], file + "nc1_readout.train"),
-                    number(r["nc1"]["train"], file + "nc1.train"),
-                    whole(r["best_epoch"], file + "best_epoch"),
-                    number(r["flops_per_step"], file + "flops_per_step"),
-                    whole(r["tuned"], file + "tuned"),
-                    whole(r["optimizer_bytes"], file + "optimizer_bytes"),
-                    *(
-                        number(r["chosen"][s][r["penultimate"]].get(m), f"{file}chosen.{s}.{r['penultimate']}.{m}")
-                        for m, s in own
-                    ),
-                ]
-            )
-        first = here[0]
-        columns = [
-            "run",
-            "method",
-            "layer",
-            "test % [95 %]",
-            "tuned %",
-            "NC1 readout, test",
-            "NC1 test",
-            "val %",
-            "train %",
-            "NC1 readout, train",
-            "NC1 train",
-            "best epoch",
-            "FLOPs a step",
-            "tuned",
-            "optimiser bytes",
-            *(f"{m} {split}" for m, split in own),
-        ]
-        sizes = ", ".join(f"{k} {v['size']}" for k, v in first.results["data"].items())
-        stem = file_stem("tuning", data)
-        shared = "".join(
-            f", {key} {first.config[key]}"
-            for key in ("n_per_class", "batch_size", "epochs", "lr", "seed")
-            if len({run.config[key] for run in here}) == 1
-        )
-        table = Table(
-            stem,
-            f"Fine-tuning on {data} ({sizes}){shared}. The epoch is chosen on validation. "
-            "NC1 at the penultimate layer, without the skip, and at the readout, what the classifier reads: with a skip "
-            "these differ, and the skip's claim is judged on the readout. layer_ft_scaled is the control for the skip: "
-            "layer FT whose classifier reads twice the penultimate feature.",
-            columns,
-            rows,
-        )
-        intro = (
-            "Intervals cover the choice of test images, not of seeds: with one seed a method, overlapping intervals "
-            "rank nothing. A low NC1 on the training set may only say that the set was fitted; NC1 test stands "
-            "beside it."
-        )
+        here, stem = [run for run in runs if run.config["data"] == data], file_stem("tuning", data)
         drawn = [
             (
                 "Test accuracy with 95 % Wilson intervals over the share of parameters tuned. Methods that tune the same "
                 "share are drawn slightly apart.",
-                _accuracy_over_share(here, intervals, stem),
+                _accuracy_over_share(here, stem),
             ),
             (
                 "Loss and accuracy over epochs, training (augmented, if it is) solid, validation dashed; a dot marks the "
@@ -386,17 +231,55 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             ),
         ]
         figures_of_classes, tables_of_classes = by_class.parts(_best(here) or here[0], stem)
-        drawn += figures_of_classes
-        sections.append(
-            Section(
-                f"What does tuning gain on {data}?",
-                intro,
-                drawn,
-                [table, *tables_of_classes],
-                _verdicts(here, data),
-            )
-        )
+        tables = [_table(here, data, stem), *tables_of_classes]
+        title = f"What does tuning gain on {data}?"
+        sections.append(Section(title, intro, [*drawn, *figures_of_classes], tables, _verdicts(here, data)))
     return sections
+
+
+def _table(runs: Sequence[Finished], data: str, stem: str) -> Table:
+    """A row a run."""
+    sizes = ", ".join(f"{k} {v['size']}" for k, v in runs[0].results["data"].items())
+    shared = "".join(
+        f", {key} {runs[0].config[key]}"
+        for key in ("n_per_class", "batch_size", "epochs", "lr", "seed")
+        if len({run.config[key] for run in runs}) == 1
+    )
+    caption = (
+        f"Fine-tuning on {data} ({sizes}){shared}. The epoch is chosen on validation. "
+        "NC1 at the penultimate layer, without the skip, and at the readout, what the classifier reads: with a skip "
+        "these differ, and the skip's claim is judged on the readout. layer_ft_scaled is the control for the skip: "
+        "layer FT whose classifier reads twice the penultimate feature."
+    )
+    own = [(m, split) for m in own_metrics(runs) for split in ("train", "test")]
+    return of_rows(stem, caption, [_row(run, own) for run in runs])
+
+
+def _row(run: Finished, own: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+    r, at = run.results, f"{run.name}/results.json: "
+    layer = "–" if r["tuned_blocks"] == ["head"] else ("all" if r["method"].endswith("full_ft") else r["layer"])
+    test = r["data"]["test"]
+    return {
+        "run": text(run.name),
+        "method": text(short_name(r["method"])),
+        "layer": text(layer),
+        "test % [95 %]": percent(r["accuracy"]["test"], at + "accuracy.test", test["size"], test.get("largest")),
+        "tuned %": percent(r["share"], at + "share"),
+        "NC1 readout, test": number(r["nc1_readout"]["test"], at + "nc1_readout.test"),
+        "NC1 test": number(r["nc1"]["test"], at + "nc1.test"),
+        "val %": percent(r["accuracy"].get("val"), at + "accuracy.val"),
+        "train %": percent(r["accuracy"]["train"], at + "accuracy.train"),
+        "NC1 readout, train": number(r["nc1_readout"]["train"], at + "nc1_readout.train"),
+        "NC1 train": number(r["nc1"]["train"], at + "nc1.train"),
+        "best epoch": whole(r["best_epoch"], at + "best_epoch"),
+        "FLOPs a step": number(r["flops_per_step"], at + "flops_per_step"),
+        "tuned": whole(r["tuned"], at + "tuned"),
+        "optimiser bytes": whole(r["optimizer_bytes"], at + "optimizer_bytes"),
+        **{
+            f"{m} {s}": number(r["chosen"][s][r["penultimate"]].get(m), f"{at}chosen.{s}.{r['penultimate']}.{m}")
+            for m, s in own
+        },
+    }
 
 
 ALIKE = ("init", "which", "classes", "n_per_class", "val_fraction", "val_per_class", "split_seed", "image_size", "max_test")
@@ -443,12 +326,12 @@ def _verdict(runs: Sequence[Finished], data: str) -> str:
     return f"{said}. The plain probe: {test(probe)}, {word}."
 
 
-def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[float, float]], name: str) -> figures.Drawn:
+def _accuracy_over_share(runs: Sequence[Finished], name: str) -> figures.Drawn:
     """Test accuracy with its 95 % interval over the share of parameters tuned."""
     markers = "osD^vP*X"
-    with figures.panel(3.1, 3.2) as (figure, axis):
-        figure.set_size_inches(5.2, 3.4)
-        for i, (run, (low, high)) in enumerate(zip(runs, intervals, strict=True)):
+    with figures.panel(5.2, 3.4) as (figure, axis):
+        for i, run in enumerate(runs):
+            low, high = wilson(run.results["accuracy"]["test"], run.results["data"]["test"]["size"])
             share, value = 100 * run.results["share"], 100 * run.results["accuracy"]["test"]
             # Methods that tune the same blocks would hide one another: a few per cent apart on the log axis.
             same = sum(r.results["tuned"] == run.results["tuned"] for r in runs[:i])
@@ -469,8 +352,7 @@ def _accuracy_over_share(runs: Sequence[Finished], intervals: Sequence[tuple[flo
 
 def _learning_curves(runs: Sequence[Finished], name: str) -> figures.Drawn:
     """Loss and accuracy over epochs, one colour a run."""
-    with figures.panels(2, 2, 2.8) as (figure, axes):
-        figure.set_size_inches(8.2, 3.0)
+    with figures.panels(2, 2, 3.0, width=4.1) as (figure, axes):
         for run, colour in zip(runs, itertools.cycle(figures.COLOURS), strict=False):
             for axis, metric, unit in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
                 for split, style in (("augmented", "-"), ("val", "--")):

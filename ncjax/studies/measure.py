@@ -148,8 +148,7 @@ def _by_layer(runs: Sequence[Finished], name: str) -> figures.Drawn:
 def _cosines(run: Finished) -> figures.Drawn:
     """Cosines between the centred class means."""
     names = run.results["class_names"]
-    with figures.panel(3.1, 3.6, lines=False) as (figure, axis):
-        figure.set_size_inches(4.4, 3.6)
+    with figures.panel(4.4, 3.6, lines=False) as (figure, axis):
         image = axis.imshow(np.asarray(run.results["cosines"], float), cmap="RdBu_r", vmin=-1, vmax=1)
         if len(names) <= 20:
             figures.names_below(axis, names)

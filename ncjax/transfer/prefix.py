@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,12 @@ from jax.sharding import Mesh
 from ncjax.core import mesh as meshes
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Model, PyTree
+from ncjax.core.values import NATURAL, OneOf
 from ncjax.data import Batches, Dataset, Split, batches_of
 from ncjax.data.batches import Augment
+from ncjax.runs.run import Run
+from ncjax.training.fit import Training
+from ncjax.tuning.plans import Plan
 
 PLACES = ("auto", "device", "host", "disk")
 
@@ -172,3 +176,58 @@ def build(
         nbytes,
         time.time() - started,
     )
+
+
+class Cache(NamedTuple):
+    """Whether the frozen prefix runs once, its activations kept.
+
+    Args:
+      cache: "auto" (where that is exact), "off", or where they are kept: "device", "host", "disk".
+      cache_dtype: of the kept activations, "float32" or "bfloat16".
+      cache_views: with `augment`, augmented views of each training image to draw once and keep.
+    """
+
+    cache: Annotated[str, OneOf("auto", "off", "device", "host", "disk")] = "auto"
+    cache_dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    cache_views: Annotated[int, NATURAL] = 0
+
+
+def of_plan(run: Run, plan: Plan, dataset: Dataset, mesh: Mesh, options: Cache, training: Training) -> Prefix | None:
+    """The frozen prefix's activations, or None where every step must run the whole network."""
+    first, (cache, cache_dtype, cache_views), augment = plan.model.blocks[0], options, training.augment
+    if cache_views and augment is None:
+        raise UserError(f"cache_views={cache_views} keeps augmented views; say which with augment=augment.crop_flip")
+    if augment is not None and not cache_views and cache not in ("off", "auto"):
+        raise UserError(
+            f"cache={cache}: augment={augment} would be drawn once and for all; set cache_views=4, say, to "
+            "keep that many views of each image, or cache=off"
+        )
+    if cache == "off" or (augment is not None and not cache_views):
+        return None
+    if training.sees_network():
+        if cache != "auto":
+            raise UserError(f"cache={cache}: loss={training.loss} runs the whole network as it likes; set cache=auto")
+        return None
+    if plan.start == first:
+        if cache != "auto":
+            raise UserError(f"cache={cache}: {first} is trained, so that no prefix is frozen; set cache=auto")
+        return None
+    kept = build(
+        plan.model,
+        plan.variables,
+        dataset,
+        mesh,
+        start=plan.start,
+        batch_size=training.batch_size,
+        where=cache,
+        dtype=cache_dtype,
+        views=cache_views,
+        seed=training.seed,
+        folder=run.workdir,
+        augment=training.augmentation(),
+    )
+    run.say(
+        f"everything below {plan.start} ran once, in {kept.seconds:.1f} s; {kept.nbytes / 1e6:,.0f} MB of activations "
+        f"in {cache_dtype} are kept ({kept.where})"
+    )
+    return kept

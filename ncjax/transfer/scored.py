@@ -11,17 +11,19 @@ import numpy as np
 from ncjax import nc
 from ncjax.core import trees
 from ncjax.core.errors import UserError
+from ncjax.core.mesh import make
 from ncjax.core.types import Network
 from ncjax.core.values import NATURAL, between
 from ncjax.data import Data, Dataset
 from ncjax.features import passes, splits
+from ncjax.features.resume import kept
 from ncjax.models.sequential import classifier_arrays
 from ncjax.networks.card import Card
 from ncjax.networks.load import load_data_for
 from ncjax.networks.weights import NO_CLASSES
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, applied
-from ncjax.transfer import probe
+from ncjax.transfer import layerwise, probe
 
 
 class Sizes(NamedTuple):
@@ -156,3 +158,68 @@ def pair(
         "reasons": reasons,
         "seconds": seconds,
     }
+
+
+def spaced(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """`count` layers at equal distances, the last one among them; all of them for 0."""
+    if not count or count >= len(layers):
+        return layers
+    at = np.unique(np.round(np.linspace(0, len(layers) - 1, count + 1)[1:]).astype(int))
+    return tuple(layers[i] for i in at)
+
+
+def to_probe(narrow: dict[str, bool], count: int) -> tuple[str, ...]:
+    """`count` layers at equal distances among those wide enough for NC1 to compare, and among others where they are few."""
+    wide = spaced(tuple(b for b, is_narrow in narrow.items() if not is_narrow), count)
+    others = tuple(b for b, is_narrow in narrow.items() if is_narrow)
+    more = spaced(others, max(count - len(wide), 0)) if not count or count > len(wide) else ()
+    return tuple(b for b in narrow if b in wide or b in more)
+
+
+def pair_by_layer(
+    run: Run,
+    network: Network,
+    dataset: Dataset,
+    wanted: dict[str, Score],
+    *,
+    batch_size: int,
+    probe_layers: int,
+    source_accuracy: float = 0.0,
+) -> dict[str, Any]:
+    """One backbone on one target: every layer's collapse, probes at some, scores at the last.
+
+    Args:
+      run: told how fast it goes.
+      network, dataset: the network and the target.
+      wanted: the scores.
+      batch_size: images a step.
+      probe_layers: layers with a probe, as for `run`.
+      source_accuracy: of the network on its own task; 0 where unknown.
+    """
+    model, count, last = network.model, len(dataset.class_names), network.model.penultimate
+    with kept(run.workdir, run.say, network.variables, dataset, batch_size=batch_size) as written:
+        options = layerwise.Measurement(batch_size=batch_size, probes=True)
+        seen, reports = layerwise.extract(network, dataset, make(), options, classifier=None, run=run, written=written)
+        narrow = {b: b != last and "narrow" in reports["train"][b].flags for b in model.backbone}
+        found = layerwise.layers(seen, reports, count, probed=to_probe(narrow, probe_layers))
+        entry = found[last]
+        inputs = inputs_of(
+            network,
+            seen,
+            reports["train"][last],
+            num_classes=count,
+            train_accuracy=entry["probe"]["train"],
+            val_accuracy=entry["probe"]["val"],
+            source_accuracy=source_accuracy,
+        )
+        predictors, reasons = applied(wanted, inputs)
+        return {
+            "data": dataset.describe(),
+            "network": network.card.fed(dataset).describe(),
+            "image_size": dataset.image_shape[0],
+            "penultimate": last,
+            "layers": found,
+            "test_accuracy": entry["probe"]["test"],
+            "predictors": predictors,
+            "reasons": reasons,
+        }

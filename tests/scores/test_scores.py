@@ -416,3 +416,15 @@ def test_what_a_library_cannot_take_is_a_reason(rng):
     each = score.Score("broken", "broken", True, broken, ("features",), ())
     values, reasons = score.applied({"broken": each}, {"features": x})
     assert (values["broken"], reasons["broken"]) == (None, "singular")
+
+
+def test_two_scores_of_one_name_or_label_are_told_apart(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from ncjax.scores.score import score\n\n"
+        "@score(label='NC1', higher_is_better=False)\ndef mine(report):\n    return 0.0\n"
+    )
+    with pytest.raises(UserError, match="two are called 'nc1'"):
+        score.all_named(["scores.nc1", "scores.nc1"])
+    with pytest.raises(UserError, match="nc1 and mine are both labelled 'NC1'"):
+        score.all_named(["scores.nc1", f"{own}:mine"])

@@ -16,6 +16,7 @@ from ncjax.evidence import claims, correlation
 from ncjax.evidence.correlation import Correlation
 from ncjax.networks import weights
 from ncjax.studies import backbones
+from ncjax.transfer import scored
 
 
 def test_correlations_are_those_of_scipy():
@@ -138,13 +139,13 @@ def test_level_is_a_margin_and_two_tests(difference, spread, word):
 
 def test_layers_are_spaced_with_the_last_among_them():
     names = tuple("abcdefghij")
-    assert backbones.spaced(names, 0) == names
-    assert backbones.spaced(names, 3) == ("d", "g", "j")
-    assert backbones.spaced(names, 99) == names
+    assert scored.spaced(names, 0) == names
+    assert scored.spaced(names, 3) == ("d", "g", "j")
+    assert scored.spaced(names, 99) == names
     narrow = dict(zip(names, [True] * 7 + [False] * 3, strict=True))
-    assert backbones.to_probe(narrow, 2) == ("i", "j")
-    assert backbones.to_probe(narrow, 5) == ("d", "g", "h", "i", "j")
-    assert backbones.to_probe(narrow, 0) == names
+    assert scored.to_probe(narrow, 2) == ("i", "j")
+    assert scored.to_probe(narrow, 5) == ("d", "g", "h", "i", "j")
+    assert scored.to_probe(narrow, 0) == names
 
 
 def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
