@@ -63,6 +63,19 @@ def points(interval: Sequence[float | None], *, sign: bool = False) -> str:
     return f"{'+' if sign and not middle.startswith(('-', '–')) else ''}{middle} [{low}, {high}]"
 
 
+def plain(found: Sequence[float | None] | None) -> str:
+    """'0.19 [0.174, 0.206]', three digits; '–' where there is none, as with one seed."""
+    if found is None:
+        return "–"
+    middle, low, high = ("–" if x is None or not math.isfinite(x) else f"{x:.3g}" for x in found)
+    return f"{middle} [{low}, {high}]"
+
+
+def signed(found: Sequence[float] | None) -> str:
+    """'+0.71 [+0.20, +0.91]', of a correlation and its interval; '–' for None."""
+    return "–" if found is None else f"{found[0]:+.2f} [{found[1]:+.2f}, {found[2]:+.2f}]"
+
+
 def percent(interval: Sequence[float | None]) -> str:
     """'83.1 [82.0, 84.2] %'."""
     return f"{points(interval)} %"

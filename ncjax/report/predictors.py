@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ncjax.evidence import intervals
 from ncjax.report.tables import Cell, Table, number, spread, text
 
 JACKKNIFE = "Intervals: 95 %, jackknife over families of networks."
 
 
-def correlation(found: dict[str, Any] | Sequence[Any] | None, source: str) -> Cell:
+def correlation(found: Sequence[Any] | None, source: str) -> Cell:
     """`+0.71 [+0.20, +0.91]`, and of how many networks and families."""
     if found is None:
         return text("–")
-    value, low, high, count, families = found
-    return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{source} ({count} networks of {families} families)")
+    *interval, count, families = found
+    return Cell(interval[0], intervals.signed(interval), f"{source} ({count} networks of {families} families)")
 
 
 def correlations(

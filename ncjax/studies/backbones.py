@@ -13,7 +13,7 @@ import numpy as np
 from ncjax.core.roles import SCORE
 from ncjax.core.values import COUNT, NATURAL, SHARE, Items, Range
 from ncjax.data.readers import read
-from ncjax.evidence import predictors
+from ncjax.evidence import intervals, predictors
 from ncjax.evidence.claims import verdict
 from ncjax.evidence.correlation import Correlation, mean_of, spearman
 from ncjax.evidence.paper import Evidence
@@ -106,10 +106,7 @@ def _show(
     claims: dict[str, str],
     labels: dict[str, str],
 ) -> None:
-    def words(c: Correlation | None) -> str:
-        return "-" if c is None else f"{c.value:+.2f} [{c.low:+.2f}, {c.high:+.2f}]"
-
-    targets = list(cells)
+    words, targets = intervals.signed, list(cells)
     run.table(
         "Spearman's correlation with the probe's test accuracy, over backbones",
         ["predictor", "mean", *targets],

@@ -17,14 +17,13 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, of_rows, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer import tuning_claims
 from ncjax.transfer.few_shot import Bench, Budget, FewLabels
 from ncjax.transfer.grid_search import Found, Search
 
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
-TEST_TRAIN = ("test", "train")
 MARGIN = 0.01  # of accuracy that does not matter
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
 REFERENCES = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
@@ -70,9 +69,7 @@ def summarise(found: Found) -> dict[str, Any]:
 def _found(claim: str, x: dict[str, Any]) -> str:
     """What a claim rests on in a setting."""
     if claim == "C2":
-        words = (
-            "–" if (c := x[s]) is None else f"{c['value']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}]" for s in TEST_TRAIN
-        )
+        words = (intervals.signed((c["value"], c["low"], c["high"]) if (c := x[s]) else None) for s in ("test", "train"))
         return "Spearman {}, of training images {}".format(*words)
     points = intervals.points(x["accuracy"]["difference"], sign=True) + " points"
     if claim == "C13":
@@ -214,84 +211,73 @@ def _difference(found: dict[str, Any], source: str) -> Cell:
     return cell._replace(text=cell.text + (" =" if found["word"] == "level" else ""))
 
 
+INTRO = (
+    "Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
+    "steps and search the same grid, which widens itself alike (a star: the best is still at its "
+    "end, so that a wider one might do better). "
+    "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
+    "where the interval of their paired difference leaves 0 out (of many such intervals, one in twenty does "
+    "by chance), and are level where a = says so; else they are not told apart."
+)
+
+
 def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every comparison of methods on few labels."""
     sections = []
     for run in runs:
-        table, refs, rows = run.results["table"], run.results["references"], []
-        for count, entries in table.items():
-            for name, e in entries.items():
-                at = f"{run.name}/results.json: table.{count}.{name}."
-                rows.append(
-                    [
-                        text(f"{count}, {figures.plain(name)}"),
-                        spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
-                        percent(min(e["seeds"]["test"]), at + "seeds.test"),
-                        percent(e["share"], at + "share"),
-                        *(
-                            _difference(e["paired"][ref], f"{at}paired.{ref}.difference") if name != ref else text("–")
-                            for ref in refs
-                        ),
-                        spread(e["val"], at + "val"),
-                        spread(e["gap"], at + "gap"),
-                        text(_hyper(e, run.config) + _diverged(e)),
-                        *(
-                            number(e[k] and e[k][0], at + k)
-                            for k in ("nc1_train", "nc1_test", "nc1_readout_train", "nc1_readout_test")
-                        ),
-                        number(e["flops_per_step"], at + "flops_per_step"),
-                        number(e["seconds"][0], at + "seconds"),
-                        number((b := e.get("peak_bytes")) and b / 1e6, at + "peak_bytes"),
-                    ]
-                )
-        columns = [
-            "images per class, method",
-            "test % [95 %]",
-            "worst seed %",
-            "tuned %",
-            *(f"test − {figures.plain(ref)}" for ref in refs),
-            "val %",
-            "train − test",
-            "lr, weight decay",
-            "NC1 train",
-            "NC1 test",
-            "NC1 readout, train",
-            "NC1 readout, test",
-            "FLOPs a step",
-            "seconds a run",
-            "memory, MB",
-        ]
-        c = run.config
-        caption = (
-            f"{named(run)}: means over {c['seeds']} seeds with 95 % t intervals; differences are paired by seed. "
-            f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
-            f"validation over the first {c['tune_seeds']} of them; a grid whose best was at its end was widened "
-            f"up to {c.get('widen', 0)} times. {c['steps']} steps of {c['batch_size']} images for every method that "
-            "trains. "
-            "Memory: by how much training raised the peak of the process's. "
-            "NC1 at the penultimate layer, without the skip, and at the readout, what the "
-            f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %. "
-            + CHANCE
-        )
         stem = file_stem("methods", run.name)
-        intro = (
-            "Every method sees the same images and seeds, subsets are nested, and methods that train take the same "
-            "steps and search the same grid, which widens itself alike (a star: the best is still at its "
-            "end, so that a wider one might do better). "
-            "Solved classifiers search strengths of their own, on every seed's validation images. Two methods differ "
-            "where the interval of their paired difference leaves 0 out (of many such intervals, one in twenty does "
-            "by chance), and are level where a = says so; else they are not told apart."
-        )
-        sections.append(
-            Section(
-                f"Which method with few labels? {named(run)}",
-                intro,
-                [("Test accuracy over training images per class, 95 % t intervals over seeds.", _over_shots(run, stem))],
-                [Table(stem, caption, columns, rows), _claims(run)],
-                tuple(_verdict(run, count) for count in table),
-            )
-        )
+        drawn = [("Test accuracy over training images per class, 95 % t intervals over seeds.", _over_shots(run, stem))]
+        tables = [_methods(run, stem), _claims(run)]
+        verdicts = tuple(_verdict(run, count) for count in run.results["table"])
+        sections.append(Section(f"Which method with few labels? {named(run)}", INTRO, drawn, tables, verdicts))
     return sections
+
+
+def _methods(run: Finished, stem: str) -> Table:
+    """A row for every number of images and method."""
+    c = run.config
+    caption = (
+        f"{named(run)}: means over {c['seeds']} seeds with 95 % t intervals; differences are paired by seed. "
+        f"Learning rate from {c['lr_grid']} and weight decay from {c['weight_decay_grid']} are the best on "
+        f"validation over the first {c['tune_seeds']} of them; a grid whose best was at its end was widened "
+        f"up to {c.get('widen', 0)} times. {c['steps']} steps of {c['batch_size']} images for every method that "
+        "trains. "
+        "Memory: by how much training raised the peak of the process's. "
+        "NC1 at the penultimate layer, without the skip, and at the readout, what the "
+        f"classifier reads. = marks methods within {100 * c['margin']:g} points by two one-sided tests at 5 %. " + CHANCE
+    )
+    rows = [_row(run, count, name) for count, entries in run.results["table"].items() for name in entries]
+    return of_rows(stem, caption, rows)
+
+
+def _row(run: Finished, count: str, name: str) -> dict[str, Cell]:
+    e, at = run.results["table"][count][name], f"{run.name}/results.json: table.{count}.{name}."
+
+    def nc1(key: str) -> Cell:
+        return number(e[key] and e[key][0], at + key)
+
+    return {
+        "images per class, method": text(f"{count}, {figures.plain(name)}"),
+        "test % [95 %]": spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
+        "worst seed %": percent(min(e["seeds"]["test"]), at + "seeds.test"),
+        "tuned %": percent(e["share"], at + "share"),
+        **{
+            f"test − {figures.plain(ref)}": text("–")
+            if name == ref
+            else _difference(e["paired"][ref], f"{at}paired.{ref}.difference")
+            for ref in run.results["references"]
+        },
+        "val %": spread(e["val"], at + "val"),
+        "train − test": spread(e["gap"], at + "gap"),
+        "lr, weight decay": text(_hyper(e, run.config) + _diverged(e)),
+        "NC1 train": nc1("nc1_train"),
+        "NC1 test": nc1("nc1_test"),
+        "NC1 readout, train": nc1("nc1_readout_train"),
+        "NC1 readout, test": nc1("nc1_readout_test"),
+        "FLOPs a step": number(e["flops_per_step"], at + "flops_per_step"),
+        "seconds a run": number(e["seconds"][0], at + "seconds"),
+        "memory, MB": number((b := e.get("peak_bytes")) and b / 1e6, at + "peak_bytes"),
+    }
 
 
 def _claims(run: Finished) -> Table:

@@ -265,7 +265,7 @@ def _against(run: Finished, truth: str, name: str) -> Table:
             return text("–")
         value, low, high, families = found
         source = f"{run.name}/results.json: truths.{truth}.against.{of}.{other} ({families} families)"
-        return Cell(value, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", source)
+        return Cell(value, intervals.signed((value, low, high)), source)
 
     rows = [
         [text(r["labels"][of]), *(cell(found.get(c), of, c) if c != of else text("–") for c in r["controls"])]

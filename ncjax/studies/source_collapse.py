@@ -6,7 +6,7 @@ Experiments E4 to E7, claims C3 to C9 and C17.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,28 +14,24 @@ from ncjax.core.errors import UserError
 from ncjax.core.mesh import make
 from ncjax.core.options import Overrides
 from ncjax.core.roles import MODEL
-from ncjax.core.types import Network
 from ncjax.core.values import COUNT, NATURAL, SHARE, Items, OneOf, Range, between
-from ncjax.data import Data, Dataset
+from ncjax.data import Data
 from ncjax.data import load as load_data
 from ncjax.evidence import intervals
+from ncjax.evidence.intervals import signed
 from ncjax.evidence.paper import Evidence
-from ncjax.networks.load import Init, load
 from ncjax.optim import Optim
 from ncjax.report import figures, outside
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import Cell, Table, spread, text
+from ncjax.report.tables import Cell, Table, of_rows, text
+from ncjax.report.variants import on_source, on_targets
 from ncjax.runs.run import Run
-from ncjax.training.loop import Diverged
-from ncjax.training.pretraining import Pretraining, Recipe, Regime
+from ncjax.training.pretraining import Pretraining, Regime
 from ncjax.transfer import source_claims
-from ncjax.transfer.reading import Reader, Reading, check_shots, target_of
+from ncjax.transfer.reading import Reading, check_shots, target_of
+from ncjax.transfer.variants import recipe_of, sweep
 
-CERTIFIED = (
-    "Certified: what accuracy the collapse of the training features guarantees such a classifier on training images, 0 "
-    "where it guarantees nothing. It is no promise for the test images that the other columns are of."
-)
 RULES = (
     "Rules, fixed before the run. C3, and with it the claim of the sweep, which it would explain: among variants within "
     "{1:g} points of the best source accuracy, supported if the 95 % interval of Spearman's correlation is above 0, "
@@ -97,7 +93,7 @@ def run(
     mesh, source = make(), load_data(data)
     run.announce(source)
     base = {"model": model, "projection_layers": projection_layers, **regime._asdict(), **optim._asdict()}
-    built = {name: _recipe(base | changes) for name, changes in recipes.items()}
+    built = {name: recipe_of(base | changes) for name, changes in recipes.items()}
     for name, recipe in built.items():
         if late := [epoch for epoch in read if epoch > recipe.regime.epochs]:
             raise UserError(f"read={list(read)}: {late[0]} is after the last of {recipe.regime.epochs} epochs of {name}")
@@ -108,28 +104,8 @@ def run(
         run.announce(dataset._replace(name=f"target {name}"))
     check_shots(reading, {"the source": source, **known})
     del first
-    cells: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    readers: dict[tuple[str, int], Reader] = {}
-    diverged: dict[str, int] = {}
-    total, images = len(recipes) * seeds, _images(source, known)  # hashed once
-    for number_, (name, recipe) in enumerate(built.items()):
-        trainer = Pretraining(recipe, source, mesh)
-        cells[name], diverged[name] = {}, 0
-        architecture = recipe.model, recipe.projection_layers
-        if architecture not in readers:
-            readers[architecture] = Reader(trainer.model, trainer.init(0), source.image_shape, mesh, reading)
-        worker = _Worker(run, trainer, readers[architecture], read, source, known)
-        for seed in range(regime.seed, regime.seed + seeds):
-            done = number_ * seeds + seed - regime.seed
-            found = run.once(
-                {"variant": name, "seed": seed, "images": images},
-                lambda seed=seed, done=done, name=name, worker=worker: worker.cell(name, seed, (done, total)),
-            )
-            diverged[name] += bool(found["diverged"])
-            for epoch, one in found["epochs"].items():
-                cells[name].setdefault(int(epoch), []).append({"seed": seed, **one})
-            run.say(f"{done + 1:>3}/{total}  {name}, seed {seed}: {_said(found)}")
-    run.end_progress()
+    each = range(regime.seed, regime.seed + seeds)
+    cells, diverged = sweep(run, built, each, source=source, targets=known, read=read, reading=reading)
     points = {_point(n, e, read): many for n, by_epoch in cells.items() for e, many in by_epoch.items()}
     points, dead = source_claims.defined(points)
     if not points:
@@ -158,15 +134,6 @@ def run(
     return out
 
 
-def _recipe(keys: dict[str, Any]) -> Recipe:
-    return Recipe(
-        model=keys["model"],
-        projection_layers=keys["projection_layers"],
-        regime=Regime(**{k: keys[k] for k in Regime._fields}),
-        optim=Optim(**{k: keys[k] for k in Optim._fields}),
-    )
-
-
 def _check(recipes: dict[str, Any], read: Sequence[int], claim: str, contrasts: Sequence[str]) -> None:
     """Refuses what cannot be judged, before anything is trained."""
     if (claim == "C4") != (len(read) > 1):
@@ -179,59 +146,8 @@ def _check(recipes: dict[str, Any], read: Sequence[int], claim: str, contrasts: 
         source_claims.parse_contrast(each, recipes)
 
 
-def _images(source: Dataset, targets: dict[str, Dataset]) -> str:
-    return "-".join(x.identity()[:8] for x in (source, *targets.values()))
-
-
 def _point(name: str, epoch: int, read: Sequence[int]) -> str:
     return f"{name}, epoch {epoch}" if len(read) > 1 else name
-
-
-class _Worker(NamedTuple):
-    """What trains and reads the networks of one variant."""
-
-    run: Run
-    trainer: Pretraining
-    reader: Reader
-    read: Sequence[int]
-    source: Dataset
-    targets: dict[str, Dataset]
-
-    def cell(self, name: str, seed: int, place: tuple[int, int]) -> dict[str, Any]:
-        """The variant with a seed: trained, and read at every epoch asked for.
-
-        Args:
-          name, seed: of the cell.
-          place: (cells done, cells in all), for the bar.
-        """
-        epochs = sorted(self.read) or [self.trainer.recipe.regime.epochs]
-
-        def tell(said: str) -> None:
-            self.run.bar("sweep", *place, f"{name}, seed {seed}: {said}")
-
-        try:
-            folder = self.run.workdir / "networks" / f"{name}-{seed}"
-            kept = self.trainer.train(seed, folder, read=epochs, run=self.run, tell=tell)
-        except Diverged as e:
-            self.run.say(f"{name}, seed {seed}: {e}")
-            return {"diverged": True, "epochs": {}}
-        found = {}
-        for epoch, path in kept.items():
-            tell(f"reading epoch {epoch}")
-            network = load(Init(str(path)))
-            network = Network(network.card, self.trainer.model, network.variables)
-            found[str(epoch)] = self.reader.read(network, self.source, self.targets)
-        return {"diverged": False, "epochs": found}
-
-
-def _said(found: dict[str, Any]) -> str:
-    if not found["epochs"]:
-        return "diverged"
-    cell = list(found["epochs"].values())[-1]
-    layers = cell["source"]["layers"]["penultimate"]["train"]
-    return f"source {100 * cell['source']['accuracy']['test']:.1f} %, NC1 {layers['nc1'] or np.nan:.3g}, " + ", ".join(
-        f"{name} {100 * t['probe']:.1f} %" for name, t in cell["targets"].items()
-    )
 
 
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +171,7 @@ def _show(run: Run, out: dict[str, Any]) -> None:
             [
                 name,
                 intervals.percent(e["accuracy"]["test"]),
-                _g(e["source"]["penultimate"]["train"]["nc1"]),
+                intervals.plain(e["source"]["penultimate"]["train"]["nc1"]),
                 *(intervals.percent(e["targets"][t]["probe"]) for t in targets),
             ]
             for name, e in out["points"].items()
@@ -263,23 +179,15 @@ def _show(run: Run, out: dict[str, Any]) -> None:
     )
     if "correlations" in out:
         rows = [
-            [out["predictors"][name], *(_rho(found[t]) for t in ("mean", *targets)), _rho(out["among_comparable"][name])]
+            [
+                out["predictors"][name],
+                *(signed(found[t]) for t in ("mean", *targets)),
+                signed(out["among_comparable"][name]),
+            ]
             for name, found in out["correlations"].items()
         ]
         run.table("Spearman's correlation with the probe", ["predictor", "mean", *targets, "among comparable"], rows)
     run.say("  ".join(f"{claim}: {word}" for claim, word in out["verdicts"].items()))
-
-
-def _g(found: Sequence[float | None] | None) -> str:
-    """A mean and its interval, in three digits; – where there is none, as with one seed."""
-    if found is None:
-        return "–"
-    middle, low, high = ("–" if x is None or not np.isfinite(x) else f"{x:.3g}" for x in found)
-    return f"{middle} [{low}, {high}]"
-
-
-def _rho(found: Any) -> str:
-    return "–" if found is None else f"{found[0]:+.2f} [{found[1]:+.2f}, {found[2]:+.2f}]"
 
 
 def section(runs: Sequence[Finished]) -> list[Section]:
@@ -298,7 +206,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         for why, found in (("diverged", r["diverged"]), ("collapsed to nothing (dead)", r["dead"])):
             if lost := {name: n for name, n in found.items() if n}:
                 intro += f" Left out, for they {why}: " + ", ".join(f"{n} of {name}" for name, n in lost.items()) + "."
-        tables = [verdicts, _variants(run, stem), _on_targets(run, stem)]
+        tables = [verdicts, on_source(run, stem), on_targets(run, stem)]
         if "correlations" in r:
             tables.insert(1, _correlations(run, stem))
         drawn = [
@@ -325,9 +233,11 @@ def _judged(run: Finished) -> Any:
         claim = key.partition(",")[0].partition(" ")[0]
         found = text("–")
         if "correlations" in r and key in ("C3", claim) and claim != "C17":
-            found = text(f"{_rho(r['among_comparable']['nc1'])}, given source accuracy {_rho(r['given_source_accuracy'])}")
+            found = text(
+                f"{signed(r['among_comparable']['nc1'])}, given source accuracy {signed(r['given_source_accuracy'])}"
+            )
         elif key == "C17":
-            found = text(_rho(r["target_over_source"]))
+            found = text(signed(r["target_over_source"]))
         elif "over_run" in r and "(" in key:
             x = r["over_run"][key.partition("(")[2].rstrip(")")]
             end = "first" if claim == "C4" else "last"
@@ -355,101 +265,29 @@ def _told(row: Sequence[Cell]) -> str:
 
 
 def _pair(c: dict[str, Any]) -> str:
-    return f"log NC1 {_g(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
-
-
-def _interval(found: Sequence[float] | None, source: str) -> Cell:
-    return text("–") if found is None else Cell(found[0], _g(found), source)
-
-
-def _variants(run: Finished, stem: str) -> Table:
-    r, rows, shots = run.results, [], [str(m) for m in run.config["shots"]]
-    for name, e in r["points"].items():
-        at = f"{run.name}/results.json: points.{name}."
-        last, read = e["source"]["penultimate"], e["source"]["readout"]
-        rows.append(
-            [
-                text(name),
-                *(spread(e["accuracy"][s], f"{at}accuracy.{s}") for s in ("train", "test")),
-                *(_interval(last[s]["nc1"], f"{at}source.penultimate.{s}.nc1") for s in ("train", "test")),
-                _interval(last["train"]["nc1_over_floor"], at + "source.penultimate.train.nc1_over_floor"),
-                *(_interval(last["train"][m], f"{at}source.penultimate.train.{m}") for m in source_claims.METRICS[2:]),
-                _interval(read["train"]["nc1"], at + "source.readout.train.nc1"),
-                *(spread(e["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
-                *(_certified(e["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
-                *([spread(e["robust_accuracy"], at + "robust_accuracy")] if run.config["attack"] else []),
-            ]
-        )
-    columns = ["variant", "source train %", "source test %", "NC1 train", "NC1 test", "NC1 / floor", "CDNV train"]
-    columns += ["directional CDNV train", "numerical rank", "NC1 at the readout"]
-    columns += _few_shot_columns(shots)
-    columns += [f"test % under attack, {run.config['attack']:g}/255"] if run.config["attack"] else []
-    caption = (
-        "Variants on their source: means over seeds with 95 % t intervals, geometric ones of collapse metrics; at the "
-        f"penultimate layer unless said. {CERTIFIED}"
-    )
-    return Table(f"variants_{stem}", caption, columns, rows)
-
-
-def _on_targets(run: Finished, stem: str) -> Table:
-    r, rows = run.results, []
-    shots = [str(m) for m in run.config["shots"]]
-    for target in r["targets"]:
-        for name, e in r["points"].items():
-            x, at = e["targets"][target], f"{run.name}/results.json: points.{name}.targets.{target}."
-            auroc = x["auroc"].get("penultimate", {})
-            rows.append(
-                [
-                    text(f"{target}, {name}"),
-                    spread(x["probe"], at + "probe"),
-                    spread(x["knn"], at + "knn"),
-                    *(spread(x["few_shot"][m]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots),
-                    *(_certified(x["few_shot"][m], f"{at}few_shot.{m}") for m in shots),
-                    *(_interval(x[m], at + m) for m in ("nc1", "cdnv", "directional_cdnv")),
-                    *(_interval(auroc.get(s), f"{at}auroc.penultimate.{s}") for s in ("neco", "nci")),
-                ]
-            )
-    columns = ["target, variant", "probe %", "kNN %", *_few_shot_columns(shots)]
-    columns += ["NC1 train", "CDNV train", "directional CDNV train", "AUROC, NECO", "AUROC, NCI"]
-    caption = (
-        "Variants on their targets: means over seeds with 95 % t intervals. Probe strength chosen on validation; episodes "
-        f"are the same for all. {CERTIFIED} AUROC: the source's test images "
-        "against the target's, at the penultimate layer."
-    )
-    return Table(f"targets_{stem}", caption, columns, rows)
-
-
-def _few_shot_columns(shots: Sequence[str]) -> list[str]:
-    return [f"nearest mean, {m} shot %" for m in shots] + [f"certified, {m} shot %" for m in shots]
-
-
-def _certified(found: dict[str, Any], source: str) -> Cell:
-    bound = found["certificate"]
-    if bound is None:
-        return text("–")
-    return spread([1 - x for x in (bound[0], bound[2], bound[1])], source + ".certificate")
+    return f"log NC1 {intervals.plain(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
 
 
 def _correlations(run: Finished, stem: str) -> Table:
     r, at = run.results, f"{run.name}/results.json: "
     near = len(r["comparable"])
+
+    def cell(found: Sequence[float] | None, source: str) -> Cell:
+        return Cell(None if found is None else found[0], signed(found), at + source)
+
     rows = [
-        [
-            text(r["predictors"][name]),
-            *(Cell(x and x[0], _rho(x), f"{at}correlations.{name}.{t}") for t, x in ((t, found[t]) for t in _targets(r))),
-            Cell((x := r["among_comparable"][name]) and x[0], _rho(x), f"{at}among_comparable.{name}"),
-        ]
+        {
+            "predictor": text(r["predictors"][name]),
+            **{t: cell(found[t], f"correlations.{name}.{t}") for t in ("mean", *r["targets"])},
+            f"mean, {near} comparable": cell(r["among_comparable"][name], f"among_comparable.{name}"),
+        }
         for name, found in r["correlations"].items()
     ]
     caption = (
         f"Spearman's correlation with the probe's test accuracy over {len(r['points'])} variants; the last column over the "
         f"{near} of comparable source accuracy ({', '.join(r['comparable'])})."
     )
-    return Table(f"correlations_{stem}", caption, ["predictor", *_targets(r), f"mean, {near} comparable"], rows)
-
-
-def _targets(r: dict[str, Any]) -> list[str]:
-    return ["mean", *r["targets"]]
+    return of_rows(f"correlations_{stem}", caption, rows)
 
 
 def _scatter(run: Finished, stem: str) -> figures.Drawn:

@@ -172,7 +172,7 @@ def test_the_study_runs_resumes_and_refuses(tmp_path, monkeypatch, capsys):
     assert [layer for layer, e in cell["layers"].items() if "probe" in e] == ["layer2.0", "layer3.0"]
     assert cell["network"]["weights"] == "w0.npz"
     assert found["verdicts"] == dict.fromkeys(("C1", "C12, CDNV", "C12, rank", "C10"), "undecided")
-    monkeypatch.setattr(backbones, "pair", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(backbones, "pair_by_layer", lambda *_, **__: pytest.fail("computed again"))
     (tmp_path / "run" / "results.json").unlink()
     assert main.main(argv) == 0
     capsys.readouterr()
