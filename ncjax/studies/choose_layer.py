@@ -23,8 +23,9 @@ from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
 from ncjax.transfer.blocks import beside_probe, block_costs, block_scores, takes_a_block, tune_each
-from ncjax.transfer.few_shot import Bench, Budget, FewLabels
+from ncjax.transfer.few_shot import Bench, FewLabels
 from ncjax.transfer.grid_search import Search
+from ncjax.transfer.program import Budget
 
 
 def run(

@@ -20,8 +20,9 @@ from ncjax.report.sections import Section, file_stem, named
 from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, of_rows, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer import tuning_claims
-from ncjax.transfer.few_shot import Bench, Budget, FewLabels
+from ncjax.transfer.few_shot import Bench, FewLabels
 from ncjax.transfer.grid_search import Found, Search
+from ncjax.transfer.program import Budget
 
 # The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
 MARGIN = 0.01  # of accuracy that does not matter

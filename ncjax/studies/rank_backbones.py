@@ -27,7 +27,7 @@ from ncjax.report.tables import SPREAD, Cell, number, of_rows, percent, text, wi
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete
 from ncjax.transfer import scored
-from ncjax.transfer.few_shot import Budget, Program
+from ncjax.transfer.program import Budget, Program
 from ncjax.transfer.scored import Sizes
 from ncjax.tuning.plans import Target, plan_of
 

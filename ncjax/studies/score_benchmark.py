@@ -23,8 +23,9 @@ from ncjax.report.tables import SPREAD, Cell, Table, number, percent, text, with
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete_cells, installed
 from ncjax.transfer import scored
-from ncjax.transfer.few_shot import Bench, Budget, FewLabels
+from ncjax.transfer.few_shot import Bench, FewLabels
 from ncjax.transfer.grid_search import Search
+from ncjax.transfer.program import Budget
 from ncjax.transfer.scored import Sizes
 
 # Scores of a block's own leaves are none of a network, and what a probe reaches in training is a control elsewhere.

@@ -18,7 +18,7 @@ from ncjax.models.resnet import resnet8, resnet18
 from ncjax.networks import card, checkpoint, delta, weights
 from ncjax.networks.load import Init, load, load_data_for
 from ncjax.runs.run import Run
-from ncjax.transfer import few_shot
+from ncjax.transfer import few_shot, program
 from ncjax.transfer.grid_search import Search
 from ncjax.tuning import plans
 
@@ -130,7 +130,7 @@ def test_a_run_does_not_go_on_from_another_base(runs, tmp_path, capsys):
 
 def test_a_sweep_knows_its_network_and_counts_divergence_as_zero(runs, tmp_path):
     here = Run(tmp_path)
-    budget = few_shot.Budget(steps=4, rounds=2, batch_size=16)
+    budget = program.Budget(steps=4, rounds=2, batch_size=16)
     benches = [
         few_shot.Bench(here, Init(str(runs / name)), few_shot.FewLabels(), Search(), budget) for name in ("base", "other")
     ]
