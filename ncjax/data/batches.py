@@ -19,7 +19,8 @@ from ncjax.core import mesh as meshes
 from ncjax.core.errors import UserError
 from ncjax.core.types import Array, Batch, PyTree
 from ncjax.data.images import Lazy, take
-from ncjax.data.load import Dataset, Split
+from ncjax.data.load import Dataset
+from ncjax.data.splits import Split
 
 Augment = Callable[[Array, Array], Array]  # (key, images) -> images
 

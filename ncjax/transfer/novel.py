@@ -13,7 +13,7 @@ from ncjax.core.errors import UserError
 from ncjax.core.types import Network
 from ncjax.core.values import COUNT, NATURAL, SEED, Items, OneOf, between
 from ncjax.data import Data, Dataset
-from ncjax.data.load import select
+from ncjax.data.splits import select
 from ncjax.evidence import intervals
 from ncjax.features import splits
 from ncjax.networks.card import Card
