@@ -15,7 +15,20 @@ from ncjax.networks.load import Init
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import TRUST, Section, file_stem, nc1_words, own_metrics, row
-from ncjax.report.tables import CHANCE, Table, number, over_floor, percent, starred, text, trusted, whole, wilson
+from ncjax.report.tables import (
+    CHANCE,
+    Cell,
+    Table,
+    number,
+    of_rows,
+    over_floor,
+    percent,
+    starred,
+    text,
+    trusted,
+    whole,
+    wilson,
+)
 from ncjax.runs.run import Run
 from ncjax.transfer.layerwise import Measurement, describe
 
@@ -42,72 +55,51 @@ def section(runs: Sequence[Finished]) -> list[Section]:
     """A section for every data set that was measured."""
     sections = []
     for data in dict.fromkeys(run.config["data"] for run in runs):
-        here = [run for run in runs if run.config["data"] == data]
-        rows, extra = [], own_metrics(here)
-        for run in here:
-            count, largest = run.results["data"]["test"]["size"], run.results["data"]["test"].get("largest")
-            for layer, entry in run.results["layers"].items():
-
-                def source(split: str, metric: str, run=run, layer=layer) -> str:
-                    return row(run, 0, split, layer, metric)
-
-                probe = entry.get("probe", {})
-                rows.append(
-                    [
-                        text(f"{run.name}, {layer}"),
-                        whole(entry["dim"]),
-                        trusted(entry["train"], "nc1", source("train", "nc1")),
-                        over_floor(entry["train"], "nc1", source("train", "nc1_over_floor")),
-                        trusted(entry["test"], "nc1", source("test", "nc1")),
-                        number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
-                        trusted(entry["train"], "cdnv", source("train", "cdnv")),
-                        *(number(entry["train"].get(m), source("train", m)) for m in extra),
-                        percent(probe.get("train"), source("train", "probe_accuracy")),
-                        starred(
-                            percent(probe.get("test"), source("test", "probe_accuracy"), count, largest),
-                            probe.get("l2_at_end"),
-                        ),
-                        text(", ".join(entry["train"].get("flags", [])) or "–"),
-                    ]
-                )
-        columns = [
-            "run, layer",
-            "D",
-            "NC1 train [95 %]",
-            "NC1 / floor",
-            "NC1 test [95 %]",
-            "NC1 test about train",
-            "CDNV train [95 %]",
-            *(f"{m} train" for m in extra),
-            "probe train %",
-            "probe test % [95 %]",
-            "flags, train",
-        ]
-        sizes = ", ".join(f"{k} {v['size']}" for k, v in here[0].results["data"].items())
-        stem = file_stem("layers", data)
-        table = Table(
-            stem,
-            f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
-            "regularisation chosen on validation (a star: it is the strongest or weakest that may be tried). "
-            '"About train": test features about the training set\'s class means. ' + TRUST + " " + CHANCE,
-            columns,
-            rows,
-        )
+        here, stem = [run for run in runs if run.config["data"] == data], file_stem("layers", data)
         drawn = [("Collapse beside what a linear probe reads, layer by layer.", _by_layer(here, stem))]
         if "cosines" in here[0].results:
             caption = f"{here[0].name}: cosines of the centred class means, train, at the penultimate layer."
             drawn.append((caption, _cosines(here[0])))
         drawn_of_classes, tables_of_classes = by_class.parts(here[0], stem)
-        sections.append(
-            Section(
-                f"Layer by layer on {data}",
-                "",
-                drawn + drawn_of_classes,
-                [table, *tables_of_classes],
-                tuple(map(_verdict, here)),
-            )
-        )
+        tables = [_table(here, data, stem), *tables_of_classes]
+        title = f"Layer by layer on {data}"
+        sections.append(Section(title, "", drawn + drawn_of_classes, tables, tuple(map(_verdict, here))))
     return sections
+
+
+def _table(runs: Sequence[Finished], data: str, stem: str) -> Table:
+    """A row for every run and layer."""
+    sizes = ", ".join(f"{k} {v['size']}" for k, v in runs[0].results["data"].items())
+    caption = (
+        f"Every layer on {data} ({sizes}). The probe is multinomial logistic regression, its "
+        "regularisation chosen on validation (a star: it is the strongest or weakest that may be tried). "
+        '"About train": test features about the training set\'s class means. ' + TRUST + " " + CHANCE
+    )
+    extra = own_metrics(runs)
+    return of_rows(stem, caption, [_row(run, layer, extra) for run in runs for layer in run.results["layers"]])
+
+
+def _row(run: Finished, layer: str, extra: Sequence[str]) -> dict[str, Cell]:
+    entry, test = run.results["layers"][layer], run.results["data"]["test"]
+    probe = entry.get("probe", {})
+
+    def source(split: str, metric: str) -> str:
+        return row(run, 0, split, layer, metric)
+
+    reached = percent(probe.get("test"), source("test", "probe_accuracy"), test["size"], test.get("largest"))
+    return {
+        "run, layer": text(f"{run.name}, {layer}"),
+        "D": whole(entry["dim"]),
+        "NC1 train [95 %]": trusted(entry["train"], "nc1", source("train", "nc1")),
+        "NC1 / floor": over_floor(entry["train"], "nc1", source("train", "nc1_over_floor")),
+        "NC1 test [95 %]": trusted(entry["test"], "nc1", source("test", "nc1")),
+        "NC1 test about train": number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
+        "CDNV train [95 %]": trusted(entry["train"], "cdnv", source("train", "cdnv")),
+        **{f"{m} train": number(entry["train"].get(m), source("train", m)) for m in extra},
+        "probe train %": percent(probe.get("train"), source("train", "probe_accuracy")),
+        "probe test % [95 %]": starred(reached, probe.get("l2_at_end")),
+        "flags, train": text(", ".join(entry["train"].get("flags", [])) or "–"),
+    }
 
 
 def _with_error_bars(

@@ -25,7 +25,7 @@ from ncjax.optim import Optim
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import TRUST, Section, nc1_words, own_metrics, row
-from ncjax.report.tables import CHANCE, Cell, Table, chances, number, over_floor, percent, text, trusted
+from ncjax.report.tables import CHANCE, Cell, chances, number, of_rows, over_floor, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -111,55 +111,9 @@ def _show(
 
 def section(runs: Sequence[Finished]) -> list[Section]:
     """How collapsed the features became over the epochs."""
-    runs, rows = [run for run in runs if run.config["measure_every"]], []
+    runs = [run for run in runs if run.config["measure_every"]]
     if not runs:
         return []
-    extra = own_metrics(runs)
-    for run in runs:
-        r, epoch = run.results, run.config["epochs"]
-        for split in ("train", "test"):
-            found = r["final"].get(split, {})
-
-            def cell(metric: str, layer: str, found=found, run=run, epoch=epoch, split=split) -> Cell:
-                return number(found.get(layer, {}).get(metric), row(run, epoch, split, layer, metric))
-
-            count, largest = r["data"][split]["size"], r["data"][split].get("largest")
-            rows.append(
-                [
-                    text(f"{run.name}, {split}"),
-                    percent(found["output"]["accuracy"], row(run, epoch, split, "output", "accuracy"), count, largest),
-                    *(
-                        trusted(found.get(r["penultimate"], {}), m, row(run, epoch, split, r["penultimate"], m))
-                        for m in ("nc1", "cdnv")
-                    ),
-                    over_floor(
-                        found.get(r["penultimate"], {}), "nc1", row(run, epoch, split, r["penultimate"], "nc1_over_floor")
-                    ),
-                    cell("nc2", r["penultimate"]),
-                    *(cell(m, r["readout"]) for m in ("nc2_w", "nc3", "nc4")),
-                    *(cell(m, r["penultimate"]) for m in extra),
-                ]
-            )
-    columns = [
-        "run, split",
-        "accuracy % [95 %]",
-        "NC1 [95 %]",
-        "CDNV [95 %]",
-        "NC1 / floor",
-        "NC2",
-        "NC2 of W",
-        "NC3",
-        "NC4",
-        *extra,
-    ]
-    table = Table(
-        "pretraining",
-        "The last epoch. NC1, NC2 and CDNV at the penultimate layer; NC2 of W, NC3 and NC4 where "
-        "the classifier reads (behind the projection head, if there is one). NC4 uses the training set's class "
-        "means for both splits. " + TRUST + " " + CHANCE,
-        columns,
-        rows,
-    )
     drawn = [
         (
             "Collapse and accuracy over epochs, train solid, test dashed; epoch 0 is the random initialisation.",
@@ -175,16 +129,44 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         "agrees with the nearest class mean, 1 when collapsed. NC1 depends on sample size, width and number of "
         "classes: compare it within a column, and read NC1 / floor, its share of what labels without signal give."
     )
+    caption = (
+        "The last epoch. NC1, NC2 and CDNV at the penultimate layer; NC2 of W, NC3 and NC4 where "
+        "the classifier reads (behind the projection head, if there is one). NC4 uses the training set's class "
+        "means for both splits. " + TRUST + " " + CHANCE
+    )
+    table = of_rows("pretraining", caption, [_row(run, split, own_metrics(runs)) for run in runs for split in SPLITS])
     drawn_of_classes, tables_of_classes = by_class.parts(runs[0], "pretraining")
-    return [
-        Section(
-            "How collapsed did the features become?",
-            intro,
-            drawn + drawn_of_classes,
-            [table, *tables_of_classes],
-            tuple(map(_verdict, runs)),
-        )
-    ]
+    title, tables = "How collapsed did the features become?", [table, *tables_of_classes]
+    return [Section(title, intro, drawn + drawn_of_classes, tables, tuple(map(_verdict, runs)))]
+
+
+SPLITS = ("train", "test")
+
+
+def _row(run: Finished, split: str, extra: Sequence[str]) -> dict[str, Cell]:
+    r, epoch, seen = run.results, run.config["epochs"], run.results["data"][split]
+    found, last = r["final"].get(split, {}), r["penultimate"]
+
+    def source(layer: str, metric: str) -> str:
+        return row(run, epoch, split, layer, metric)
+
+    def cell(metric: str, layer: str) -> Cell:
+        return number(found.get(layer, {}).get(metric), source(layer, metric))
+
+    return {
+        "run, split": text(f"{run.name}, {split}"),
+        "accuracy % [95 %]": percent(
+            found["output"]["accuracy"], source("output", "accuracy"), seen["size"], seen.get("largest")
+        ),
+        "NC1 [95 %]": trusted(found.get(last, {}), "nc1", source(last, "nc1")),
+        "CDNV [95 %]": trusted(found.get(last, {}), "cdnv", source(last, "cdnv")),
+        "NC1 / floor": over_floor(found.get(last, {}), "nc1", source(last, "nc1_over_floor")),
+        "NC2": cell("nc2", last),
+        "NC2 of W": cell("nc2_w", r["readout"]),
+        "NC3": cell("nc3", r["readout"]),
+        "NC4": cell("nc4", r["readout"]),
+        **{m: cell(m, last) for m in extra},
+    }
 
 
 def _verdict(run: Finished) -> str:
