@@ -25,6 +25,7 @@ from jaxlib import version as jaxlib_version
 
 from ncjax.conv import devices
 from ncjax.conv.xla import Pads
+from ncjax.core import hosts
 from ncjax.core.errors import UserError
 from ncjax.core.machine import cache_folder, cores
 from ncjax.core.types import Array
@@ -154,13 +155,17 @@ def implementation() -> str:
 
 @functools.cache
 def bfloat16() -> bool:
-    """Whether oneDNN convolves bfloat16 on this processor: it asks for AVX-512 (or AVX-NE-CONVERT), or an Arm with BF16."""
+    """Whether oneDNN convolves bfloat16 on this processor: it asks for AVX-512 (or AVX-NE-CONVERT), or an Arm with BF16.
+
+    Of several processes, on the processors of all.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
-        return False
+        lines = []
     words = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
-    return {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= words or bool(words & {"avx_ne_convert", "bf16"})
+    able = {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= words or bool(words & {"avx_ne_convert", "bf16"})
+    return hosts.everywhere("onednn bfloat16", able)
 
 
 def convolves(dtype: jnp.dtype) -> bool:
@@ -184,7 +189,7 @@ def _chosen() -> str:
     reason = "NCJAX_CONV=xla" if wanted == "xla" else why_not()
     if wanted == "onednn" and reason is not None:
         raise UserError(f"NCJAX_CONV=onednn: {reason}")
-    return "xla" if reason is not None else "onednn"
+    return "onednn" if hosts.everywhere("onednn", reason is None) else "xla"
 
 
 def threads() -> int:
@@ -204,7 +209,7 @@ def why_not() -> str | None:
     except (UserError, OSError) as e:
         return str(e)
     library.NcjaxSetThreads(threads())
-    # Kept programs are told apart by what they call, not by where in memory the function lies that splits a call.
+    # Kept programs are told apart by what they call (`devices._told`), not by where the function lies that splits it.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     for target, symbol in TARGETS.items():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")

@@ -126,6 +126,12 @@ class Member:
             return found
         return self.client.blocking_key_value_get(key, NEVER)
 
+    def everywhere(self, name: str, flag: bool) -> bool:
+        """Whether a flag is set at every process; each says it once under a name, and waits for all."""
+        self.client.key_value_set(f"{PREFIX}{name}/{self.rank}", str(flag))
+        said = [self.client.blocking_key_value_get(f"{PREFIX}{name}/{rank}", NEVER) for rank in range(self.count)]
+        return all(x == str(True) for x in said)
+
     def barrier(self) -> None:
         """Waits for all."""
         self.said += 1
@@ -214,6 +220,11 @@ def stop_now(signum: int) -> int:
 def first(value: Callable[[], str]) -> str:
     """What `value` is to the first process, for all."""
     return value() if (here := _member()) is None else here.first(value)
+
+
+def everywhere(name: str, flag: bool) -> bool:
+    """Whether a flag is set at every process; each is to say it once."""
+    return flag if (here := _member()) is None else here.everywhere(name, flag)
 
 
 def barrier() -> None:

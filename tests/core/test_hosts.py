@@ -75,6 +75,14 @@ def together(members, work):
     return [found[m.rank] for m in members]
 
 
+def test_a_flag_is_set_everywhere_or_not(members):
+    _, found, _ = members(3)
+    assert together(found, lambda member: member.everywhere("a", True)) == [True] * 3
+    assert together(found, lambda member: member.everywhere("b", member.rank != 1)) == [False] * 3
+    assert hosts.everywhere("alone", True)
+    assert not hosts.everywhere("alone", False)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_signal_at_any_process_stops_all_at_one_step(members, seed):
     _, found, left = members(3)
