@@ -72,7 +72,7 @@ def report() -> None:
         )
     }
     for name, interval in (summary | paired).items():
-        shown = intervals.percent(interval) if "NC1" not in name else "{:.3g} [{:.3g}, {:.3g}]".format(*interval)
+        shown = intervals.percent(interval) if "NC1" not in name else intervals.digits(interval)
         print(f"{name:<40} {shown}")
     if args.out:
         common.write(args.out, seeds=args.seeds, summary=summary, paired=paired, runs=found)

@@ -1,4 +1,4 @@
-"""What is refused, or said, of a data set before anything is computed with it."""
+"""What is refused, left out, or said of a data set before anything is computed with it."""
 
 from __future__ import annotations
 

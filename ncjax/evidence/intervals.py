@@ -63,7 +63,7 @@ def points(interval: Sequence[float | None], *, sign: bool = False) -> str:
     return f"{'+' if sign and not middle.startswith(('-', '–')) else ''}{middle} [{low}, {high}]"
 
 
-def plain(found: Sequence[float | None] | None) -> str:
+def digits(found: Sequence[float | None] | None) -> str:
     """'0.19 [0.174, 0.206]', three digits; '–' where there is none, as with one seed."""
     if found is None:
         return "–"

@@ -10,6 +10,8 @@ import numpy as np
 from ncjax.evidence import intervals
 from ncjax.evidence.claims import compared
 
+PERMUTATIONS = 5000
+
 
 def regrets(tuned: dict[str, list[float]], picks: dict[str, list[str]]) -> dict[str, Any]:
     """What each rule loses in test accuracy against the best block in hindsight, seed by seed, with 95 % t intervals.
@@ -38,9 +40,6 @@ def blocks_differ(tuned: dict[str, list[float]], *, seed: int = 0) -> float:
     mixed = np.random.default_rng(seed).permuted(np.tile(x, (PERMUTATIONS, 1, 1)), axis=1)
     as_large = np.sum(mixed.mean(2).var(1) >= x.mean(1).var() - 1e-15)
     return float((1 + as_large) / (1 + PERMUTATIONS))
-
-
-PERMUTATIONS = 5000
 
 
 def over_studies(regret: Sequence[dict[str, Any]], margin: float) -> dict[str, dict[str, Any]]:
@@ -72,7 +71,7 @@ def mean_regrets(regrets: Sequence[dict[str, Any]]) -> list[float]:
     """Accuracy lost on each target, mean over truths: those of one target are not independent.
 
     Args:
-      regrets: what `regret` found by each truth, of the same targets.
+      regrets: what `predictors.regret` found by each truth, of the same targets.
     """
     return [float(np.mean([r["by_target"][t] for r in regrets])) for t in regrets[0]["by_target"]]
 

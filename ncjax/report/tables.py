@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.core.files import write_text
 from ncjax.evidence import intervals
 from ncjax.nc.uncertainty import near_floor
+
+SPREAD = "± standard deviation over further seeds of its random part"
 
 
 class Cell(NamedTuple):
@@ -32,11 +34,14 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def of_rows(name: str, caption: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
-    """A table of rows {column: cell}, all of the same columns."""
-    columns = list(rows[0]) if rows else []
-    assert all(list(row) == columns for row in rows), "every row has the same columns"
-    return Table(name, caption, columns, [list(row.values()) for row in rows])
+Row = list[tuple[str, Cell]]  # (column, cell)
+
+
+def of_rows(name: str, caption: str, rows: Sequence[Row]) -> Table:
+    """A table of rows that say their columns, all the same."""
+    columns = [column for column, _ in rows[0]] if rows else []
+    assert all([column for column, _ in row] == columns for row in rows), "every row has the same columns"
+    return Table(name, caption, columns, [[cell for _, cell in row] for row in rows])
 
 
 def text(value: str) -> Cell:
@@ -72,9 +77,6 @@ def over_floor(found: dict[str, Any], metric: str, source: str = "") -> Cell:
 def with_spread(cell: Cell, spread: float | None) -> Cell:
     """A number, and the standard deviation of what is random in it."""
     return cell if spread is None or cell.value is None else cell._replace(text=f"{cell.text} ± {spread:.2g}")
-
-
-SPREAD = "± standard deviation over further seeds of its random part"
 
 
 def whole(value: float | None, source: str = "") -> Cell:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ncjax.evidence import intervals
 from ncjax.report.collect import Finished
-from ncjax.report.tables import Cell, Table, of_rows, spread, text
+from ncjax.report.tables import Cell, Row, Table, of_rows, spread, text
 
 CERTIFIED = (
     "Certified: what accuracy the collapse of the training features guarantees such a classifier on training images, 0 "
@@ -16,7 +16,7 @@ CERTIFIED = (
 
 
 def _interval(found: Sequence[float] | None, source: str) -> Cell:
-    return text("–") if found is None else Cell(found[0], intervals.plain(found), source)
+    return text("–") if found is None else Cell(found[0], intervals.digits(found), source)
 
 
 def on_source(run: Finished, stem: str) -> Table:
@@ -28,28 +28,26 @@ def on_source(run: Finished, stem: str) -> Table:
     return of_rows(f"variants_{stem}", caption, [_variant(run, name) for name in run.results["points"]])
 
 
-def _variant(run: Finished, name: str) -> dict[str, Cell]:
+def _variant(run: Finished, name: str) -> Row:
     e, attack, at = run.results["points"][name], run.config["attack"], f"{run.name}/results.json: points.{name}."
     train, test, readout = (
         {m: _interval(found, f"{at}source.{layer}.{split}.{m}") for m, found in e["source"][layer][split].items()}
         for layer, split in (("penultimate", "train"), ("penultimate", "test"), ("readout", "train"))
     )
-    return {
-        "variant": text(name),
-        "source train %": spread(e["accuracy"]["train"], at + "accuracy.train"),
-        "source test %": spread(e["accuracy"]["test"], at + "accuracy.test"),
-        "NC1 train": train["nc1"],
-        "NC1 test": test["nc1"],
-        "NC1 / floor": train["nc1_over_floor"],
-        "CDNV train": train["cdnv"],
-        "directional CDNV train": train["directional_cdnv"],
-        "numerical rank": train["numerical_rank"],
-        "NC1 at the readout": readout["nc1"],
-        **_few_shot(e["few_shot"], run.config["shots"], at),
-        **(
-            {f"test % under attack, {attack:g}/255": spread(e["robust_accuracy"], at + "robust_accuracy")} if attack else {}
-        ),
-    }
+    return [
+        ("variant", text(name)),
+        ("source train %", spread(e["accuracy"]["train"], at + "accuracy.train")),
+        ("source test %", spread(e["accuracy"]["test"], at + "accuracy.test")),
+        ("NC1 train", train["nc1"]),
+        ("NC1 test", test["nc1"]),
+        ("NC1 / floor", train["nc1_over_floor"]),
+        ("CDNV train", train["cdnv"]),
+        ("directional CDNV train", train["directional_cdnv"]),
+        ("numerical rank", train["numerical_rank"]),
+        ("NC1 at the readout", readout["nc1"]),
+        *_few_shot(e["few_shot"], run.config["shots"], at),
+        *((f"test % under attack, {a:g}/255", spread(e["robust_accuracy"], at + "robust_accuracy")) for a in [attack] if a),
+    ]
 
 
 def on_targets(run: Finished, stem: str) -> Table:
@@ -64,26 +62,28 @@ def on_targets(run: Finished, stem: str) -> Table:
     return of_rows(f"targets_{stem}", caption, rows)
 
 
-def _on_target(run: Finished, target: str, name: str) -> dict[str, Cell]:
+def _on_target(run: Finished, target: str, name: str) -> Row:
     x, at = run.results["points"][name]["targets"][target], f"{run.name}/results.json: points.{name}.targets.{target}."
     auroc = x["auroc"].get("penultimate", {})
-    return {
-        "target, variant": text(f"{target}, {name}"),
-        "probe %": spread(x["probe"], at + "probe"),
-        "kNN %": spread(x["knn"], at + "knn"),
-        **_few_shot(x["few_shot"], run.config["shots"], at),
-        "NC1 train": _interval(x["nc1"], at + "nc1"),
-        "CDNV train": _interval(x["cdnv"], at + "cdnv"),
-        "directional CDNV train": _interval(x["directional_cdnv"], at + "directional_cdnv"),
-        "AUROC, NECO": _interval(auroc.get("neco"), at + "auroc.penultimate.neco"),
-        "AUROC, NCI": _interval(auroc.get("nci"), at + "auroc.penultimate.nci"),
-    }
+    return [
+        ("target, variant", text(f"{target}, {name}")),
+        ("probe %", spread(x["probe"], at + "probe")),
+        ("kNN %", spread(x["knn"], at + "knn")),
+        *_few_shot(x["few_shot"], run.config["shots"], at),
+        ("NC1 train", _interval(x["nc1"], at + "nc1")),
+        ("CDNV train", _interval(x["cdnv"], at + "cdnv")),
+        ("directional CDNV train", _interval(x["directional_cdnv"], at + "directional_cdnv")),
+        ("AUROC, NECO", _interval(auroc.get("neco"), at + "auroc.penultimate.neco")),
+        ("AUROC, NCI", _interval(auroc.get("nci"), at + "auroc.penultimate.nci")),
+    ]
 
 
-def _few_shot(found: dict[str, Any], shots: Sequence[int], at: str) -> dict[str, Cell]:
+def _few_shot(found: dict[str, Any], shots: Sequence[int], at: str) -> Row:
     """What a nearest-class-mean classifier reaches, and what is certified of it."""
-    reached = {f"nearest mean, {m} shot %": spread(found[f"{m}"]["accuracy"], f"{at}few_shot.{m}.accuracy") for m in shots}
-    return reached | {f"certified, {m} shot %": _certified(found[f"{m}"], f"{at}few_shot.{m}") for m in shots}
+    return [
+        *((f"nearest mean, {m} shot %", spread(found[f"{m}"]["accuracy"], f"{at}few_shot.{m}.accuracy")) for m in shots),
+        *((f"certified, {m} shot %", _certified(found[f"{m}"], f"{at}few_shot.{m}")) for m in shots),
+    ]
 
 
 def _certified(found: dict[str, Any], source: str) -> Cell:

@@ -149,12 +149,14 @@ def all_named(texts: Sequence[str]) -> dict[str, Score]:
         each = named(text)
         if each.name in found:
             raise UserError(f"scores: two are called {each.name!r}")
-        twin = next((other.name for other in found.values() if other.label == each.label), None)
-        if twin is not None:
-            raise UserError(f"scores: {twin} and {each.name} are both labelled {each.label!r}; give one another label")
         found[each.name] = each
     parts = dict.fromkeys(part for each in found.values() if each.over_pool for part in each.asks_for)
-    return {part: named(f"scores.{part}") for part in parts if part not in found} | found
+    found = {part: named(f"scores.{part}") for part in parts if part not in found} | found
+    owner: dict[str, str] = {}
+    for each in found.values():
+        if (twin := owner.setdefault(each.label, each.name)) != each.name:
+            raise UserError(f"scores: {twin} and {each.name} are both labelled {each.label!r}; give one another label")
+    return found
 
 
 def installed() -> list[str]:

@@ -22,7 +22,7 @@ from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.predictors import correlation, correlations, stands
 from ncjax.report.sections import Section, file_stem, short_names
-from ncjax.report.tables import Cell, Table, number, of_rows, percent, text, trusted, whole, wilson
+from ncjax.report.tables import Row, Table, number, of_rows, percent, text, trusted, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete_cells
 from ncjax.transfer.scored import Sizes, data_of, one_each, pair_by_layer
@@ -276,28 +276,28 @@ def _table(run: Finished, stem: str) -> Table:
         "the probe chosen on validation."
     )
     rows = [
-        {"target, backbone": text(f"{target}, {names[backbone]}")} | _row(run, target, backbone)
+        [("target, backbone", text(f"{target}, {names[backbone]}")), *_row(run, target, backbone)]
         for target, many in run.results["cells"].items()
         for backbone in many
     ]
     return of_rows(f"pairs_{stem}", caption, rows)
 
 
-def _row(run: Finished, target: str, backbone: str) -> dict[str, Cell]:
+def _row(run: Finished, target: str, backbone: str) -> Row:
     cell, at = run.results["cells"][target][backbone], f"{run.name}/results.json: cells.{target}.{backbone}."
     last, labels = cell["penultimate"], run.results["predictors"]
     entry, found = cell["layers"][last]["train"], cell["predictors"]
-    return {
-        "pixels": whole(cell["image_size"], at + "image_size"),
-        "probe test % [95 %]": percent(cell["test_accuracy"], at + "test_accuracy", cell["data"]["test"]["size"]),
-        "NC1 train [95 %]": trusted(entry, "nc1", f"{at}layers.{last}.train.nc1"),
-        "CDNV train [95 %]": trusted(entry, "cdnv", f"{at}layers.{last}.train.cdnv"),
-        **{
-            label + (" %" if n in SHARES else ""): (percent if n in SHARES else number)(found[n], f"{at}predictors.{n}")
+    return [
+        ("pixels", whole(cell["image_size"], at + "image_size")),
+        ("probe test % [95 %]", percent(cell["test_accuracy"], at + "test_accuracy", cell["data"]["test"]["size"])),
+        ("NC1 train [95 %]", trusted(entry, "nc1", f"{at}layers.{last}.train.nc1")),
+        ("CDNV train [95 %]", trusted(entry, "cdnv", f"{at}layers.{last}.train.cdnv")),
+        *(
+            (label + (" %" if n in SHARES else ""), (percent if n in SHARES else number)(found[n], f"{at}predictors.{n}"))
             for n, label in labels.items()
-            if n not in ("nc1", "cdnv")  # those two stand with their intervals
-        },
-    }
+            if n not in ("nc1", "cdnv")
+        ),
+    ]
 
 
 def _correlations(run: Finished, stem: str, how: str, title: str) -> Table:

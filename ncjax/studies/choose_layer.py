@@ -18,7 +18,7 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Cell, Table, in_percent, number, of_rows, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Row, Table, in_percent, number, of_rows, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named
 from ncjax.transfer import ranking
@@ -251,30 +251,30 @@ def _score_table(run: Finished, stem: str) -> Table:
     return of_rows(f"blocks_{stem}", caption, [_row(run, block) for block in run.results["blocks"]])
 
 
-def _row(run: Finished, block: str) -> dict[str, Cell]:
+def _row(run: Finished, block: str) -> Row:
     r, at = run.results, f"{run.name}/results.json: "
     found, costs, accuracy = r["scores"][0][block], r["costs"][block], r.get("accuracy", {}).get(block)
 
     def after(name: str) -> Cell:
         return number((r.get(name, {}).get(block) or [None])[0], f"{at}{name}.{block}.0")
 
-    return {
-        "block": text(block),
-        "tuned: test % [95 %]": spread(accuracy, f"{at}accuracy.{block}", r["data"]["test"].get("largest")),
-        "tuned %": percent(costs["share"], f"{at}costs.{block}.share"),
-        "FLOPs %": percent(costs["flops"], f"{at}costs.{block}.flops"),
-        "probe val %": percent(found.get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy"),
-        **{
-            label: number(found[name], f"{at}scores.0.{block}.{name}")
+    return [
+        ("block", text(block)),
+        ("tuned: test % [95 %]", spread(accuracy, f"{at}accuracy.{block}", r["data"]["test"].get("largest"))),
+        ("tuned %", percent(costs["share"], f"{at}costs.{block}.share")),
+        ("FLOPs %", percent(costs["flops"], f"{at}costs.{block}.flops")),
+        ("probe val %", percent(found.get("probe_accuracy"), f"{at}scores.0.{block}.probe_accuracy")),
+        *(
+            (label, number(found[name], f"{at}scores.0.{block}.{name}"))
             for name, label in r["labels"].items()
             if name != "probe_accuracy"
-        },
-        "NC1 train": after("nc1_train"),
-        "NC1 test": after("nc1_test"),
-        "NC1 readout, train": after("nc1_readout_train"),
-        "NC1 readout, test": after("nc1_readout_test"),
-        "chosen by": text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–"),
-    }
+        ),
+        ("NC1 train", after("nc1_train")),
+        ("NC1 test", after("nc1_test")),
+        ("NC1 readout, train", after("nc1_readout_train")),
+        ("NC1 readout, test", after("nc1_readout_test")),
+        ("chosen by", text(", ".join(rule for rule, picks in r["picks"].items() if picks[0] == block) or "–")),
+    ]
 
 
 def _regret_table(run: Finished, stem: str) -> Table:
@@ -285,12 +285,12 @@ def _regret_table(run: Finished, stem: str) -> Table:
         "noise, and so is every regret; differences between rules are not."
     )
     rows = [
-        {
-            "rule": text(rule),
-            "means": text(r["meaning"][rule]),
-            "chooses": text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"])))),
-            "regret % [95 %]": spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}"),
-        }
+        [
+            ("rule", text(rule)),
+            ("means", text(r["meaning"][rule])),
+            ("chooses", text(", ".join(dict.fromkeys(r["picks"].get(rule, ["any"]))))),
+            ("regret % [95 %]", spread(r["regret"][rule], f"{run.name}/results.json: regret.{rule}")),
+        ]
         for rule in sorted(r["regret"], key=lambda rule: r["regret"][rule][0])
     ]
     return of_rows(f"regret_{stem}", caption, rows)
@@ -308,14 +308,14 @@ def _pooled(runs: Sequence[Finished]) -> Section:
         against = x["against_best"]
         mean = spread(x["regret"])
         rows.append(
-            {
-                "rule": text(rule),
-                "means": text(runs[0].results["meaning"].get(rule, "–")),
-                "regret % [95 %]": mean._replace(text=mean.text + ("" if x["studies"] == len(runs) else " †")),
-                "worst %": spread((x["worst"],) * 3)._replace(text=f"{100 * x['worst']:.1f}"),
-                f"more than {best} [95 %]": text("–") if rule == best else spread(against["difference"]),
-                "verdict": text("–" if rule == best else WORDS[against["word"]]),
-            }
+            [
+                ("rule", text(rule)),
+                ("means", text(runs[0].results["meaning"].get(rule, "–"))),
+                ("regret % [95 %]", mean._replace(text=mean.text + ("" if x["studies"] == len(runs) else " †"))),
+                ("worst %", spread((x["worst"],) * 3)._replace(text=f"{100 * x['worst']:.1f}")),
+                (f"more than {best} [95 %]", text("–") if rule == best else spread(against["difference"])),
+                ("verdict", text("–" if rule == best else WORDS[against["word"]])),
+            ]
         )
     worse = [rule for rule, x in found.items() if x["against_best"]["word"] == "ahead"]
     intro = (

@@ -17,15 +17,15 @@ from ncjax.networks.load import Init
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem, named
-from ncjax.report.tables import CHANCE, Cell, Table, chance, in_percent, number, of_rows, percent, spread, text
+from ncjax.report.tables import CHANCE, Cell, Row, Table, chance, in_percent, number, of_rows, percent, spread, text
 from ncjax.runs.run import Run
 from ncjax.transfer import tuning_claims
 from ncjax.transfer.few_shot import Bench, FewLabels
 from ncjax.transfer.grid_search import Found, Search
 from ncjax.transfer.program import Budget
 
-# The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
 MARGIN = 0.01  # of accuracy that does not matter
+# The paper's comparison: no block tuned, one (with and without the skip, and the control for it), all.
 METHODS = ["tuning.probe", "tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.scl_ft", "tuning.full_ft"]
 REFERENCES = ("tuning.layer_ft", "tuning.layer_ft_scaled", "tuning.full_ft")
 
@@ -251,34 +251,35 @@ def _methods(run: Finished, stem: str) -> Table:
     return of_rows(stem, caption, rows)
 
 
-def _row(run: Finished, count: str, name: str) -> dict[str, Cell]:
+def _row(run: Finished, count: str, name: str) -> Row:
     e, at = run.results["table"][count][name], f"{run.name}/results.json: table.{count}.{name}."
 
     def nc1(key: str) -> Cell:
         return number(e[key] and e[key][0], at + key)
 
-    return {
-        "images per class, method": text(f"{count}, {figures.plain(name)}"),
-        "test % [95 %]": spread(e["test"], at + "test", run.results["data"]["test"].get("largest")),
-        "worst seed %": percent(min(e["seeds"]["test"]), at + "seeds.test"),
-        "tuned %": percent(e["share"], at + "share"),
-        **{
-            f"test − {figures.plain(ref)}": text("–")
-            if name == ref
-            else _difference(e["paired"][ref], f"{at}paired.{ref}.difference")
+    return [
+        ("images per class, method", text(f"{count}, {figures.plain(name)}")),
+        ("test % [95 %]", spread(e["test"], at + "test", run.results["data"]["test"].get("largest"))),
+        ("worst seed %", percent(min(e["seeds"]["test"]), at + "seeds.test")),
+        ("tuned %", percent(e["share"], at + "share")),
+        *(
+            (
+                f"test − {figures.plain(ref)}",
+                text("–") if name == ref else _difference(e["paired"][ref], f"{at}paired.{ref}.difference"),
+            )
             for ref in run.results["references"]
-        },
-        "val %": spread(e["val"], at + "val"),
-        "train − test": spread(e["gap"], at + "gap"),
-        "lr, weight decay": text(_hyper(e, run.config) + _diverged(e)),
-        "NC1 train": nc1("nc1_train"),
-        "NC1 test": nc1("nc1_test"),
-        "NC1 readout, train": nc1("nc1_readout_train"),
-        "NC1 readout, test": nc1("nc1_readout_test"),
-        "FLOPs a step": number(e["flops_per_step"], at + "flops_per_step"),
-        "seconds a run": number(e["seconds"][0], at + "seconds"),
-        "memory, MB": number((b := e.get("peak_bytes")) and b / 1e6, at + "peak_bytes"),
-    }
+        ),
+        ("val %", spread(e["val"], at + "val")),
+        ("train − test", spread(e["gap"], at + "gap")),
+        ("lr, weight decay", text(_hyper(e, run.config) + _diverged(e))),
+        ("NC1 train", nc1("nc1_train")),
+        ("NC1 test", nc1("nc1_test")),
+        ("NC1 readout, train", nc1("nc1_readout_train")),
+        ("NC1 readout, test", nc1("nc1_readout_test")),
+        ("FLOPs a step", number(e["flops_per_step"], at + "flops_per_step")),
+        ("seconds a run", number(e["seconds"][0], at + "seconds")),
+        ("memory, MB", number((b := e.get("peak_bytes")) and b / 1e6, at + "peak_bytes")),
+    ]
 
 
 def _claims(run: Finished) -> Table:

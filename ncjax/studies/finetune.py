@@ -26,13 +26,12 @@ from ncjax.optim import Optim
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import Section, file_stem, nc1_words, own_metrics
-from ncjax.report.tables import CHANCE, Cell, Table, chances, in_percent, number, of_rows, percent, text, whole, wilson
+from ncjax.report.tables import CHANCE, Row, Table, chances, in_percent, number, of_rows, percent, text, whole, wilson
 from ncjax.runs.run import Run
 from ncjax.training import fit
 from ncjax.training.fit import Trained, Training
-from ncjax.transfer import prefix
-from ncjax.transfer.prefix import Cache, of_plan
-from ncjax.transfer.solved import begin
+from ncjax.transfer import prefix, solved
+from ncjax.transfer.prefix import Cache
 from ncjax.tuning import plans
 from ncjax.tuning.plans import Plan, Target
 
@@ -107,7 +106,7 @@ def run(
     dataset = load_data_for(network.card, data)
     run.announce(dataset, network.card.fed(dataset).describe())
     target = Target(len(dataset.class_names), jax.random.key(training.seed), layer or None)
-    plan, was_solved = begin(
+    plan, was_solved = solved.begin(
         run,
         plans.plan_of(method, network, target),
         dataset,
@@ -128,7 +127,7 @@ def run(
     unsaved = plans.frozen_paths(plan, statistics=batch_norm != "reestimate")
     kept = None
     if plan.trains or not was_solved:
-        kept = of_plan(run, plan, dataset, mesh, cache, training)
+        kept = prefix.of_plan(run, plan, dataset, mesh, cache, training)
         trained = _trained(run, plan, dataset, mesh, card, kept, training, optim, unsaved)
     else:
         run.log_to(training.log_to, 0)
@@ -255,31 +254,31 @@ def _table(runs: Sequence[Finished], data: str, stem: str) -> Table:
     return of_rows(stem, caption, [_row(run, own) for run in runs])
 
 
-def _row(run: Finished, own: Sequence[tuple[str, str]]) -> dict[str, Cell]:
+def _row(run: Finished, own: Sequence[tuple[str, str]]) -> Row:
     r, at = run.results, f"{run.name}/results.json: "
     layer = "–" if r["tuned_blocks"] == ["head"] else ("all" if r["method"].endswith("full_ft") else r["layer"])
     test = r["data"]["test"]
-    return {
-        "run": text(run.name),
-        "method": text(short_name(r["method"])),
-        "layer": text(layer),
-        "test % [95 %]": percent(r["accuracy"]["test"], at + "accuracy.test", test["size"], test.get("largest")),
-        "tuned %": percent(r["share"], at + "share"),
-        "NC1 readout, test": number(r["nc1_readout"]["test"], at + "nc1_readout.test"),
-        "NC1 test": number(r["nc1"]["test"], at + "nc1.test"),
-        "val %": percent(r["accuracy"].get("val"), at + "accuracy.val"),
-        "train %": percent(r["accuracy"]["train"], at + "accuracy.train"),
-        "NC1 readout, train": number(r["nc1_readout"]["train"], at + "nc1_readout.train"),
-        "NC1 train": number(r["nc1"]["train"], at + "nc1.train"),
-        "best epoch": whole(r["best_epoch"], at + "best_epoch"),
-        "FLOPs a step": number(r["flops_per_step"], at + "flops_per_step"),
-        "tuned": whole(r["tuned"], at + "tuned"),
-        "optimiser bytes": whole(r["optimizer_bytes"], at + "optimizer_bytes"),
-        **{
-            f"{m} {s}": number(r["chosen"][s][r["penultimate"]].get(m), f"{at}chosen.{s}.{r['penultimate']}.{m}")
+    return [
+        ("run", text(run.name)),
+        ("method", text(short_name(r["method"]))),
+        ("layer", text(layer)),
+        ("test % [95 %]", percent(r["accuracy"]["test"], at + "accuracy.test", test["size"], test.get("largest"))),
+        ("tuned %", percent(r["share"], at + "share")),
+        ("NC1 readout, test", number(r["nc1_readout"]["test"], at + "nc1_readout.test")),
+        ("NC1 test", number(r["nc1"]["test"], at + "nc1.test")),
+        ("val %", percent(r["accuracy"].get("val"), at + "accuracy.val")),
+        ("train %", percent(r["accuracy"]["train"], at + "accuracy.train")),
+        ("NC1 readout, train", number(r["nc1_readout"]["train"], at + "nc1_readout.train")),
+        ("NC1 train", number(r["nc1"]["train"], at + "nc1.train")),
+        ("best epoch", whole(r["best_epoch"], at + "best_epoch")),
+        ("FLOPs a step", number(r["flops_per_step"], at + "flops_per_step")),
+        ("tuned", whole(r["tuned"], at + "tuned")),
+        ("optimiser bytes", whole(r["optimizer_bytes"], at + "optimizer_bytes")),
+        *(
+            (f"{m} {s}", number(r["chosen"][s][r["penultimate"]].get(m), f"{at}chosen.{s}.{r['penultimate']}.{m}"))
             for m, s in own
-        },
-    }
+        ),
+    ]
 
 
 ALIKE = ("init", "which", "classes", "n_per_class", "val_fraction", "val_per_class", "split_seed", "image_size", "max_test")

@@ -17,7 +17,7 @@ from ncjax.report.collect import Finished
 from ncjax.report.sections import TRUST, Section, file_stem, nc1_words, own_metrics, row
 from ncjax.report.tables import (
     CHANCE,
-    Cell,
+    Row,
     Table,
     number,
     of_rows,
@@ -79,7 +79,7 @@ def _table(runs: Sequence[Finished], data: str, stem: str) -> Table:
     return of_rows(stem, caption, [_row(run, layer, extra) for run in runs for layer in run.results["layers"]])
 
 
-def _row(run: Finished, layer: str, extra: Sequence[str]) -> dict[str, Cell]:
+def _row(run: Finished, layer: str, extra: Sequence[str]) -> Row:
     entry, test = run.results["layers"][layer], run.results["data"]["test"]
     probe = entry.get("probe", {})
 
@@ -87,19 +87,19 @@ def _row(run: Finished, layer: str, extra: Sequence[str]) -> dict[str, Cell]:
         return row(run, 0, split, layer, metric)
 
     reached = percent(probe.get("test"), source("test", "probe_accuracy"), test["size"], test.get("largest"))
-    return {
-        "run, layer": text(f"{run.name}, {layer}"),
-        "D": whole(entry["dim"]),
-        "NC1 train [95 %]": trusted(entry["train"], "nc1", source("train", "nc1")),
-        "NC1 / floor": over_floor(entry["train"], "nc1", source("train", "nc1_over_floor")),
-        "NC1 test [95 %]": trusted(entry["test"], "nc1", source("test", "nc1")),
-        "NC1 test about train": number(entry["test"].get("nc1_about"), source("test", "nc1_about")),
-        "CDNV train [95 %]": trusted(entry["train"], "cdnv", source("train", "cdnv")),
-        **{f"{m} train": number(entry["train"].get(m), source("train", m)) for m in extra},
-        "probe train %": percent(probe.get("train"), source("train", "probe_accuracy")),
-        "probe test % [95 %]": starred(reached, probe.get("l2_at_end")),
-        "flags, train": text(", ".join(entry["train"].get("flags", [])) or "–"),
-    }
+    return [
+        ("run, layer", text(f"{run.name}, {layer}")),
+        ("D", whole(entry["dim"])),
+        ("NC1 train [95 %]", trusted(entry["train"], "nc1", source("train", "nc1"))),
+        ("NC1 / floor", over_floor(entry["train"], "nc1", source("train", "nc1_over_floor"))),
+        ("NC1 test [95 %]", trusted(entry["test"], "nc1", source("test", "nc1"))),
+        ("NC1 test about train", number(entry["test"].get("nc1_about"), source("test", "nc1_about"))),
+        ("CDNV train [95 %]", trusted(entry["train"], "cdnv", source("train", "cdnv"))),
+        *((f"{m} train", number(entry["train"].get(m), source("train", m))) for m in extra),
+        ("probe train %", percent(probe.get("train"), source("train", "probe_accuracy"))),
+        ("probe test % [95 %]", starred(reached, probe.get("l2_at_end"))),
+        ("flags, train", text(", ".join(entry["train"].get("flags", [])) or "–")),
+    ]
 
 
 def _with_error_bars(

@@ -25,7 +25,7 @@ from ncjax.optim import Optim
 from ncjax.report import by_class, figures
 from ncjax.report.collect import Finished, series
 from ncjax.report.sections import TRUST, Section, nc1_words, own_metrics, row
-from ncjax.report.tables import CHANCE, Cell, chances, number, of_rows, over_floor, percent, text, trusted
+from ncjax.report.tables import CHANCE, Cell, Row, chances, number, of_rows, over_floor, percent, text, trusted
 from ncjax.runs.rows import summary
 from ncjax.runs.run import Run
 from ncjax.training import fit
@@ -143,7 +143,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
 SPLITS = ("train", "test")
 
 
-def _row(run: Finished, split: str, extra: Sequence[str]) -> dict[str, Cell]:
+def _row(run: Finished, split: str, extra: Sequence[str]) -> Row:
     r, epoch, seen = run.results, run.config["epochs"], run.results["data"][split]
     found, last = r["final"].get(split, {}), r["penultimate"]
 
@@ -153,20 +153,21 @@ def _row(run: Finished, split: str, extra: Sequence[str]) -> dict[str, Cell]:
     def cell(metric: str, layer: str) -> Cell:
         return number(found.get(layer, {}).get(metric), source(layer, metric))
 
-    return {
-        "run, split": text(f"{run.name}, {split}"),
-        "accuracy % [95 %]": percent(
-            found["output"]["accuracy"], source("output", "accuracy"), seen["size"], seen.get("largest")
+    return [
+        ("run, split", text(f"{run.name}, {split}")),
+        (
+            "accuracy % [95 %]",
+            percent(found["output"]["accuracy"], source("output", "accuracy"), seen["size"], seen.get("largest")),
         ),
-        "NC1 [95 %]": trusted(found.get(last, {}), "nc1", source(last, "nc1")),
-        "CDNV [95 %]": trusted(found.get(last, {}), "cdnv", source(last, "cdnv")),
-        "NC1 / floor": over_floor(found.get(last, {}), "nc1", source(last, "nc1_over_floor")),
-        "NC2": cell("nc2", last),
-        "NC2 of W": cell("nc2_w", r["readout"]),
-        "NC3": cell("nc3", r["readout"]),
-        "NC4": cell("nc4", r["readout"]),
-        **{m: cell(m, last) for m in extra},
-    }
+        ("NC1 [95 %]", trusted(found.get(last, {}), "nc1", source(last, "nc1"))),
+        ("CDNV [95 %]", trusted(found.get(last, {}), "cdnv", source(last, "cdnv"))),
+        ("NC1 / floor", over_floor(found.get(last, {}), "nc1", source(last, "nc1_over_floor"))),
+        ("NC2", cell("nc2", last)),
+        ("NC2 of W", cell("nc2_w", r["readout"])),
+        ("NC3", cell("nc3", r["readout"])),
+        ("NC4", cell("nc4", r["readout"])),
+        *((m, cell(m, last)) for m in extra),
+    ]
 
 
 def _verdict(run: Finished) -> str:

@@ -23,7 +23,7 @@ from ncjax.networks.weights import hub
 from ncjax.report import figures
 from ncjax.report.collect import Finished
 from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import SPREAD, Cell, number, of_rows, percent, text, wilson, with_spread
+from ncjax.report.tables import SPREAD, Row, number, of_rows, percent, text, wilson, with_spread
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete
 from ncjax.transfer import scored
@@ -210,22 +210,25 @@ def section(runs: Sequence[Finished]) -> list[Section]:
         bars = "A linear probe's accuracy on validation, with 95 % Wilson intervals, in the order of the ranking."
         drawn = [(bars, _bars(run, stem))]
         title = f"Which network to tune for {run.config['data']}?"
-        table = of_rows(stem, caption, [{"network": text(init)} | _row(run, init) for init in r["order"]])
+        table = of_rows(stem, caption, [[("network", text(init)), *_row(run, init)] for init in r["order"]])
         sections.append(Section(title, r["evidence"], drawn, [table], (verdict,)))
     return sections
 
 
-def _row(run: Finished, init: str) -> dict[str, Cell]:
+def _row(run: Finished, init: str) -> Row:
     r, cell, at = run.results, run.results["cells"][init], f"{run.name}/results.json: "
     values, spreads, cost = r["values"][init], cell.get("spreads", {}), cell["cost"]  # records of before hold no spreads
-    return {
-        **{r["labels"][s]: with_spread(number(values.get(s), f"{at}values.{init}.{s}"), spreads.get(s)) for s in _names(r)},
-        "probe val % [95 %]": percent(cell["probe"]["val"], f"{at}cells.{init}.probe.val", cell["data"]["val"]["size"]),
-        "tuned %": percent(cost["share"], f"{at}cells.{init}.cost.share"),
-        "tuned": number(cost["tuned"], f"{at}cells.{init}.cost.tuned"),
-        "FLOPs an image": number(cost["flops"], f"{at}cells.{init}.cost.flops"),
-        "seconds to extract": number(cell["seconds"]["extraction"], f"{at}cells.{init}.seconds.extraction"),
-    }
+    return [
+        *(
+            (r["labels"][s], with_spread(number(values.get(s), f"{at}values.{init}.{s}"), spreads.get(s)))
+            for s in _names(r)
+        ),
+        ("probe val % [95 %]", percent(cell["probe"]["val"], f"{at}cells.{init}.probe.val", cell["data"]["val"]["size"])),
+        ("tuned %", percent(cost["share"], f"{at}cells.{init}.cost.share")),
+        ("tuned", number(cost["tuned"], f"{at}cells.{init}.cost.tuned")),
+        ("FLOPs an image", number(cost["flops"], f"{at}cells.{init}.cost.flops")),
+        ("seconds to extract", number(cell["seconds"]["extraction"], f"{at}cells.{init}.seconds.extraction")),
+    ]
 
 
 def _names(r: dict[str, Any]) -> list[str]:

@@ -177,6 +177,12 @@ def _rule(truths: dict[str, dict[str, Any]], names: Sequence[str], labels: dict[
     }
 
 
+def _nested(rule: dict[str, Any]) -> list[float] | None:
+    """What the choice loses on targets that it was not made on; None for one target, and in records of before."""
+    found = rule.get("nested")
+    return None if found is None or found[0] is None else found
+
+
 def _seconds(cells: dict[str, Any]) -> dict[str, float]:
     """Mean seconds a pair of each score."""
     found: dict[str, list[float]] = {}
@@ -237,6 +243,11 @@ def section(runs: Sequence[Finished]) -> list[Section]:
                 f"Over {len(r['families'])} networks, {len(run.config['targets'])} targets and {len(r['truths'])} truths, "
                 f"{rule['label']} loses least by its first choice, {intervals.points(rule['regret'])} points; "
                 f"{beaten} of {rule['scores'] - 1} other scores lose more beyond the interval of the paired difference."
+                + (
+                    f" Chosen on the other targets, the rule loses {intervals.points(x)} on one."
+                    if (x := _nested(rule))
+                    else ""
+                )
             )
         intro = (
             f"{len(r['families'])} networks of {len(set(r['families'].values()))} families. A score is a number computed "

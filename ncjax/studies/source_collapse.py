@@ -171,7 +171,7 @@ def _show(run: Run, out: dict[str, Any]) -> None:
             [
                 name,
                 intervals.percent(e["accuracy"]["test"]),
-                intervals.plain(e["source"]["penultimate"]["train"]["nc1"]),
+                intervals.digits(e["source"]["penultimate"]["train"]["nc1"]),
                 *(intervals.percent(e["targets"][t]["probe"]) for t in targets),
             ]
             for name, e in out["points"].items()
@@ -265,7 +265,7 @@ def _told(row: Sequence[Cell]) -> str:
 
 
 def _pair(c: dict[str, Any]) -> str:
-    return f"log NC1 {intervals.plain(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
+    return f"log NC1 {intervals.digits(c['log_nc1'])}, {intervals.points(c['accuracy'], sign=True)} points"
 
 
 def _correlations(run: Finished, stem: str) -> Table:
@@ -276,11 +276,11 @@ def _correlations(run: Finished, stem: str) -> Table:
         return Cell(None if found is None else found[0], signed(found), at + source)
 
     rows = [
-        {
-            "predictor": text(r["predictors"][name]),
-            **{t: cell(found[t], f"correlations.{name}.{t}") for t in ("mean", *r["targets"])},
-            f"mean, {near} comparable": cell(r["among_comparable"][name], f"among_comparable.{name}"),
-        }
+        [
+            ("predictor", text(r["predictors"][name])),
+            *((t, cell(found[t], f"correlations.{name}.{t}")) for t in ("mean", *r["targets"])),
+            (f"mean, {near} comparable", cell(r["among_comparable"][name], f"among_comparable.{name}")),
+        ]
         for name, found in r["correlations"].items()
     ]
     caption = (

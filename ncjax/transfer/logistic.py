@@ -38,6 +38,7 @@ class Solution(NamedTuple):
 
 
 def product(a: Array, b: Array) -> Array:
+    """The matrix product in full float32."""
     return jnp.matmul(a, b, precision="highest")
 
 

@@ -2,7 +2,7 @@
 
 `build` turns a model and a data set into a shorter model and a data set of activations; training, evaluation and
 measurement are the ones they always are. Exact (up to rounding) where the prefix is in evaluation mode and images are
-not augmented; with augmentation, a number of views is drawn once and kept.
+not augmented; with augmentation, a number of views is drawn once and kept. `of_plan` says whether a plan has such a prefix.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def pair_by_layer(
       network, dataset: the network and the target.
       wanted: the scores.
       batch_size: images a step.
-      probe_layers: layers with a probe, as for `run`.
+      probe_layers: layers with a probe, at equal distances, those at least as wide as classes - 1 first; 0 for all.
       source_accuracy: of the network on its own task; 0 where unknown.
     """
     model, count, last = network.model, len(dataset.class_names), network.model.penultimate

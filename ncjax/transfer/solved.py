@@ -1,4 +1,7 @@
-"""Classifiers that are solved rather than trained: one pass for the readout, then a convex problem."""
+"""How tuning starts: statistics of BatchNorm, and classifiers that are solved rather than trained.
+
+A solved classifier takes one pass for the readout, then a convex problem.
+"""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ def recipe_of(keys: dict[str, Any]) -> Recipe:
     )
 
 
-def identity_of(source: Dataset, targets: dict[str, Dataset]) -> str:
+def _identity(source: Dataset, targets: dict[str, Dataset]) -> str:
     """What tells these images from others, short enough for a file's name."""
     return "-".join(x.identity()[:8] for x in (source, *targets.values()))
 
 
-class Worker(NamedTuple):
+class _Worker(NamedTuple):
     """What trains and reads the networks of one variant."""
 
     run: Run
@@ -102,14 +102,14 @@ def sweep(
     cells: dict[str, dict[int, list[dict[str, Any]]]] = {}
     readers: dict[tuple[str, int], Reader] = {}
     diverged: dict[str, int] = {}
-    mesh, total, images = make(), len(recipes) * len(seeds), identity_of(source, targets)  # hashed once
+    mesh, total, images = make(), len(recipes) * len(seeds), _identity(source, targets)  # hashed once
     for number, (name, recipe) in enumerate(recipes.items()):
         trainer = Pretraining(recipe, source, mesh)
         cells[name], diverged[name] = {}, 0
         architecture = recipe.model, recipe.projection_layers
         if architecture not in readers:
             readers[architecture] = Reader(trainer.model, trainer.init(0), source.image_shape, mesh, reading)
-        worker = Worker(run, trainer, readers[architecture], read, source, targets)
+        worker = _Worker(run, trainer, readers[architecture], read, source, targets)
         for done, seed in enumerate(seeds, number * len(seeds)):
             found = run.once(
                 {"variant": name, "seed": seed, "images": images},

@@ -422,9 +422,12 @@ def test_two_scores_of_one_name_or_label_are_told_apart(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(
         "from ncjax.scores.score import score\n\n"
-        "@score(label='NC1', higher_is_better=False)\ndef mine(report):\n    return 0.0\n"
+        "@score(label='NC1', higher_is_better=False)\ndef mine(report):\n    return 0.0\n\n\n"
+        "@score(label='FaCe, class fairness', higher_is_better=True)\ndef fair(report):\n    return 0.0\n"
     )
     with pytest.raises(UserError, match="two are called 'nc1'"):
         score.all_named(["scores.nc1", "scores.nc1"])
     with pytest.raises(UserError, match="nc1 and mine are both labelled 'NC1'"):
         score.all_named(["scores.nc1", f"{own}:mine"])
+    with pytest.raises(UserError, match="face_fairness and fair are both labelled"):
+        score.all_named([f"{own}:fair", "scores.face"])  # which is made of that one
