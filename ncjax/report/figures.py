@@ -125,6 +125,8 @@ def plain(method: str) -> str:
 
 
 def legend_below(figure: Figure, axis: Any, columns: int = 4) -> None:
-    """One legend for all panels."""
+    """One legend for all panels, in so many columns at most, no wider than the figure or nine inches."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+    inches = 0.5 + 0.065 * max(map(len, labels), default=0)  # of a column
+    fit = max(int(max(figure.get_figwidth(), 9.0) / inches), 1)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels), fit))

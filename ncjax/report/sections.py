@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,9 +71,14 @@ def named(run: Finished) -> str:
 
 
 def short_names(run: Finished) -> dict[str, str]:
-    """A run's networks, named as short as they stay distinct."""
+    """A run's networks, named as short as they stay distinct: by their files, or without the folders they share."""
     short = {b: Path(b.split(":")[-1]).stem for b in run.config["backbones"]}
-    return short if len(set(short.values())) == len(short) else {b: b for b in short}
+    if len(set(short.values())) == len(short):
+        return short
+    parts = {b: b.split("/") for b in short}
+    folders = zip(*(many[:-1] for many in parts.values()), strict=False)
+    shared = len(list(itertools.takewhile(lambda same: len(set(same)) == 1, folders)))
+    return {b: "/".join(many[shared:]) for b, many in parts.items()}
 
 
 def own_metrics(runs: Sequence[Finished]) -> list[str]:

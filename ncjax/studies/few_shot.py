@@ -186,7 +186,8 @@ def claims(runs: Sequence[Finished]) -> list[Evidence]:
         for claim, word in run.results["verdicts"].items():
             name = CLAIMS[claim][1]
             found = correlation(run.results["correlations"][name]["spearman"]["mean"], "").text
-            setting = f"few-shot, {len(run.config['backbones'])} networks, {len(run.config['targets'])} targets"
+            count = len(run.config["targets"])
+            setting = f"few-shot, {len(run.config['backbones'])} networks, {count} target{'s' * (count > 1)}"
             which = "" if name == "nc1" else f", {run.results['predictors'][name]}"
             out.append(Evidence("C11" if name == "nc1" else "C12", setting + which, f"Spearman {found}", word))
     return out

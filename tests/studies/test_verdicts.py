@@ -7,7 +7,7 @@ import pytest
 from ncjax.evidence.claims import compared
 from ncjax.report.collect import Finished
 from ncjax.report.page import _embedded
-from ncjax.report.sections import nc1_words
+from ncjax.report.sections import nc1_words, short_names
 from ncjax.report.tables import in_percent, wilson
 from ncjax.studies import choose_layer, compare, finetune, measure
 
@@ -142,3 +142,17 @@ def test_a_file_in_the_page_is_the_file():
     kind, _, text = _embedded("a,é\n", "text/csv").partition(",")
     assert kind == "data:text/csv;charset=utf-8;base64"
     assert base64.b64decode(text).decode() == "a,é\n"
+
+
+@pytest.mark.parametrize(
+    ("backbones", "short"),
+    [
+        (["weights/a.npz", "torchvision:resnet18"], ["a", "resnet18"]),
+        (["runs/b/x-0/epoch_5", "runs/b/y-0/epoch_5"], ["x-0/epoch_5", "y-0/epoch_5"]),
+        (["runs/x", "runs/x/x"], ["x", "x/x"]),
+        (["a/x.npz", "b/x.npz"], ["a/x.npz", "b/x.npz"]),
+    ],
+)
+def test_networks_are_named_as_short_as_they_stay_distinct(backbones, short):
+    run = finished("a", "few_shot", {"backbones": backbones}, {})
+    assert short_names(run) == dict(zip(backbones, short, strict=True))
