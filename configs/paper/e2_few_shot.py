@@ -12,8 +12,8 @@ run.
 Record docs/results/few_shot (public): half an hour on one core. Spearman's correlation of NC1 on novel classes with
 few-shot accuracy -0.95 [-1.00, 0.12]: C11 undecided; by setting -0.93 to -0.95, three intervals of four below 0.
 Directional CDNV -0.93 [-0.96, -0.88], CDNV -0.08 [-0.39, 0.24], numerical rank +0.87 [0.46, 0.97].
-`own`, three minutes once the networks are there: NC1 -0.69 [-0.96, 0.32], C11 undecided; directional CDNV -0.95 [-0.99, -0.80],
-CDNV -0.71 [-1.00, 0.97], numerical rank +0.21 [-0.75, 0.89].
+`own`, three minutes once the networks are there: NC1 -0.69 [-0.96, 0.32], C11 undecided; directional CDNV
+-0.95 [-0.99, -0.80], CDNV -0.71 [-1.00, 0.97], numerical rank +0.21 [-0.75, 0.89].
 """
 
 from ncjax import config
