@@ -3,6 +3,7 @@
     python -m ncjax.main --config=configs/paper/choose_layer.py:resnet20_fashion_mnist
     python -m ncjax.main --config=configs/paper/choose_layer.py:resnet20_cifar100
     python -m ncjax.main --config=configs/paper/choose_layer.py:resnet56_fashion_mnist
+    python -m ncjax.main --config=configs/paper/choose_layer.py:mobilenet_v2_flowers5
 
 Needs weights/cifar10_resnet*.npz, data/fashion_mnist.npz and data/cifar100.npz in the current folder. Two CPU cores: 20
 to 40 minutes each. Record docs/results/choose_layer (1adb787, a77ac0e): pooled regret in points of layer3.0 0.7 [-1.0,
@@ -33,6 +34,17 @@ def get_config(arg=""):
             resnet20_fashion_mnist={},
             resnet20_cifar100=of(20, "cifar100", 5),
             resnet56_fashion_mnist=of(56, "fashion_mnist", 20, blocks="re:layer[123].[048]"),
+            mobilenet_v2_flowers5=dict(
+                init="weights/imagenet_mobilenet_v2.npz",
+                model=None,
+                data="npz:data/flowers5.npz",
+                image_size=64,
+                shots=20,
+                steps=150,
+                rounds=5,
+                batch_size=32,
+                lr_grid=[0.03, 0.1],
+            ),
         ),
         smoke=dict(
             init="runs/pretrain_smoke",
