@@ -220,4 +220,5 @@ class Bench:
         return grid_search.search(
             lambda seed, lr, wd: self.cell(method, layer=layer, shots=shots, seed=seed, lr=lr, weight_decay=wd),
             self.options,
+            largest=self.subsets.get(shots, 0).largest("train"),
         )

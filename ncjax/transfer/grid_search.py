@@ -21,7 +21,8 @@ class Search(NamedTuple):
       seeds: draws of training and validation images, classifier and batch order, the same for every method.
       tune_seeds: seeds on which the whole grid is run.
       lr_grid, weight_decay_grid: learning rates and weight decays.
-      widen: times at most that a grid goes on, by its own factor, while its best lies at an end; 0 keeps it as it is.
+      widen: times at most that a grid goes on, by its own factor, while its best lies at an end; learning rates at both
+        ends while the best has hardly learned its training images. 0 keeps it as it is.
     """
 
     seeds: Annotated[int, COUNT] = 3
@@ -76,14 +77,31 @@ def beyond(grid: Sequence[float], value: float) -> float | None:
     return float(f"{end * end / inner:.6g}") if end > 0 and inner > 0 else None
 
 
-def search(cell: Callable[[int, float, float], Cell], options: Search) -> Found:
+LEARNED = 0.25  # of the way from guessing the largest class to knowing all training images
+
+
+def hardly_learned(cells: Sequence[Cell], hyper: dict[str, float], largest: float) -> bool:
+    """Whether the runs at a choice have learned less than `LEARNED` of their training images: all of the grid failed.
+
+    Args:
+      cells: all that was tried; those without "train" count as having learned.
+      hyper: the choice.
+      largest: share of the largest class among the training images.
+    """
+    reached = [c.get("train", 1.0) for c in cells if all(c.get(name) == x for name, x in hyper.items())]
+    return max(reached) - largest < LEARNED * (1 - largest)
+
+
+def search(cell: Callable[[int, float, float], Cell], options: Search, *, largest: float = 0.0) -> Found:
     """A cell for every seed at the learning rate and weight decay that validation chose on the first `tune_seeds`.
 
-    While the choice lies at an end of its grid, the grid goes on by its own factor, at most `widen` times.
+    While the choice lies at an end of its grid, the grid goes on by its own factor, at most `widen` times; while it is one
+    among failures, which says nothing of the direction, learning rates go on at both ends.
 
     Args:
       cell: `(seed, lr, weight_decay) -> cell`.
       options: the grid.
+      largest: as for `hardly_learned`.
 
     Raises:
       UserError: the loss became infinite at every point of the grid.
@@ -102,10 +120,13 @@ def search(cell: Callable[[int, float, float], Cell], options: Search) -> Found:
         )
     best = best_hyperparameters(tried)
     while best and widened < options.widen:
-        further = {name: x for name, x in ((n, beyond(grid[n], best[n])) for n in grid) if x is not None}
+        ends = {name: [value] for name, value in best.items()}
+        if hardly_learned(tried, best, largest):
+            ends["lr"] = [grid["lr"][0], grid["lr"][-1]]
+        further = [(name, x) for name, many in ends.items() for end in many if (x := beyond(grid[name], end)) is not None]
         if not further:
             break
-        for name, x in further.items():
+        for name, x in further:
             run({**grid, name: [x]})
             grid[name] = sorted([*grid[name], x])
         widened, best = widened + 1, best_hyperparameters(tried)

@@ -132,6 +132,22 @@ def test_a_grid_whose_best_is_at_its_end_goes_on_by_its_own_factor(best, tried, 
     assert kept.widened == 0
 
 
+def test_among_failures_learning_rates_go_on_at_both_ends():
+    def cell(seed, lr, wd):
+        learned = lr < 0.02  # all larger ones break the network, and validation is noise
+        return {"seed": seed, "lr": lr, "weight_decay": wd, "val": 0.6 if learned else 0.1 + lr / 100, "test": 0.5} | {
+            "train": 1.0 if learned else 0.2
+        }
+
+    options = grid_search.Search(lr_grid=[0.03, 0.1], weight_decay_grid=[0.0], seeds=2)
+    found = grid_search.search(cell, options, largest=0.1)
+    assert found.hyper["lr"] < 0.02
+    assert [round(x, 4) for x in found.grid["lr"]] == [0.0027, 0.009, 0.03, 0.1, 0.3333]
+    assert found.widened == 2
+    # Who knows of no largest class goes on where the noise is best.
+    assert grid_search.search(cell, options._replace(widen=1), largest=-1.0).grid["lr"][0] == 0.03
+
+
 def test_weight_decay_widens_too_but_not_beyond_zero():
     def cell(seed, lr, wd):
         return {"seed": seed, "lr": lr, "weight_decay": wd, "val": -wd, "test": 0.5}
