@@ -11,9 +11,10 @@ validation, three paired seeds, 150 steps of 32 images for every method that tra
 alike. The margin of "comparable", a point by two one-sided tests, was fixed before the run. Needs weights/*.npz and
 data/*.npz in the current folder.
 
-Record docs/results/tuning: 48 and 25 minutes on one core. SCL FT less full fine-tuning +0.5 [-5.5, 6.4] points (6.7 % of
-the parameters) and +2.7 [-8.3, 13.8] (5.6 %): C13 undecided. C2 supported on the ResNet-56, -0.81 [-0.96, -0.39] over ten
-methods, undecided on the MobileNetV2. C14 half supported, undecided.
+Record docs/results/tuning: 48 and 25 minutes on one core, the two later rows as long beside other work. SCL FT less full
+fine-tuning +0.5 [-5.5, 6.4] (6.7 % of the parameters), +2.7 [-8.3, 13.8] (5.6 %), -3.2 [-9.7, 3.4] (5.9 %) and +9.2 [-4.1,
+22.5] points (6.8 %): C13 undecided. C2 supported on the ResNet-56, -0.81 [-0.96, -0.39] over ten methods, undecided
+elsewhere. C14 half supported, undecided, contradicted (textures), half supported.
 """
 
 from ncjax import config
