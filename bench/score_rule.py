@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from ncjax.core.files import to_json, write_text
 from ncjax.evidence import intervals
 from ncjax.evidence.regret import least_regret, mean_regrets
@@ -38,7 +36,7 @@ def main() -> None:
         for n in names
     }
     rule, labels = least_regret(lost), runs[0].results["labels"]
-    for n in sorted(lost, key=lambda n: float(np.mean(lost[n]))):
+    for n in rule.order:
         more = intervals.paired(lost[n], lost[rule.name])
         print(f"{labels[n]:<32} {intervals.points(intervals.mean(lost[n]))}  more: {intervals.points(more)}")
     print(f"chosen on the other targets, it loses {intervals.points(rule.nested)}")

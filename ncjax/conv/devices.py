@@ -22,13 +22,18 @@ TOLD = "z"  # of one more argument, which is not used, see `_told`
 
 
 @functools.cache
+def _code() -> bytes:
+    return Path(__file__).read_bytes()
+
+
+@functools.cache
 def _told(settings: Hashable) -> np.ndarray:
     """The settings and this file, hashed: an argument by which kept programs are told apart.
 
     XLA splits the call long after it has been traced, by a function whose address is all that the program holds of it. Kept
     on disk without that address, programs would be one that differ in nothing else, as in an activation or a padding.
     """
-    digest = hashlib.sha256(repr(settings).encode() + Path(__file__).read_bytes()).digest()
+    digest = hashlib.sha256(repr(settings).encode() + _code()).digest()
     return np.frombuffer(digest, np.int32)
 
 

@@ -82,6 +82,7 @@ class Rule(NamedTuple):
     name: str
     regret: intervals.Interval  # of its first choice, over targets
     nested: intervals.Interval  # of the one chosen on the other targets, on each in turn: where the choice was not made
+    order: list[str]  # all, the least regret first
     level: list[str]  # those whose regret is not told apart from its own, target by target; the least first
 
 
@@ -101,5 +102,6 @@ def least_regret(lost: Mapping[str, Sequence[float]]) -> Rule:
         name=best,
         regret=intervals.mean(lost[best]),
         nested=intervals.mean([without(i) if len(lost[best]) > 1 else np.nan for i in range(len(lost[best]))]),
+        order=order,
         level=[name for name in order[1:] if not intervals.paired(lost[name], lost[best]).low > 0],
     )

@@ -98,8 +98,7 @@ def panels(
 @contextlib.contextmanager
 def panel(width: float, height: float, *, lines: bool = True) -> Iterator[tuple[Figure, Any]]:
     """`with panel(...) as (figure, axis)`: a figure of one panel, sizes in inches."""
-    with panels(1, 1, lines=lines) as (figure, (axis,)):
-        figure.set_size_inches(width, height)
+    with panels(1, 1, height, width=width, lines=lines) as (figure, (axis,)):
         yield figure, axis
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ncjax.evidence import intervals
 from ncjax.report.tables import Cell, Table, number, spread, text
 
 JACKKNIFE = "Intervals: 95 %, jackknife over families of networks."
+
+
+def random_parts(cells: Iterable[dict[str, Any]], labels: dict[str, str]) -> str:
+    """What a caption says of scores shown with a spread; "" where no cell holds one, as in records of before.
+
+    Args:
+      cells: of networks, each with {score: spread} as "spreads".
+      labels: {score: label}; the scores are named in this order.
+    """
+    held = {name for cell in cells for name in cell.get("spreads", {})}
+    some = [label for name, label in labels.items() if name in held]
+    return f" {', '.join(some)}: ± standard deviation over further seeds of its random part." if some else ""
 
 
 def correlation(found: Sequence[Any] | None, source: str) -> Cell:

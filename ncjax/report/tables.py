@@ -13,8 +13,6 @@ from ncjax.core.files import write_text
 from ncjax.evidence import intervals
 from ncjax.nc.uncertainty import near_floor
 
-SPREAD = "± standard deviation over further seeds of its random part"
-
 
 class Cell(NamedTuple):
     """A value, how it is shown, and where it comes from."""

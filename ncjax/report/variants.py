@@ -34,6 +34,9 @@ def _variant(run: Finished, name: str) -> Row:
         {m: _interval(found, f"{at}source.{layer}.{split}.{m}") for m, found in e["source"][layer][split].items()}
         for layer, split in (("penultimate", "train"), ("penultimate", "test"), ("readout", "train"))
     )
+    attacked = []
+    if attack:
+        attacked = [(f"test % under attack, {attack:g}/255", spread(e["robust_accuracy"], at + "robust_accuracy"))]
     return [
         ("variant", text(name)),
         ("source train %", spread(e["accuracy"]["train"], at + "accuracy.train")),
@@ -46,7 +49,7 @@ def _variant(run: Finished, name: str) -> Row:
         ("numerical rank", train["numerical_rank"]),
         ("NC1 at the readout", readout["nc1"]),
         *_few_shot(e["few_shot"], run.config["shots"], at),
-        *((f"test % under attack, {a:g}/255", spread(e["robust_accuracy"], at + "robust_accuracy")) for a in [attack] if a),
+        *attacked,
     ]
 
 

@@ -22,8 +22,9 @@ from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.networks.weights import hub
 from ncjax.report import figures
 from ncjax.report.collect import Finished
+from ncjax.report.predictors import random_parts
 from ncjax.report.sections import Section, file_stem
-from ncjax.report.tables import SPREAD, Row, number, of_rows, percent, text, wilson, with_spread
+from ncjax.report.tables import Row, number, of_rows, percent, text, wilson, with_spread
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete
 from ncjax.transfer import scored
@@ -204,8 +205,7 @@ def section(runs: Sequence[Finished]) -> list[Section]:
             f"Networks for {run.config['data']}, best first by {r['labels'][r['rule']]}. Costs: of "
             f"{figures.plain(run.config['method'])}, a training step an image above the kept prefix."
         )
-        spread = [r["labels"][s] for s in _names(r) if any(s in c.get("spreads", {}) for c in r["cells"].values())]
-        caption += f" {', '.join(spread)}: {SPREAD}." if spread else ""
+        caption += random_parts(r["cells"].values(), r["labels"])
         verdict = f"{run.config['data']}: take {r['order'][0]}. {r['evidence']}"
         bars = "A linear probe's accuracy on validation, with 95 % Wilson intervals, in the order of the ranking."
         drawn = [(bars, _bars(run, stem))]

@@ -17,9 +17,9 @@ from ncjax.evidence.regret import least_regret, mean_regrets
 from ncjax.networks.load import Init, backbone_digest, load
 from ncjax.report import figures
 from ncjax.report.collect import Finished
-from ncjax.report.predictors import by_chance, correlations, stands
+from ncjax.report.predictors import by_chance, correlations, random_parts, stands
 from ncjax.report.sections import Section, file_stem, short_names
-from ncjax.report.tables import SPREAD, Cell, Table, number, percent, text, with_spread
+from ncjax.report.tables import Cell, Table, number, percent, text, with_spread
 from ncjax.runs.run import Run
 from ncjax.scores.score import Score, all_named, complete_cells, installed
 from ncjax.transfer import scored
@@ -318,10 +318,7 @@ def _pairs(run: Finished, stem: str) -> Table:
             )
     columns = ["target, network", *(f"{figures.plain(t)} test %" for t in r["truths"]), *(r["labels"][n] for n in wanted)]
     cells = [cell for many in r["cells"].values() for cell in many.values()]
-    spread = dict.fromkeys(r["labels"][n] for cell in cells for n in cell.get("spreads", {}))  # none in records of before
-    caption = "Every network on every target."
-    if spread:
-        caption += f" {', '.join(spread)}: {SPREAD}."
+    caption = "Every network on every target." + random_parts(cells, r["labels"])
     return Table(f"pairs_{stem}", caption, columns, rows)
 
 

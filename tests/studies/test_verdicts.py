@@ -7,6 +7,7 @@ import pytest
 from ncjax.evidence.claims import compared
 from ncjax.report.collect import Finished
 from ncjax.report.page import _embedded
+from ncjax.report.predictors import random_parts
 from ncjax.report.sections import nc1_words, short_names
 from ncjax.report.tables import in_percent, wilson
 from ncjax.studies import choose_layer, compare, finetune, measure
@@ -156,3 +157,10 @@ def test_a_file_in_the_page_is_the_file():
 def test_networks_are_named_as_short_as_they_stay_distinct(backbones, short):
     run = finished("a", "few_shot", {"backbones": backbones}, {})
     assert short_names(run) == dict(zip(backbones, short, strict=True))
+
+
+def test_a_caption_names_scores_that_have_a_spread():
+    labels = {"logme": "LogME", "nleep": "NLEEP"}
+    said = " NLEEP: ± standard deviation over further seeds of its random part."
+    assert random_parts([{"spreads": {"nleep": 0.1}}, {}], labels) == said
+    assert random_parts([{}, {"spreads": {}}], labels) == ""
